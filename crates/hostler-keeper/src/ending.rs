@@ -1,0 +1,344 @@
+//! Ending a tree: terminate, wait the grace, kill, until the kernel says that none is left.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::process::{Pid, getpid};
+
+use crate::identity::ProcessId;
+use crate::outcome::{EndReason, EndReport, How, Left};
+use crate::proc::{Proc, Stat};
+use crate::walk::{Visit, descendants, proven};
+
+/// How often newcomers are looked for while the grace runs: what is born then is asked to end too.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// How long SIGKILL may go without any progress before what is left is called stuck.
+const STUCK_AFTER: Duration = Duration::from_secs(2);
+/// Between the first two rounds of SIGKILL: a chain of forks must be caught between two of them.
+const FIRST_PAUSE: Duration = Duration::from_micros(100);
+/// Between later ones.
+const LONGEST_PAUSE: Duration = Duration::from_millis(2);
+/// Between attempts at what is stuck.
+const RETRY: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+enum Phase {
+    Terminating { until: Instant, look: Instant },
+    Killing { next: Instant, pause: Duration, progress: Instant },
+}
+
+#[derive(Debug)]
+struct Entry {
+    left: Left,
+    done: bool,
+    killed: bool,
+}
+
+/// A tree on its way out.
+#[derive(Debug)]
+pub(crate) struct Ending {
+    /// Why.
+    pub reason: EndReason,
+    /// The requests to answer when it is done.
+    pub waiting: Vec<u32>,
+    /// Whether what is stuck was reported already.
+    pub reported: bool,
+    began: Instant,
+    phase: Phase,
+    entries: Vec<Entry>,
+    by_pid: HashMap<u32, usize>,
+}
+
+/// What one round came to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Round {
+    /// Not done; look again then, or when a child ends.
+    Wait(Instant),
+    /// What is left does not die. It is tried again, but whoever waits is told.
+    Stuck(Instant),
+}
+
+impl Ending {
+    /// Begins: every process is sent SIGTERM, and SIGCONT where it is stopped. With no grace they are killed at once.
+    pub(crate) fn begin(proc: &Proc, spare: Option<Pid>, reason: EndReason, grace: Duration) -> Self {
+        let now = Instant::now();
+        let phase = if grace.is_zero() {
+            Phase::Killing { next: now, pause: FIRST_PAUSE, progress: now }
+        } else {
+            Phase::Terminating { until: now + grace, look: now + LOOK_AGAIN }
+        };
+        let mut ending = Self {
+            reason,
+            waiting: Vec::new(),
+            reported: false,
+            began: now,
+            phase,
+            entries: Vec::new(),
+            by_pid: HashMap::new(),
+        };
+        if !grace.is_zero() {
+            ending.terminate(proc, spare);
+        }
+        ending
+    }
+
+    /// Ends the grace after this much more time, if it would last longer.
+    pub(crate) fn hurry(&mut self, grace: Duration) {
+        let limit = Instant::now() + grace;
+        if let Phase::Terminating { until, .. } = &mut self.phase {
+            *until = limit.min(*until);
+        }
+    }
+
+    /// Sends SIGTERM to all that had none yet. One that ends at once hands its children on while the walk goes by: it is
+    /// walked again until everybody who is there is known.
+    fn terminate(&mut self, proc: &Proc, spare: Option<Pid>) {
+        loop {
+            let known = self.entries.len();
+            self.terminate_once(proc, spare);
+            let mut missed = false;
+            descendants(proc, getpid(), |stat| missed |= !is(spare, stat) && !self.knows(stat));
+            if !missed || self.entries.len() == known {
+                break;
+            }
+        }
+        crate::hook!("ending.terminated");
+    }
+
+    fn knows(&self, stat: &Stat) -> bool {
+        self.by_pid.get(&stat.id.pid).is_some_and(|index| self.entries[*index].left.id == stat.id)
+    }
+
+    fn terminate_once(&mut self, proc: &Proc, spare: Option<Pid>) {
+        let began = self.began;
+        proven(proc, |process| {
+            if is(spare, process.stat) {
+                return Visit::Enter;
+            }
+            let (index, new) = self.note(process.stat);
+            if new {
+                match process.signal(libc::SIGTERM) {
+                    Ok(()) if matches!(process.stat.state, b'T') => {
+                        // It would not see the first before the second.
+                        let _ = process.signal(libc::SIGCONT);
+                    }
+                    Err(Errno::SRCH) => {
+                        let entry = &mut self.entries[index];
+                        entry.left.how = How::Exited;
+                        entry.left.took = began.elapsed();
+                        entry.done = true;
+                    }
+                    _ => {}
+                }
+            }
+            Visit::Enter
+        });
+    }
+
+    fn note(&mut self, stat: &Stat) -> (usize, bool) {
+        if let Some(index) = self.by_pid.get(&stat.id.pid)
+            && self.entries[*index].left.id == stat.id
+        {
+            return (*index, false);
+        }
+        let left = Left { id: stat.id, command: stat.command, how: How::Terminated, took: Duration::ZERO };
+        self.entries.push(Entry { left, done: false, killed: false });
+        self.by_pid.insert(stat.id.pid, self.entries.len() - 1);
+        (self.entries.len() - 1, true)
+    }
+
+    /// A child of the keeper has ended with this wait status.
+    pub(crate) fn reaped(&mut self, pid: Pid, status: i32) {
+        let by_kill = libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGKILL;
+        let now = Instant::now();
+        if let Phase::Killing { progress, .. } = &mut self.phase {
+            *progress = now;
+        }
+        let Some(index) = self.by_pid.get(&pid.as_raw_nonzero().get().cast_unsigned()) else { return };
+        let entry = &mut self.entries[*index];
+        if !entry.done {
+            entry.done = true;
+            entry.left.how = if by_kill && entry.killed { How::Killed } else { How::Terminated };
+            entry.left.took = now - self.began;
+        }
+    }
+
+    /// Does what is due. `kill_all` is the kernel's own way of killing all at once, where there is one.
+    pub(crate) fn round(&mut self, proc: &Proc, spare: Option<Pid>, kill_all: &mut dyn FnMut()) -> Round {
+        let now = Instant::now();
+        if let Phase::Terminating { until, look } = &mut self.phase {
+            if now < *until {
+                if now >= *look {
+                    // Never more than a tenth of the time.
+                    let cost = {
+                        self.terminate(proc, spare);
+                        now.elapsed()
+                    };
+                    if let Phase::Terminating { look, .. } = &mut self.phase {
+                        *look = Instant::now() + LOOK_AGAIN.max(cost * 10);
+                    }
+                }
+                let Phase::Terminating { until, look } = &self.phase else { return Round::Wait(now) };
+                return Round::Wait((*until).min(*look));
+            }
+            self.phase = Phase::Killing { next: now, pause: FIRST_PAUSE, progress: now };
+        }
+        self.kill(proc, now, kill_all)
+    }
+
+    fn kill(&mut self, proc: &Proc, now: Instant, kill_all: &mut dyn FnMut()) -> Round {
+        let Phase::Killing { next, .. } = &self.phase else { return Round::Wait(now) };
+        if now < *next {
+            return Round::Wait(*next);
+        }
+        // Named before they are killed, since what a cgroup kills at once is not met by the walk.
+        proven(proc, |process| {
+            let (index, _) = self.note(process.stat);
+            self.entries[index].killed = true;
+            // One of another user can't be signalled; it shows up as stuck.
+            let _ = process.signal(libc::SIGKILL);
+            Visit::Enter
+        });
+        crate::hook!("ending.killed");
+        kill_all();
+        let Phase::Killing { next, pause, progress } = &mut self.phase else { return Round::Wait(now) };
+        // A walk costs as much as there are processes: each comes after twice the time of the one before, so that all of
+        // them together cost no more than a few.
+        *next = Instant::now() + *pause;
+        *pause = (*pause * 2).min(LONGEST_PAUSE);
+        if progress.elapsed() > STUCK_AFTER {
+            *next = now + RETRY;
+            return Round::Stuck(*next);
+        }
+        Round::Wait(*next)
+    }
+
+    /// The report, when nothing is left (`alive` is empty) or for what is stuck.
+    pub(crate) fn report(&mut self, alive: &[ProcessId]) -> EndReport {
+        let took = self.began.elapsed();
+        for entry in &mut self.entries {
+            if alive.contains(&entry.left.id) {
+                entry.left.how = How::Stuck;
+                entry.left.took = took;
+            } else if !entry.done {
+                // Reaped by a parent of its own: it went by the last that was sent to it.
+                entry.done = true;
+                entry.left.how = if entry.killed { How::Killed } else { How::Terminated };
+                entry.left.took = took;
+            }
+        }
+        EndReport {
+            reason: self.reason,
+            left: self.entries.iter().map(|entry| entry.left).collect(),
+            remaining: alive.len() as u64,
+            took,
+            cpu: Duration::ZERO,
+            peak_memory: 0,
+        }
+    }
+}
+
+fn is(pid: Option<Pid>, stat: &Stat) -> bool {
+    pid.is_some_and(|pid| pid.as_raw_nonzero().get().cast_unsigned() == stat.id.pid)
+}
+
+/// One process of a tree, and what is under it, on its way out while the tree stays.
+#[derive(Debug)]
+pub(crate) struct Releasing {
+    /// The request to answer.
+    pub id: u32,
+    ending: Ending,
+    members: HashMap<u32, ProcessId>,
+}
+
+impl Releasing {
+    /// Begins to end `root`, a child of the keeper, and its descendants.
+    pub(crate) fn begin(proc: &Proc, id: u32, root: ProcessId, grace: Duration) -> Self {
+        let now = Instant::now();
+        let ending = Ending {
+            reason: EndReason::Request,
+            waiting: vec![id],
+            reported: false,
+            began: now,
+            phase: Phase::Terminating { until: now + grace, look: now },
+            entries: Vec::new(),
+            by_pid: HashMap::new(),
+        };
+        let mut releasing = Self { id, ending, members: HashMap::from([(root.pid, root)]) };
+        if !grace.is_zero() {
+            releasing.signal(proc, libc::SIGTERM);
+        }
+        releasing
+    }
+
+    /// Signals all members, and takes their children in: those there are before anything is sent, since a parent that ends
+    /// at once hands its children on.
+    fn signal(&mut self, proc: &Proc, signal: i32) {
+        descendants(proc, getpid(), |stat| {
+            if self.members.contains_key(&stat.parent) {
+                self.members.insert(stat.id.pid, stat.id);
+            }
+        });
+        proven(proc, |process| {
+            let stat = process.stat;
+            let member = self.members.get(&stat.id.pid) == Some(&stat.id) || self.members.contains_key(&stat.parent);
+            if !member {
+                return Visit::Enter;
+            }
+            self.members.insert(stat.id.pid, stat.id);
+            let (index, new) = self.ending.note(stat);
+            self.ending.entries[index].killed |= signal == libc::SIGKILL;
+            if (new || signal != libc::SIGTERM) && process.signal(signal).is_ok() && signal == libc::SIGTERM && stat.state == b'T' {
+                let _ = process.signal(libc::SIGCONT);
+            }
+            Visit::Enter
+        });
+    }
+
+    /// A child of the keeper has ended with this wait status.
+    pub(crate) fn reaped(&mut self, pid: Pid, status: i32) {
+        self.ending.reaped(pid, status);
+        self.members.remove(&pid.as_raw_nonzero().get().cast_unsigned());
+    }
+
+    /// Does what is due; `None` when all members are gone.
+    pub(crate) fn round(&mut self, proc: &Proc) -> Option<Round> {
+        // Those with parents of their own are not told of.
+        self.members.retain(|pid, id| {
+            let stat = Pid::from_raw(pid.cast_signed()).and_then(|pid| proc.stat(pid).ok());
+            stat.is_some_and(|stat| stat.id == *id && !stat.is_dead())
+        });
+        if self.members.is_empty() {
+            return None;
+        }
+        let now = Instant::now();
+        let Phase::Terminating { until, look } = self.ending.phase else {
+            let Phase::Killing { next, pause, progress } = &mut self.ending.phase else { return None };
+            if now < *next {
+                return Some(Round::Wait(*next));
+            }
+            *next = now + *pause;
+            *pause = (*pause * 2).min(LONGEST_PAUSE);
+            let (next, stuck) = (*next, progress.elapsed() > STUCK_AFTER);
+            // Stopped first, so that none is born, or handed on, while they are killed one by one.
+            self.signal(proc, libc::SIGSTOP);
+            self.signal(proc, libc::SIGKILL);
+            return Some(if stuck { Round::Stuck(next) } else { Round::Wait(next) });
+        };
+        if now >= until {
+            self.ending.phase = Phase::Killing { next: now, pause: FIRST_PAUSE, progress: now };
+            return Some(Round::Wait(now));
+        }
+        // Members under parents of their own give no notice of their end.
+        let next = if now >= look { now + Duration::from_millis(10) } else { look };
+        self.ending.phase = Phase::Terminating { until, look: next };
+        Some(Round::Wait(next.min(until)))
+    }
+
+    /// The report.
+    pub(crate) fn report(&mut self) -> EndReport {
+        let alive: Vec<ProcessId> = self.members.values().copied().collect();
+        self.ending.report(&alive)
+    }
+}

@@ -1,0 +1,570 @@
+//! The messages between a host, the zygote and the keepers.
+//!
+//! A host sends [`Request`]s, each with an id of its own; every request but [`Request::Stage`] is answered by one
+//! [`Reply`] with that id, in whatever order they get done. [`Event`]s come unasked, with id 0. A request whose host has
+//! lost interest is carried out all the same: what it made is named by a [`Key`] that the host chose, so it can always be
+//! found and released.
+
+use std::ffi::{CStr, CString};
+use std::time::Duration;
+
+use crate::cgroup::Enforced;
+use crate::codec::{Decode, Encode};
+use crate::config::KeeperConfig;
+use crate::identity::{Key, ProcessId};
+use crate::outcome::{EndReason, EndReport, Exit, ProcessInfo};
+use crate::wire::{Reader, WireError, Writer};
+
+/// A step of making a process or a keeper: what is named when it fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Step {
+    /// The request itself makes no sense.
+    Request = 1,
+    /// fork(2), clone(2).
+    Fork,
+    /// setsid(2), setpgid(2).
+    Session,
+    /// Making a terminal the controlling one, or the group its foreground.
+    Terminal,
+    /// Putting descriptors in their places.
+    Descriptors,
+    /// setrlimit(2).
+    Limit,
+    /// setpriority(2).
+    Nice,
+    /// chdir(2).
+    Directory,
+    /// Signal mask and dispositions.
+    Signals,
+    /// Making, limiting or entering a cgroup.
+    Cgroup,
+    /// Making a namespace.
+    Namespace,
+    /// Mounting the namespace's own /proc.
+    Mount,
+    /// sched_setaffinity(2), where it stands in for a CPU limit.
+    Affinity,
+    /// execve(2): the program was not found or can't be run.
+    Exec,
+    /// Signalling.
+    Signal,
+    /// Keeping or giving back a descriptor.
+    Store,
+}
+
+impl Step {
+    const ALL: [Step; 16] = [
+        Step::Request,
+        Step::Fork,
+        Step::Session,
+        Step::Terminal,
+        Step::Descriptors,
+        Step::Limit,
+        Step::Nice,
+        Step::Directory,
+        Step::Signals,
+        Step::Cgroup,
+        Step::Namespace,
+        Step::Mount,
+        Step::Affinity,
+        Step::Exec,
+        Step::Signal,
+        Step::Store,
+    ];
+
+    /// The step with this number.
+    pub fn from_u8(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|step| *step as u8 == number)
+    }
+
+    /// What was being done, to be read after "cannot".
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Step::Request => "understand the request",
+            Step::Fork => "create a process",
+            Step::Session => "set its session or process group",
+            Step::Terminal => "set its terminal",
+            Step::Descriptors => "pass its descriptors",
+            Step::Limit => "set its limits",
+            Step::Nice => "set its priority",
+            Step::Directory => "change to its directory",
+            Step::Signals => "set its signals",
+            Step::Cgroup => "make its cgroup",
+            Step::Namespace => "make its namespace",
+            Step::Mount => "mount its /proc",
+            Step::Affinity => "bind it to CPUs",
+            Step::Exec => "execute",
+            Step::Signal => "signal it",
+            Step::Store => "keep the descriptor",
+        }
+    }
+}
+
+/// What failed, and the kernel's reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("cannot {}: {}", step.as_str(), std::io::Error::from_raw_os_error(*errno))]
+pub struct Failure {
+    /// What was being done.
+    pub step: Step,
+    /// The kernel's error number.
+    pub errno: i32,
+}
+
+impl Failure {
+    /// `step` failed with `errno`.
+    pub fn new(step: Step, errno: rustix::io::Errno) -> Self {
+        Self { step, errno: errno.raw_os_error() }
+    }
+}
+
+/// The process group and session that a process starts in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Group {
+    /// The keeper's own. For a keeper that stands with its front this is the front's.
+    Inherit,
+    /// A process group of its own.
+    Group,
+    /// A session of its own.
+    #[default]
+    Session,
+    /// A session of its own, whose controlling terminal is the one on this descriptor number of the process.
+    Terminal(i32),
+}
+
+/// One limit for the process alone (getrlimit(2)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rlimit {
+    /// Which: a `RLIMIT_` number.
+    pub resource: u32,
+    /// The soft limit; `u64::MAX` for none.
+    pub soft: u64,
+    /// The hard limit.
+    pub hard: u64,
+}
+
+/// A process to start. Its descriptors travel beside the message: the first goes to the number `fds[0]` and so on; what is
+/// not named there is closed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spawn<'a> {
+    /// The host's number for it.
+    pub key: Key,
+    /// Whether this is the process that the tree is for ([`crate::config::AfterMain`]).
+    pub main: bool,
+    /// What to run: a path, or a name to be looked up in the `PATH` of `env`.
+    pub program: &'a CStr,
+    /// Its arguments, the first being its own name.
+    pub args: Vec<&'a CStr>,
+    /// Its whole environment.
+    pub env: Vec<&'a CStr>,
+    /// Its directory; `None` is the keeper's.
+    pub cwd: Option<&'a CStr>,
+    /// The numbers at which it finds the descriptors that came along.
+    pub fds: Vec<i32>,
+    /// Group and session.
+    pub group: Group,
+    /// Nice value to set, -20 to 19.
+    pub nice: Option<i32>,
+    /// File mode mask to set.
+    pub umask: Option<u32>,
+    /// Limits to set.
+    pub rlimits: Vec<Rlimit>,
+    /// Signals that it starts with blocked, bit n-1 for signal n.
+    pub blocked: u64,
+    /// Signals that it starts with ignored.
+    pub ignored: u64,
+}
+
+/// What a signal goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// A process that the keeper started.
+    Process(Key),
+    /// The process group that such a process leads.
+    Group(Key),
+    /// Any living descendant, by identity.
+    Descendant(ProcessId),
+    /// Every living descendant.
+    All,
+}
+
+/// What a host asks of a keeper.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request<'a> {
+    /// Start a process.
+    Spawn(Box<Spawn<'a>>),
+    /// Send a signal.
+    Signal {
+        /// To what.
+        target: Target,
+        /// Which.
+        signal: i32,
+    },
+    /// The front received this signal: let the command have it, unless it got it too (as a member of the same group).
+    Forward {
+        /// Which.
+        signal: i32,
+        /// The sender's pid as siginfo names it; 0 for the kernel.
+        sender: i32,
+    },
+    /// List every living descendant.
+    Census,
+    /// End the whole tree: SIGTERM, so much grace, SIGKILL.
+    End {
+        /// Between SIGTERM and SIGKILL.
+        grace: Duration,
+    },
+    /// End one process and what is under it now; what it orphaned earlier stays with the tree.
+    Release {
+        /// Which.
+        key: Key,
+        /// Between SIGTERM and SIGKILL.
+        grace: Duration,
+    },
+    /// The descriptors beside this belong to the next [`Request::Spawn`], in front of its own (253 fit in one message,
+    /// unix(7)). Not answered.
+    Stage,
+    /// Keep the descriptor beside this under a name, in place of what is there.
+    Store {
+        /// The name.
+        name: &'a [u8],
+    },
+    /// Give back a duplicate of what is kept under the name.
+    Fetch {
+        /// The name.
+        name: &'a [u8],
+    },
+    /// Let go of what is kept under the name.
+    Discard {
+        /// The name.
+        name: &'a [u8],
+    },
+    /// The names of all that is kept.
+    Names,
+    /// Every process that the keeper started and that is not forgotten, with its exit where it has ended.
+    Processes,
+    /// The host has what it needs of this process: drop its record once it has ended.
+    Forget {
+        /// Which.
+        key: Key,
+    },
+    /// The tree is tied to the life of the process on the pidfd beside this.
+    Owner,
+}
+
+/// One process that a keeper started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Started {
+    /// The host's number.
+    pub key: Key,
+    /// Who it is.
+    pub id: ProcessId,
+    /// Its end, where it has ended.
+    pub exit: Option<Exit>,
+}
+
+/// A keeper's answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// Done. For [`Request::Fetch`], the descriptor is beside it.
+    Done,
+    /// It could not be done.
+    Failed(Failure),
+    /// The process runs: its exec has succeeded.
+    Spawned(ProcessId),
+    /// The census.
+    Census(Vec<ProcessInfo>),
+    /// The answer to [`Request::End`] and [`Request::Release`].
+    Ended(EndReport),
+    /// The names of what is kept.
+    Names(Vec<CString>),
+    /// The started processes.
+    Processes(Vec<Started>),
+}
+
+/// What a keeper tells unasked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The keeper is up; nothing runs under it yet. Says which limits the kernel enforces.
+    Ready(Enforced),
+    /// The keeper could not be set up; it has exited.
+    Unfit(Failure),
+    /// A process that it started has ended. Kept until it is forgotten, so a new host learns it too.
+    Exited {
+        /// Which.
+        key: Key,
+        /// How.
+        exit: Exit,
+    },
+    /// The process was stopped by a signal.
+    Stopped {
+        /// Which.
+        key: Key,
+        /// By what.
+        signal: i32,
+    },
+    /// The process goes on.
+    Continued {
+        /// Which.
+        key: Key,
+    },
+    /// The tree is being ended by its own rules.
+    Ending(EndReason),
+    /// The report on a tree that ended by its own rules.
+    Ended(EndReport),
+}
+
+/// What a host asks of the zygote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ZygoteRequest {
+    /// Make a keeper, whose end of the connection to the host is beside this.
+    Keeper(Box<KeeperConfig>),
+}
+
+/// What the zygote tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ZygoteReply {
+    /// The keeper was forked; that it is fit it says itself ([`Event::Ready`]).
+    Forked(ProcessId),
+    /// It could not be.
+    Failed(Failure),
+    /// Unasked: a keeper has ended, and nothing is left of what was under it.
+    KeeperGone {
+        /// Which.
+        id: ProcessId,
+        /// How it ended.
+        status: crate::outcome::ExitStatus,
+        /// What it had left behind.
+        report: EndReport,
+    },
+}
+
+/// A message with its place in the numbering of kinds.
+pub trait Message<'a>: Sized {
+    /// Writes the body, and returns the kind.
+    fn encode(&self, writer: &mut Writer) -> u8;
+
+    /// Reads a body of this kind.
+    ///
+    /// # Errors
+    /// [`WireError`] for a kind or a body that the protocol does not have.
+    fn decode(kind: u8, body: &'a [u8]) -> Result<Self, WireError>;
+}
+
+impl<'a> Message<'a> for Request<'a> {
+    fn encode(&self, w: &mut Writer) -> u8 {
+        match self {
+            Request::Spawn(spawn) => {
+                spawn.put(w);
+                1
+            }
+            Request::Signal { target, signal } => {
+                target.put(w);
+                w.i32(*signal);
+                2
+            }
+            Request::Forward { signal, sender } => {
+                w.i32(*signal).i32(*sender);
+                3
+            }
+            Request::Census => 4,
+            Request::End { grace } => {
+                grace.put(w);
+                5
+            }
+            Request::Release { key, grace } => {
+                key.put(w);
+                grace.put(w);
+                6
+            }
+            Request::Stage => 7,
+            Request::Store { name } => {
+                w.bytes(name);
+                8
+            }
+            Request::Fetch { name } => {
+                w.bytes(name);
+                9
+            }
+            Request::Discard { name } => {
+                w.bytes(name);
+                10
+            }
+            Request::Names => 11,
+            Request::Processes => 12,
+            Request::Forget { key } => {
+                key.put(w);
+                13
+            }
+            Request::Owner => 14,
+        }
+    }
+
+    fn decode(kind: u8, body: &'a [u8]) -> Result<Self, WireError> {
+        let r = &mut Reader::new(body);
+        Ok(match kind {
+            1 => Request::Spawn(Box::new(Spawn::get(r)?)),
+            2 => Request::Signal { target: Target::get(r)?, signal: r.i32()? },
+            3 => Request::Forward { signal: r.i32()?, sender: r.i32()? },
+            4 => Request::Census,
+            5 => Request::End { grace: Duration::get(r)? },
+            6 => Request::Release { key: Key::get(r)?, grace: Duration::get(r)? },
+            7 => Request::Stage,
+            8 => Request::Store { name: r.bytes()? },
+            9 => Request::Fetch { name: r.bytes()? },
+            10 => Request::Discard { name: r.bytes()? },
+            11 => Request::Names,
+            12 => Request::Processes,
+            13 => Request::Forget { key: Key::get(r)? },
+            14 => Request::Owner,
+            _ => return Err(WireError::Kind(kind)),
+        })
+    }
+}
+
+impl<'a> Message<'a> for Reply {
+    fn encode(&self, w: &mut Writer) -> u8 {
+        match self {
+            Reply::Done => 64,
+            Reply::Failed(failure) => {
+                failure.put(w);
+                65
+            }
+            Reply::Spawned(id) => {
+                id.put(w);
+                66
+            }
+            Reply::Census(list) => {
+                list.put(w);
+                67
+            }
+            Reply::Ended(report) => {
+                report.put(w);
+                68
+            }
+            Reply::Names(names) => {
+                w.cstrs(names.iter().map(CString::as_c_str));
+                69
+            }
+            Reply::Processes(list) => {
+                list.put(w);
+                70
+            }
+        }
+    }
+
+    fn decode(kind: u8, body: &'a [u8]) -> Result<Self, WireError> {
+        let r = &mut Reader::new(body);
+        Ok(match kind {
+            64 => Reply::Done,
+            65 => Reply::Failed(Failure::get(r)?),
+            66 => Reply::Spawned(ProcessId::get(r)?),
+            67 => Reply::Census(Vec::get(r)?),
+            68 => Reply::Ended(EndReport::get(r)?),
+            69 => Reply::Names(r.cstrs()?.into_iter().map(CStr::to_owned).collect()),
+            70 => Reply::Processes(Vec::get(r)?),
+            _ => return Err(WireError::Kind(kind)),
+        })
+    }
+}
+
+impl<'a> Message<'a> for Event {
+    fn encode(&self, w: &mut Writer) -> u8 {
+        match self {
+            Event::Ready(enforced) => {
+                enforced.put(w);
+                128
+            }
+            Event::Unfit(failure) => {
+                failure.put(w);
+                129
+            }
+            Event::Exited { key, exit } => {
+                key.put(w);
+                exit.put(w);
+                130
+            }
+            Event::Stopped { key, signal } => {
+                key.put(w);
+                w.i32(*signal);
+                131
+            }
+            Event::Continued { key } => {
+                key.put(w);
+                132
+            }
+            Event::Ending(reason) => {
+                reason.put(w);
+                133
+            }
+            Event::Ended(report) => {
+                report.put(w);
+                134
+            }
+        }
+    }
+
+    fn decode(kind: u8, body: &'a [u8]) -> Result<Self, WireError> {
+        let r = &mut Reader::new(body);
+        Ok(match kind {
+            128 => Event::Ready(Enforced::get(r)?),
+            129 => Event::Unfit(Failure::get(r)?),
+            130 => Event::Exited { key: Key::get(r)?, exit: Exit::get(r)? },
+            131 => Event::Stopped { key: Key::get(r)?, signal: r.i32()? },
+            132 => Event::Continued { key: Key::get(r)? },
+            133 => Event::Ending(EndReason::get(r)?),
+            134 => Event::Ended(EndReport::get(r)?),
+            _ => return Err(WireError::Kind(kind)),
+        })
+    }
+}
+
+impl<'a> Message<'a> for ZygoteRequest {
+    fn encode(&self, w: &mut Writer) -> u8 {
+        let ZygoteRequest::Keeper(config) = self;
+        config.put(w);
+        192
+    }
+
+    fn decode(kind: u8, body: &'a [u8]) -> Result<Self, WireError> {
+        match kind {
+            192 => Ok(ZygoteRequest::Keeper(Box::new(KeeperConfig::get(&mut Reader::new(body))?))),
+            _ => Err(WireError::Kind(kind)),
+        }
+    }
+}
+
+impl<'a> Message<'a> for ZygoteReply {
+    fn encode(&self, w: &mut Writer) -> u8 {
+        match self {
+            ZygoteReply::Forked(id) => {
+                id.put(w);
+                193
+            }
+            ZygoteReply::Failed(failure) => {
+                failure.put(w);
+                194
+            }
+            ZygoteReply::KeeperGone { id, status, report } => {
+                id.put(w);
+                status.put(w);
+                report.put(w);
+                195
+            }
+        }
+    }
+
+    fn decode(kind: u8, body: &'a [u8]) -> Result<Self, WireError> {
+        let r = &mut Reader::new(body);
+        Ok(match kind {
+            193 => ZygoteReply::Forked(ProcessId::get(r)?),
+            194 => ZygoteReply::Failed(Failure::get(r)?),
+            195 => ZygoteReply::KeeperGone {
+                id: ProcessId::get(r)?,
+                status: Decode::get(r)?,
+                report: EndReport::get(r)?,
+            },
+            _ => return Err(WireError::Kind(kind)),
+        })
+    }
+}

@@ -1,0 +1,153 @@
+//! What a tree's task is asked, and who waits for the keeper's answer.
+
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use hostler_keeper::identity::Key;
+use hostler_keeper::message::{Failure, Started, Step, Target};
+use hostler_keeper::outcome::{EndReason, EndReport, ProcessInfo};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+
+use crate::command::{Pipes, Prepared};
+use crate::error::{Error, Result};
+use crate::process::Process;
+
+/// Where an answer is awaited, if anybody still does.
+pub(crate) type Answer<T> = oneshot::Sender<Result<T>>;
+
+/// One of the spawns that may be under way.
+pub(crate) type Turn = OwnedSemaphorePermit;
+
+/// The way into a tree's mailbox.
+pub(crate) type Asks = mpsc::UnboundedSender<Ask>;
+
+/// What a tree's task is asked.
+#[derive(Debug)]
+pub(crate) enum Ask {
+    Spawn {
+        prepared: Box<Prepared>,
+        pipes: Pipes,
+        asks: Asks,
+        turn: Turn,
+        reply: Answer<Process>,
+    },
+    Signal {
+        target: Target,
+        signal: i32,
+        reply: Answer<()>,
+    },
+    Census {
+        reply: Answer<Vec<ProcessInfo>>,
+    },
+    Processes {
+        reply: Answer<Vec<Started>>,
+    },
+    Store {
+        name: Vec<u8>,
+        fd: OwnedFd,
+        reply: Answer<()>,
+    },
+    Fetch {
+        name: Vec<u8>,
+        reply: Answer<OwnedFd>,
+    },
+    Discard {
+        name: Vec<u8>,
+        reply: Answer<()>,
+    },
+    Names {
+        reply: Answer<Vec<Vec<u8>>>,
+    },
+    Owner {
+        pidfd: OwnedFd,
+        reply: Answer<()>,
+    },
+    /// End one process.
+    Release {
+        key: Key,
+        grace: Duration,
+        reply: Answer<EndReport>,
+    },
+    /// The guard of a process was dropped.
+    LetGo {
+        key: Key,
+        grace: Duration,
+    },
+    /// The guard of a process was given up.
+    Detach {
+        key: Key,
+    },
+    /// End the tree.
+    End {
+        grace: Duration,
+        reply: Answer<EndReport>,
+    },
+    /// The guard of the tree was dropped.
+    Drop,
+}
+
+impl Ask {
+    /// Answers what is asked of a tree that is over.
+    pub(crate) fn after_the_end(self, outcome: &Result<EndReport>) {
+        let error = || match outcome {
+            Ok(report) if report.reason != EndReason::KeeperLost => Error::Ended,
+            Err(Error::HungUp) => Error::HungUp,
+            _ => Error::KeeperGone,
+        };
+        match self {
+            Ask::Spawn { reply, .. } => drop(reply.send(Err(error()))),
+            Ask::Signal { reply, .. }
+            | Ask::Store { reply, .. }
+            | Ask::Discard { reply, .. }
+            | Ask::Owner { reply, .. } => drop(reply.send(Err(error()))),
+            Ask::Census { reply } => drop(reply.send(Err(error()))),
+            Ask::Processes { reply } => drop(reply.send(Err(error()))),
+            Ask::Fetch { reply, .. } => drop(reply.send(Err(error()))),
+            Ask::Names { reply } => drop(reply.send(Err(error()))),
+            Ask::Release { reply, .. } | Ask::End { reply, .. } => drop(reply.send(outcome.clone())),
+            Ask::LetGo { .. } | Ask::Detach { .. } | Ask::Drop => {}
+        }
+    }
+}
+
+/// Who waits for the answer to a request.
+#[derive(Debug)]
+pub(crate) enum Pending {
+    Spawn { shown: String, key: Key, grace: Duration, pipes: Pipes, asks: Asks, turn: Turn, reply: Answer<Process> },
+    Done(Answer<()>),
+    Census(Answer<Vec<ProcessInfo>>),
+    Processes(Answer<Vec<Started>>),
+    Fetch(Answer<OwnedFd>),
+    Names(Answer<Vec<Vec<u8>>>),
+    Release(Key),
+    End,
+    Ping,
+    Nobody,
+}
+
+impl Pending {
+    /// Tells whoever waits that it failed.
+    pub(crate) fn fail(self, error: Error) {
+        match self {
+            Self::Spawn { shown, reply, .. } => {
+                let error = match error {
+                    Error::Failed(failure) if is_shutdown(failure) => Error::Ended,
+                    Error::Failed(failure) => Error::Spawn { program: shown, failure },
+                    other => other,
+                };
+                let _ = reply.send(Err(error));
+            }
+            Self::Done(reply) => drop(reply.send(Err(error))),
+            Self::Census(reply) => drop(reply.send(Err(error))),
+            Self::Processes(reply) => drop(reply.send(Err(error))),
+            Self::Fetch(reply) => drop(reply.send(Err(error))),
+            Self::Names(reply) => drop(reply.send(Err(error))),
+            Self::Release(_) | Self::End | Self::Ping | Self::Nobody => {}
+        }
+    }
+}
+
+/// A keeper says so to what comes after its end.
+pub(crate) fn is_shutdown(failure: Failure) -> bool {
+    failure.step == Step::Request && failure.errno == rustix::io::Errno::SHUTDOWN.raw_os_error()
+}

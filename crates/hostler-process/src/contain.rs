@@ -1,0 +1,49 @@
+//! Ways to contain, and which one a machine offers.
+//!
+//! | way | held together by | leaves open |
+//! | --- | --- | --- |
+//! | [`Contain::Tree`] | parentage: the keeper is a subreaper | host, zygote and keeper killed at once: only the keeper's direct children die with it; a process that forks faster than it can be followed dies after several passes |
+//! | [`Contain::Cgroup`] | the same, and a cgroup (v2) that is killed whole | host, zygote and keeper killed at once: survivors live on, but stay named by their cgroup for the next host |
+//! | [`Contain::Pidns`] | the same, and a pid namespace that dies with the keeper | nothing; but the child sees other pids, and setuid programs and nested sandboxes may not work |
+//!
+//! `auto` ([`TreeOptions::contain`](crate::TreeOptions::contain) as `None`) is the strongest that changes nothing for the
+//! child: a cgroup where one can be made, else the tree alone.
+
+use std::ffi::CString;
+use std::os::unix::ffi::OsStringExt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use hostler_keeper::config::Contain;
+use hostler_keeper::message::{Failure, Step};
+
+/// What `auto` tries first on this machine: [`Contain::Cgroup`] where this process's own cgroup (v2) can be written to, else
+/// [`Contain::Tree`]. Making the group is what counts in the end: see [`crate::Tree::contain`] for what is in force.
+pub fn auto() -> Contain {
+    if hostler_keeper::cgroup::base().is_some() { Contain::Cgroup } else { Contain::Tree }
+}
+
+/// A path for a new cgroup, of a name that is this process's alone: `hostler-PID-COUNTER`.
+fn new_group() -> Option<CString> {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+    let path = hostler_keeper::cgroup::base()?.join(format!("hostler-{}-{number}", std::process::id()));
+    CString::new(path.into_os_string().into_vec()).ok()
+}
+
+/// The ways to try, in order, with a cgroup each where it takes one.
+pub(crate) fn attempts(wanted: Option<Contain>) -> Vec<(Contain, Option<CString>)> {
+    let group = if wanted == Some(Contain::Tree) { None } else { new_group() };
+    match wanted {
+        None => group.into_iter().map(|group| (Contain::Cgroup, Some(group))).chain([(Contain::Tree, None)]).collect(),
+        Some(Contain::Pidns) => {
+            group.into_iter().map(|group| (Contain::Pidns, Some(group))).chain([(Contain::Pidns, None)]).collect()
+        }
+        Some(Contain::Cgroup) => vec![(Contain::Cgroup, group)],
+        Some(Contain::Tree) => vec![(Contain::Tree, None)],
+    }
+}
+
+/// Whether the next way is to be tried after this failure: when it was for the cgroup.
+pub(crate) fn goes_on_after(failure: Failure) -> bool {
+    failure.step == Step::Cgroup
+}

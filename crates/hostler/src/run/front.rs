@@ -1,0 +1,400 @@
+//! The front: the process that the user started. It passes everything on to the keeper's command, forwards signals, stops
+//! and goes on with it, and exits with its status.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::time::{Duration, Instant};
+
+use hostler_keeper::cgroup;
+use hostler_keeper::config::{AfterMain, Contain, KeeperConfig, Limits, Rules, Standing};
+use hostler_keeper::connection::{Connection, ConnectionError, FDS_MAX};
+use hostler_keeper::identity::Key;
+use hostler_keeper::inherit;
+use hostler_keeper::message::{Event, Failure, Group, Reply, Request, Spawn, Step, ZygoteReply};
+use hostler_keeper::outcome::{EndReason, EndReport, ExitStatus};
+use hostler_keeper::signals::{self, Signals};
+use hostler_keeper::zygote::Zygote;
+use rustix::event::{PollFd, PollFlags};
+use rustix::process::{PidfdFlags, getpid, getppid, pidfd_open};
+
+use super::options::{Containment, Options, Owner};
+use super::report::Summary;
+use super::say;
+
+/// What hostler exits with when it ended the command for its time or quiet, as timeout(1) does.
+const ENDED: u8 = 124;
+/// For a limit, as if killed.
+const KILLED: u8 = 137;
+
+/// Runs the command and returns what to exit with.
+pub(crate) fn run(options: &Options) -> u8 {
+    match prepare(options).and_then(|front| front.serve(options)) {
+        Ok(status) => status,
+        Err(Refusal { status, text }) => {
+            say(&text);
+            status
+        }
+    }
+}
+
+/// Why the command does not run.
+struct Refusal {
+    status: u8,
+    text: String,
+}
+
+impl Refusal {
+    fn new(text: impl std::fmt::Display) -> Self {
+        Self { status: 1, text: text.to_string() }
+    }
+}
+
+impl From<ConnectionError> for Refusal {
+    fn from(error: ConnectionError) -> Self {
+        Self::new(error)
+    }
+}
+
+impl From<io::Error> for Refusal {
+    fn from(error: io::Error) -> Self {
+        Self::new(error)
+    }
+}
+
+/// Everything between the start and the end of the command.
+struct Front {
+    keeper: Connection,
+    zygote: Zygote,
+    signals: Signals,
+    report: Option<std::fs::File>,
+    contain: Contain,
+    /// Whether what zygote and keeper leave comes to this process, and nothing else does.
+    adopts: bool,
+    began: Instant,
+    keeper_pid: Option<u32>,
+    /// The command, once its exec has succeeded.
+    pid: Option<u32>,
+    exit: Option<ExitStatus>,
+    end: Option<EndReport>,
+    /// Signals that would end a command and were passed on.
+    passed: u64,
+    /// The keeper and the zygote have hung up.
+    keeper_gone: bool,
+    zygote_gone: bool,
+}
+
+fn prepare(options: &Options) -> Result<Front, Refusal> {
+    let began = Instant::now();
+    if options.command.first().is_none_or(|name| name.is_empty()) {
+        return Err(Refusal { status: 2, text: "the command is empty".to_owned() });
+    }
+    let owner = open_owner(options)?;
+    let report = match &options.report {
+        Some(path) => Some(std::fs::File::create(path).map_err(|error| {
+            Refusal::new(format_args!("cannot write the report {}: {error}", path.display()))
+        })?),
+        None => None,
+    };
+    // Before anything is opened or blocked that the command must not see.
+    let (blocked, ignored) = (inherit::blocked(), inherit::ignored());
+    let open = inherit::descriptors().map_err(io::Error::from)?;
+    let config = configure(options);
+    let contain = config.contain;
+    // Whatever zygote and keeper leave comes here, if both are killed; not where others' orphans would come too.
+    let adopts = !has_children() && rustix::process::set_child_subreaper(Some(getpid())).is_ok();
+    let signals = Signals::take()?;
+    let (zygote, keeper) = Zygote::fork_with(config).map_err(|error| Refusal::new(format_args!("{error}")))?;
+    let front = Front {
+        keeper,
+        zygote,
+        signals,
+        report,
+        contain,
+        adopts,
+        began,
+        keeper_pid: None,
+        pid: None,
+        exit: None,
+        end: None,
+        passed: 0,
+        keeper_gone: false,
+        zygote_gone: false,
+    };
+    if let Some(owner) = owner {
+        let _ = front.keeper.send(1, &Request::Owner, &[owner.as_fd()]);
+    }
+    // If the keeper could not be set up it has said why, which is read below.
+    let _ = front.start(options, &open, blocked, ignored);
+    // The command has them now. What reads from or writes to them must see it, and not hostler, hold them; but the user is
+    // still to be spoken to.
+    release_standard(&open);
+    Ok(front)
+}
+
+/// The process whose death ends the tree.
+fn open_owner(options: &Options) -> Result<Option<OwnedFd>, Refusal> {
+    match options.die_with {
+        Some(Owner::Nobody) => Ok(None),
+        Some(Owner::Process(pid)) => pidfd_open(pid, PidfdFlags::empty()).map(Some).map_err(|errno| {
+            Refusal::new(format_args!("cannot die with process {}: {errno}", pid.as_raw_nonzero()))
+        }),
+        None => {
+            // Nobody, for the first process of a namespace or a container.
+            let Some(parent) = getppid() else { return Ok(None) };
+            let handle = pidfd_open(parent, PidfdFlags::empty()).ok();
+            // If it died before it was opened, it is another that was.
+            Ok(handle.filter(|_| getppid() == Some(parent)))
+        }
+    }
+}
+
+fn configure(options: &Options) -> KeeperConfig {
+    let base = match options.contain {
+        Containment::Tree => None,
+        Containment::Auto | Containment::Cgroup | Containment::Pidns => cgroup::base(),
+    };
+    let contain = match options.contain {
+        Containment::Tree => Contain::Tree,
+        Containment::Pidns => Contain::Pidns,
+        Containment::Cgroup => Contain::Cgroup,
+        Containment::Auto if base.is_some() => Contain::Cgroup,
+        Containment::Auto => Contain::Tree,
+    };
+    let mut config = KeeperConfig::new(contain, options.grace.span);
+    config.title = CString::new(options.command[0].as_bytes()).unwrap_or_default();
+    config.cgroup = base.and_then(|base| {
+        let name = base.join(format!("hostler-run-{}", getpid().as_raw_nonzero()));
+        CString::new(name.as_os_str().as_bytes()).ok()
+    });
+    config.standing = Standing::WithFront;
+    config.limits = Limits {
+        memory: options.memory.as_ref().map(|size| size.bytes),
+        pids: options.pids,
+        cpu_millis: options.cpu.map(|cpus| cpus.millis),
+    };
+    config.rules = Rules {
+        after_main: if options.keep_children { AfterMain::Wait } else { AfterMain::End },
+        timeout: options.timeout.as_ref().map(|time| time.span),
+        idle_timeout: options.idle_timeout.as_ref().map(|time| time.span),
+        max_lifetime: options.max_lifetime.as_ref().map(|time| time.span),
+        measure: options.report.is_some() || options.verbose,
+    };
+    config
+}
+
+/// Whether this process was given children by the program that it was executed in place of.
+fn has_children() -> bool {
+    let mut children = Vec::new();
+    let proc = hostler_keeper::proc::Proc::open();
+    proc.is_ok_and(|proc| proc.children(getpid(), &mut children).is_ok()) && !children.is_empty()
+}
+
+fn release_standard(open: &[i32]) {
+    let Ok(null) = std::fs::File::options().read(true).write(true).open("/dev/null") else { return };
+    for fd in open {
+        match fd {
+            0 => drop(rustix::stdio::dup2_stdin(&null)),
+            1 => drop(rustix::stdio::dup2_stdout(&null)),
+            2 => {}
+            _ => hostler_keeper::inherit::close(*fd),
+        }
+    }
+}
+
+impl Front {
+    fn start(&self, options: &Options, open: &[i32], blocked: u64, ignored: u64) -> Result<(), Refusal> {
+        let args: Vec<CString> = options
+            .command
+            .iter()
+            .map(|word| CString::new(word.as_bytes()).map_err(|_| Refusal::new("an argument holds a NUL")))
+            .collect::<Result<_, _>>()?;
+        let fds: Vec<BorrowedFd<'_>> = open.iter().map(|fd| inherit::borrow(*fd)).collect();
+        let spawn = Spawn {
+            key: Key(1),
+            main: true,
+            program: &args[0],
+            args: args.iter().map(CString::as_c_str).collect::<Vec<&CStr>>(),
+            env: inherit::environment(),
+            cwd: None,
+            fds: open.to_vec(),
+            group: Group::Inherit,
+            nice: None,
+            umask: None,
+            rlimits: Vec::new(),
+            blocked,
+            ignored,
+        };
+        let (staged, last) = fds.split_at(fds.len().saturating_sub(FDS_MAX));
+        for part in staged.chunks(FDS_MAX) {
+            self.keeper.send(0, &Request::Stage, part)?;
+        }
+        Ok(self.keeper.send(2, &Request::Spawn(Box::new(spawn)), last)?)
+    }
+
+    /// Serves until the tree is gone.
+    fn serve(mut self, options: &Options) -> Result<u8, Refusal> {
+        while self.end.is_none() {
+            self.wait()?;
+            self.read_keeper(options)?;
+            self.read_zygote()?;
+            self.read_signals()?;
+            if self.keeper_gone && self.zygote_gone && self.end.is_none() {
+                // Both were killed: what is left has come to this process.
+                if !self.adopts {
+                    return Err(Refusal { status: KILLED, text: "keeper and zygote were killed".to_owned() });
+                }
+                self.end = Some(hostler_keeper::zygote::end_adopted());
+            }
+        }
+        let status = self.finish(options);
+        if self.end.as_ref().is_some_and(|end| end.remaining == 0) {
+            // It stays until this end hangs up.
+            let Zygote { connection, pid } = self.zygote;
+            drop(connection);
+            let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
+        }
+        Ok(status)
+    }
+
+    fn wait(&self) -> Result<(), Refusal> {
+        let mut poll = vec![PollFd::new(&self.signals, PollFlags::IN)];
+        if !self.keeper_gone {
+            poll.push(PollFd::new(&self.keeper, PollFlags::IN));
+        }
+        if !self.zygote_gone {
+            poll.push(PollFd::new(&self.zygote.connection, PollFlags::IN));
+        }
+        rustix::io::retry_on_intr(|| rustix::event::poll(&mut poll, None)).map_err(io::Error::from)?;
+        Ok(())
+    }
+
+    fn read_keeper(&mut self, options: &Options) -> Result<(), Refusal> {
+        while !self.keeper_gone {
+            let received = match self.keeper.try_receive() {
+                Ok(Some(received)) => received,
+                Err(ConnectionError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Ok(None) | Err(_) => {
+                    self.keeper_gone = true;
+                    return Ok(());
+                }
+            };
+            if received.header.id == 0 {
+                if let Ok(event) = received.message::<Event>() {
+                    self.take_event(event, options)?;
+                }
+            } else if received.header.id == 2 {
+                match received.message::<Reply>() {
+                    Ok(Reply::Spawned(id)) => self.pid = Some(id.pid),
+                    Ok(Reply::Failed(failure)) => return Err(refused(options, failure)),
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take_event(&mut self, event: Event, options: &Options) -> Result<(), Refusal> {
+        match event {
+            Event::Ready(enforced) => {
+                if let Some(cpus) = options.cpu
+                    && !enforced.cpu
+                {
+                    let bound = cpus.millis.div_ceil(1000).max(1);
+                    say(&format!("--cpu: no cpu controller can be used here; bound to {bound} CPU(s) instead"));
+                }
+            }
+            Event::Unfit(failure) => {
+                let how = self.contain.as_str();
+                return Err(Refusal::new(format_args!("cannot contain the command by {how}: {failure}")));
+            }
+            Event::Exited { exit, .. } => self.exit = Some(exit.status),
+            Event::Stopped { signal, .. } => signals::stop(signal),
+            Event::Ended(report) => self.end = Some(report),
+            Event::Continued { .. } | Event::Ending(_) => {}
+        }
+        Ok(())
+    }
+
+    fn read_zygote(&mut self) -> Result<(), Refusal> {
+        while !self.zygote_gone {
+            match self.zygote.connection.try_receive() {
+                Ok(Some(received)) => match received.message::<ZygoteReply>() {
+                    Ok(ZygoteReply::Forked(id)) => self.keeper_pid = Some(id.pid),
+                    Ok(ZygoteReply::Failed(failure)) => return Err(Refusal::new(failure)),
+                    Ok(ZygoteReply::KeeperGone { report, .. }) => {
+                        // What the keeper said before it went counts first.
+                        while let Ok(Some(received)) = self.keeper.try_receive() {
+                            match received.message::<Event>() {
+                                Ok(Event::Exited { exit, .. }) => self.exit = Some(exit.status),
+                                Ok(Event::Ended(report)) => self.end = Some(report),
+                                Ok(Event::Unfit(failure)) => {
+                                    return Err(Refusal::new(format_args!("cannot contain the command: {failure}")));
+                                }
+                                _ => {}
+                            }
+                        }
+                        self.keeper_gone = true;
+                        if self.end.is_none() {
+                            self.end = Some(report);
+                        }
+                    }
+                    Err(_) => {}
+                },
+                Err(ConnectionError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Ok(None) | Err(_) => self.zygote_gone = true,
+            }
+        }
+        Ok(())
+    }
+
+    fn read_signals(&mut self) -> Result<(), Refusal> {
+        while let Some(received) = self.signals.next()? {
+            let sender = received.sender.cast_unsigned();
+            let own = sender != 0 && Some(sender) == self.keeper_pid;
+            if received.signal == hostler_keeper::signals::CHLD || own {
+                continue;
+            }
+            if received.signal <= 31 {
+                self.passed |= 1 << received.signal;
+            }
+            let request = Request::Forward { signal: received.signal, sender: received.sender };
+            // A keeper that is gone is noticed by reading.
+            let _ = self.keeper.send(3, &request, &[]);
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, options: &Options) -> u8 {
+        let Some(end) = &self.end else { return KILLED };
+        let exit = self.exit.unwrap_or(ExitStatus::Lost);
+        let status = match end.reason {
+            EndReason::Timeout | EndReason::Idle | EndReason::Lifetime => ENDED,
+            EndReason::Memory { .. } | EndReason::KeeperLost => KILLED,
+            // Where the kernel refused the forks, the command lived on and has a status of its own.
+            EndReason::Pids { .. } if end.left.is_empty() => exit.shell_code(),
+            EndReason::Pids { .. } => KILLED,
+            _ => exit.shell_code(),
+        };
+        let by_signal = matches!(exit, ExitStatus::Signal { signal, .. } if signal <= 31 && self.passed & (1 << signal) != 0);
+        let wall: Duration = self.began.elapsed();
+        let summary =
+            Summary { options, contain: self.contain.as_str(), pid: self.pid.unwrap_or(0), exit, status, end, by_signal, wall };
+        summary.tell(self.report.take());
+        status
+    }
+}
+
+/// Why the command could not be started, with the status that a shell would give.
+fn refused(options: &Options, failure: Failure) -> Refusal {
+    let name = options.command[0].to_string_lossy();
+    let reason = io::Error::from_raw_os_error(failure.errno);
+    match failure.step {
+        Step::Exec => {
+            let status = if reason.kind() == io::ErrorKind::NotFound { 127 } else { 126 };
+            Refusal { status, text: format!("cannot execute `{name}`: {reason}") }
+        }
+        step => Refusal { status: 126, text: format!("cannot {} for `{name}`: {reason}", step.as_str()) },
+    }
+}

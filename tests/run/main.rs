@@ -1,0 +1,15 @@
+//! `hostler run`, from outside: the built program, over commands that misbehave in every way known.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bad_input;
+mod bystanders;
+mod exits;
+mod inherited;
+mod job_control;
+mod killers;
+mod limits;
+mod report;
+mod shapes;
+mod signals;
