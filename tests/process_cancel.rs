@@ -17,7 +17,10 @@ use tokio::io::AsyncReadExt;
 async fn poll_and_drop<F: Future>(future: F, polls: u32, turns: u32) -> bool {
     let mut future = pin!(future);
     for _ in 0..polls {
-        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        if let Poll::Ready(output) = future
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+        {
             drop(output);
             return true;
         }
@@ -57,7 +60,8 @@ async fn spawns_aborted_from_another_thread_leave_no_process() {
     let tree = std::sync::Arc::new(stage.tree().await);
     for round in 0..200u32 {
         let (tree, command) = (tree.clone(), stage.command("sleep").arg("1000"));
-        let task = tokio::spawn(async move { tree.spawn(command).await.map(|process| process.pid()) });
+        let task =
+            tokio::spawn(async move { tree.spawn(command).await.map(|process| process.pid()) });
         let start = std::time::Instant::now();
         while start.elapsed() < Duration::from_micros(u64::from(round) * 10) {
             std::hint::spin_loop();
@@ -91,9 +95,18 @@ async fn an_end_whose_caller_is_gone_goes_on() {
     for polls in 1..4 {
         for turns in [0, 1, 3, 100] {
             let tree = stage.tree().await;
-            let process = tree.spawn(stage.command("sleep").arg("1000")).await.unwrap();
+            let process = tree
+                .spawn(stage.command("sleep").arg("1000"))
+                .await
+                .unwrap();
             poll_and_drop(tree.end(Duration::from_millis(100)), polls, turns).await;
-            assert_eq!(process.wait().await.status, ExitStatus::Signal { signal: 15, core: false });
+            assert_eq!(
+                process.wait().await.status,
+                ExitStatus::Signal {
+                    signal: 15,
+                    core: false
+                }
+            );
             let report = tree.ended().await.unwrap();
             assert_eq!((report.left.len(), report.remaining), (1, 0));
             assert_eq!(tree.end(Duration::ZERO).await.unwrap(), report);
@@ -108,10 +121,19 @@ async fn a_dropped_end_of_a_process_goes_on_and_a_dropped_wait_loses_nothing() {
     let tree = stage.tree().await;
     for polls in 1..4 {
         for turns in [0, 1, 3, 100] {
-            let process = tree.spawn(stage.command("sleep").arg("1000")).await.unwrap();
+            let process = tree
+                .spawn(stage.command("sleep").arg("1000"))
+                .await
+                .unwrap();
             poll_and_drop(process.wait(), polls, turns).await;
             poll_and_drop(process.end(Duration::from_millis(100)), polls, turns).await;
-            assert_eq!(process.wait().await.status, ExitStatus::Signal { signal: 15, core: false });
+            assert_eq!(
+                process.wait().await.status,
+                ExitStatus::Signal {
+                    signal: 15,
+                    core: false
+                }
+            );
         }
     }
     assert!(tree.census().await.unwrap().is_empty());
@@ -121,12 +143,20 @@ async fn a_dropped_end_of_a_process_goes_on_and_a_dropped_wait_loses_nothing() {
 async fn questions_dropped_anywhere_do_no_harm() {
     let stage = Stage::new();
     let tree = stage.tree().await;
-    let process = tree.spawn(stage.command("cat").stdin(Stdio::Piped)).await.unwrap();
+    let process = tree
+        .spawn(stage.command("cat").stdin(Stdio::Piped))
+        .await
+        .unwrap();
     let null = std::fs::File::open("/dev/null").unwrap();
     for polls in 0..4 {
         for turns in [0, 1, 3, 100] {
             poll_and_drop(tree.census(), polls, turns).await;
-            poll_and_drop(tree.store(b"x", null.try_clone().unwrap().into()), polls, turns).await;
+            poll_and_drop(
+                tree.store(b"x", null.try_clone().unwrap().into()),
+                polls,
+                turns,
+            )
+            .await;
             poll_and_drop(tree.fetch(b"x"), polls, turns).await;
             poll_and_drop(tree.names(), polls, turns).await;
             poll_and_drop(process.signal(hostler_process::Signal::CONT), polls, turns).await;
@@ -150,7 +180,11 @@ async fn guards_dropped_in_any_order_release() {
     for tree_first in [true, false] {
         let tree = stage.tree().await;
         let mut process = tree
-            .spawn(stage.shell("trap '' TERM; setsid sleep 1000 & echo; sleep 1000").stdout(Stdio::Piped))
+            .spawn(
+                stage
+                    .shell("trap '' TERM; setsid sleep 1000 & echo; sleep 1000")
+                    .stdout(Stdio::Piped),
+            )
             .await
             .unwrap();
         process.take_stdout().unwrap().read_u8().await.unwrap();

@@ -14,10 +14,17 @@ fn both(cell: Cell, prepare: &str, what: &str) -> (String, String) {
         let script: OsString = format!("{prepare}\nexec \"$@\"").into();
         let shell = ["sh".into(), "-c".into(), script, "sh".into()];
         let mut command = scene.wrapped(shell.into_iter().chain(words));
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let output = command.output().expect("it runs");
         let err = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{cell:?} after `{prepare}`: {:?} {err}", output.status);
+        assert!(
+            output.status.success(),
+            "{cell:?} after `{prepare}`: {:?} {err}",
+            output.status
+        );
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
     let words = scene.misbehave_words(&[what]);
@@ -27,7 +34,10 @@ fn both(cell: Cell, prepare: &str, what: &str) -> (String, String) {
 /// The numbers of pipes differ from run to run.
 fn without_numbers(fds: &str) -> String {
     let lines = fds.lines().map(|line| match line.split_once("pipe:[") {
-        Some((left, right)) => format!("{left}pipe{}\n", right.split_once(']').map_or("", |(_, flags)| flags)),
+        Some((left, right)) => format!(
+            "{left}pipe{}\n",
+            right.split_once(']').map_or("", |(_, flags)| flags)
+        ),
         None => format!("{line}\n"),
     });
     lines.collect()
@@ -36,12 +46,21 @@ fn without_numbers(fds: &str) -> String {
 #[test]
 fn descriptors() {
     for cell in Cell::all() {
-        for prepare in
-            ["", "exec 7</dev/zero 9>/dev/null", "exec 3>&1 8</", "exec 0<&-", "exec 2>&-", "exec 0<&- 2>&- 5</"]
-        {
+        for prepare in [
+            "",
+            "exec 7</dev/zero 9>/dev/null",
+            "exec 3>&1 8</",
+            "exec 0<&-",
+            "exec 2>&-",
+            "exec 0<&- 2>&- 5</",
+        ] {
             let (bare, run) = both(cell, prepare, "fds");
             assert!(!bare.is_empty());
-            assert_eq!(without_numbers(&bare), without_numbers(&run), "{cell:?} after `{prepare}`");
+            assert_eq!(
+                without_numbers(&bare),
+                without_numbers(&run),
+                "{cell:?} after `{prepare}`"
+            );
         }
     }
 }
@@ -49,7 +68,10 @@ fn descriptors() {
 #[test]
 fn state() {
     // A pid namespace comes with a user namespace, which shows in the capabilities and groups; it says so.
-    for cell in Cell::all().into_iter().filter(|cell| cell.contain != Contain::Pidns) {
+    for cell in Cell::all()
+        .into_iter()
+        .filter(|cell| cell.contain != Contain::Pidns)
+    {
         for prepare in [
             "",
             "umask 027; cd /usr",
@@ -64,9 +86,16 @@ fn state() {
             assert!(bare.contains("env HOSTLER_TEST_MARK"));
             // Whether the group is its own: the shell's pid becomes the command's in the one case, not in the other.
             let comparable = |text: &str| {
-                text.lines().filter(|line| !is_leadership(line)).map(|line| format!("{line}\n")).collect::<String>()
+                text.lines()
+                    .filter(|line| !is_leadership(line))
+                    .map(|line| format!("{line}\n"))
+                    .collect::<String>()
             };
-            pretty(&comparable(&bare), &comparable(&run), &format!("{cell:?} after `{prepare}`"));
+            pretty(
+                &comparable(&bare),
+                &comparable(&run),
+                &format!("{cell:?} after `{prepare}`"),
+            );
         }
     }
 }
@@ -78,9 +107,17 @@ fn is_leadership(line: &str) -> bool {
 /// Compares line by line, so that only what differs is shown.
 fn pretty(bare: &str, run: &str, what: &str) {
     let only = |of: &str, not: &str| {
-        of.lines().filter(|line| !not.lines().any(|other| other == *line)).collect::<Vec<_>>().join("\n")
+        of.lines()
+            .filter(|line| !not.lines().any(|other| other == *line))
+            .collect::<Vec<_>>()
+            .join("\n")
     };
-    assert!(bare == run, "{what}\nonly without hostler:\n{}\nonly with it:\n{}", only(bare, run), only(run, bare));
+    assert!(
+        bare == run,
+        "{what}\nonly without hostler:\n{}\nonly with it:\n{}",
+        only(bare, run),
+        only(run, bare)
+    );
 }
 
 #[test]
@@ -99,7 +136,11 @@ fn a_blocked_signal_stays_blocked() {
         return;
     }
     let run = print(scene.run_words(&[], words));
-    let mask = |text: &str| text.lines().find(|line| line.starts_with("SigBlk")).map(str::to_owned);
+    let mask = |text: &str| {
+        text.lines()
+            .find(|line| line.starts_with("SigBlk"))
+            .map(str::to_owned)
+    };
     assert!(mask(&bare.out).is_some());
     assert_eq!(mask(&bare.out), mask(&run.out));
 }

@@ -23,10 +23,24 @@ impl<'a> Shell<'a> {
         let words = ["setsid", "-c"].into_iter().chain(BASH.split(' '));
         let mut command = scene.wrapped(words);
         let run = scene.run_words(&["--grace", "300ms"], [""; 0]);
-        let run = run.into_iter().map(|word: OsString| word.into_string().expect("text")).collect::<Vec<_>>().join(" ");
-        command.env("run", run).env("bad", scene.kit.misbehave()).env("MISBEHAVE_EXIT", "7");
-        command.env("PS1", "prompt> ").env("HISTFILE", "").env("TERM", "dumb");
-        let front = scene.start_as_is(pty.connect(&mut command), scene.path("none"), scene.path("none"));
+        let run = run
+            .into_iter()
+            .map(|word: OsString| word.into_string().expect("text"))
+            .collect::<Vec<_>>()
+            .join(" ");
+        command
+            .env("run", run)
+            .env("bad", scene.kit.misbehave())
+            .env("MISBEHAVE_EXIT", "7");
+        command
+            .env("PS1", "prompt> ")
+            .env("HISTFILE", "")
+            .env("TERM", "dumb");
+        let front = scene.start_as_is(
+            pty.connect(&mut command),
+            scene.path("none"),
+            scene.path("none"),
+        );
         pty.expect("prompt> ");
         Self { scene, pty, front }
     }
@@ -44,7 +58,11 @@ impl<'a> Shell<'a> {
         let screen = self.pty.expect("ended: ");
         let rest = || self.pty.screen();
         wait_until("the status", SOON, || rest().contains('\n'));
-        assert_eq!(rest().lines().next().map(str::trim), Some(status.to_string().as_str()), "{screen}");
+        assert_eq!(
+            rest().lines().next().map(str::trim),
+            Some(status.to_string().as_str()),
+            "{screen}"
+        );
     }
 
     /// Waits for the main process of a shape, and gives back who it is.
@@ -67,8 +85,18 @@ impl<'a> Shell<'a> {
 
     /// Waits until none of the scene's processes called `name` is stopped.
     fn none_stopped(&self, name: &str) {
-        let stopped = || self.scene.living().iter().any(|found| found.name == name && found.state == 'T');
-        wait_until_or(&format!("{name} goes on"), SOON, || !stopped(), || self.pty.screen());
+        let stopped = || {
+            self.scene
+                .living()
+                .iter()
+                .any(|found| found.name == name && found.state == 'T')
+        };
+        wait_until_or(
+            &format!("{name} goes on"),
+            SOON,
+            || !stopped(),
+            || self.pty.screen(),
+        );
     }
 
     /// Ends the shell, and waits until nothing is left.
@@ -84,7 +112,9 @@ impl<'a> Shell<'a> {
 
 /// In a pid namespace, what a process knows its pid to be is not what is outside, so it's left to the other tests.
 fn cells() -> impl Iterator<Item = Cell> {
-    Cell::all().into_iter().filter(|cell| cell.contain != Contain::Pidns)
+    Cell::all()
+        .into_iter()
+        .filter(|cell| cell.contain != Contain::Pidns)
 }
 
 #[test]
@@ -120,7 +150,10 @@ fn ctrl_z_and_fg_and_bg() {
 
 #[test]
 fn ctrl_z_and_fg_in_a_pid_namespace() {
-    for cell in Cell::all().into_iter().filter(|cell| cell.contain == Contain::Pidns) {
+    for cell in Cell::all()
+        .into_iter()
+        .filter(|cell| cell.contain == Contain::Pidns)
+    {
         let scene = Scene::new(cell);
         let shell = Shell::new(&scene);
         shell.line("$run sh -c 'echo on 1; read x; echo got $x'");
@@ -203,7 +236,12 @@ fn a_shell_within() {
         shell.pty.expect("Running");
         shell.pty.expect("inner> ");
         shell.line("sleep 99");
-        let asleep = || scene.living().iter().any(|found| found.name == "sleep" && found.command_line().contains("99"));
+        let asleep = || {
+            scene
+                .living()
+                .iter()
+                .any(|found| found.name == "sleep" && found.command_line().contains("99"))
+        };
         wait_until("it sleeps", SOON, asleep);
         shell.pty.input("\x1a");
         shell.pty.expect("Stopped");
@@ -224,7 +262,9 @@ fn a_shell_within() {
         );
         // And the outer one still has the terminal.
         shell.line("sleep 98");
-        wait_until("it sleeps", SOON, || scene.living().iter().any(|found| found.name == "sleep"));
+        wait_until("it sleeps", SOON, || {
+            scene.living().iter().any(|found| found.name == "sleep")
+        });
         shell.pty.input("\x1a");
         shell.pty.expect("Stopped");
         shell.line("kill -9 %1");
@@ -281,7 +321,9 @@ fn the_terminal_is_closed() {
         let scene = Scene::new(cell);
         let mut shell = Shell::new(&scene);
         shell.line("$run $bad wide 20");
-        scene.ready.wait_for("it stands", SOON, |lines| lines.iter().any(|line| line.starts_with("main")));
+        scene.ready.wait_for("it stands", SOON, |lines| {
+            lines.iter().any(|line| line.starts_with("main"))
+        });
         let since = Instant::now();
         drop(shell.pty);
         shell.front.wait(SOON);

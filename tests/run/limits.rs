@@ -8,12 +8,24 @@ const MIB: u64 = 1 << 20;
 
 /// Asserts how it ended: status, and one line with each of `words` in it.
 fn assert_ended(scene: &Scene, outcome: &Outcome, code: i32, words: &[&str]) {
-    println!("{:?}: after {:.0?}: {}", scene.cell, outcome.took, outcome.err.trim_end());
+    println!(
+        "{:?}: after {:.0?}: {}",
+        scene.cell,
+        outcome.took,
+        outcome.err.trim_end()
+    );
     assert_eq!((outcome.code, outcome.signal), (code, None), "{outcome:?}");
-    let lines: Vec<&str> = outcome.err.lines().filter(|line| line.starts_with("hostler: ")).collect();
+    let lines: Vec<&str> = outcome
+        .err
+        .lines()
+        .filter(|line| line.starts_with("hostler: "))
+        .collect();
     assert_eq!(lines.len(), 1, "one line: {outcome:?}");
     for word in words {
-        assert!(lines[0].contains(word), "`{word}` is to be in it: {outcome:?}");
+        assert!(
+            lines[0].contains(word),
+            "`{word}` is to be in it: {outcome:?}"
+        );
     }
     scene.await_none("a limit", Instant::now(), Duration::from_millis(100));
 }
@@ -24,8 +36,10 @@ fn memory() {
     for cell in Cell::all() {
         let scene = Scene::new(cell);
         let bytes = (2000 * MIB).to_string();
-        let outcome =
-            scene.outcome(&mut scene.misbehave(&["--grace", "300ms", "--memory", "100M"], &["alloc", &bytes]));
+        let outcome = scene.outcome(&mut scene.misbehave(
+            &["--grace", "300ms", "--memory", "100M"],
+            &["alloc", &bytes],
+        ));
         assert_ended(&scene, &outcome, 137, &["memory", "100"]);
     }
 }
@@ -48,7 +62,10 @@ fn memory_below_the_limit_is_let_be() {
         let scene = Scene::new(cell);
         let script = "x=$(head -c 20000000 /dev/zero | tr '\\0' x); sleep 0.4; echo ${#x}";
         let outcome = scene.outcome(&mut scene.run(&["--memory", "400M"], ["sh", "-c", script]));
-        assert_eq!((outcome.code, outcome.out.as_str(), outcome.err.as_str()), (0, "20000000\n", ""));
+        assert_eq!(
+            (outcome.code, outcome.out.as_str(), outcome.err.as_str()),
+            (0, "20000000\n", "")
+        );
     }
 }
 
@@ -57,7 +74,8 @@ fn processes() {
     let _turn = heavy();
     for cell in Cell::all() {
         let scene = Scene::new(cell);
-        let mut front = scene.start(&mut scene.misbehave(&["--grace", "300ms", "--pids", "30"], &["bomb", "5000"]));
+        let mut front = scene
+            .start(&mut scene.misbehave(&["--grace", "300ms", "--pids", "30"], &["bomb", "5000"]));
         let mut most = 0;
         let start = Instant::now();
         // Either it can fork no more (the kernel's limit), or it is ended for it (the watcher's).
@@ -69,7 +87,11 @@ fn processes() {
             if scene.ready.number("forked").is_some_and(|made| made < 5000) {
                 break false;
             }
-            assert!(start.elapsed() < SOON * crate::support::slack(), "neither: {most} live, {:?}", scene.ready.all());
+            assert!(
+                start.elapsed() < SOON * crate::support::slack(),
+                "neither: {most} live, {:?}",
+                scene.ready.all()
+            );
         };
         if ended {
             let outcome = front.outcome();
@@ -89,10 +111,18 @@ fn processes() {
 fn processes_below_the_limit_are_let_be() {
     for cell in Cell::all() {
         let scene = Scene::new(cell);
-        let outcome = scene.outcome(
-            &mut scene.run(&["--pids", "20"], ["sh", "-c", "for i in 1 2 3 4 5; do sleep 0.3 & done; wait; echo ok"]),
+        let outcome = scene.outcome(&mut scene.run(
+            &["--pids", "20"],
+            [
+                "sh",
+                "-c",
+                "for i in 1 2 3 4 5; do sleep 0.3 & done; wait; echo ok",
+            ],
+        ));
+        assert_eq!(
+            (outcome.code, outcome.out.as_str(), outcome.err.as_str()),
+            (0, "ok\n", "")
         );
-        assert_eq!((outcome.code, outcome.out.as_str(), outcome.err.as_str()), (0, "ok\n", ""));
     }
 }
 
@@ -105,12 +135,23 @@ fn a_share_of_a_processor() {
         let script = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done";
         let free = scene.outcome(&mut scene.run(&[], ["sh", "-c", script]));
         let held = scene.outcome(&mut scene.run(&["--cpu", "0.25"], ["sh", "-c", script]));
-        println!("{cell:?}: free {:.0?}, at a quarter {:.0?}: {}", free.took, held.took, held.err.trim_end());
+        println!(
+            "{cell:?}: free {:.0?}, at a quarter {:.0?}: {}",
+            free.took,
+            held.took,
+            held.err.trim_end()
+        );
         if held.code == 0 {
             // Where nothing can enforce it, that is said; it is never silently left out.
-            assert!(held.took > free.took * 2 || held.err.contains("cpu"), "not held, and nothing said");
+            assert!(
+                held.took > free.took * 2 || held.err.contains("cpu"),
+                "not held, and nothing said"
+            );
         } else {
-            assert!(held.err.starts_with("hostler: ") && held.err.contains("cpu"), "{held:?}");
+            assert!(
+                held.err.starts_with("hostler: ") && held.err.contains("cpu"),
+                "{held:?}"
+            );
         }
         scene.await_none("--cpu", Instant::now(), Duration::from_millis(100));
     }
@@ -120,8 +161,10 @@ fn a_share_of_a_processor() {
 fn time() {
     for cell in Cell::all() {
         let scene = Scene::new(cell);
-        let outcome =
-            scene.outcome(&mut scene.misbehave(&["--grace", "300ms", "--timeout", "400ms"], &["direct", "ignores"]));
+        let outcome = scene.outcome(&mut scene.misbehave(
+            &["--grace", "300ms", "--timeout", "400ms"],
+            &["direct", "ignores"],
+        ));
         assert!(outcome.took >= Duration::from_millis(400), "{outcome:?}");
         assert_ended(&scene, &outcome, 124, &["400"]);
     }
@@ -130,7 +173,14 @@ fn time() {
 #[test]
 fn time_that_suffices() {
     let scene = Scene::new(Cell::plain());
-    let options = ["--timeout", "1h", "--idle-timeout", "1h", "--max-lifetime", "2h"];
+    let options = [
+        "--timeout",
+        "1h",
+        "--idle-timeout",
+        "1h",
+        "--max-lifetime",
+        "2h",
+    ];
     let outcome = scene.outcome(&mut scene.run(&options, ["sh", "-c", "exit 3"]));
     assert_eq!((outcome.code, outcome.err.as_str()), (3, ""));
     assert!(outcome.took < SOON, "{outcome:?}");
@@ -140,7 +190,14 @@ fn time_that_suffices() {
 fn age() {
     for cell in Cell::all() {
         let scene = Scene::new(cell);
-        let options = ["--grace", "300ms", "--max-lifetime", "500ms", "--idle-timeout", "20s"];
+        let options = [
+            "--grace",
+            "300ms",
+            "--max-lifetime",
+            "500ms",
+            "--idle-timeout",
+            "20s",
+        ];
         let outcome = scene.outcome(&mut scene.misbehave(&options, &["tick", "20", "2000"]));
         assert!(outcome.took >= Duration::from_millis(500), "{outcome:?}");
         assert_ended(&scene, &outcome, 124, &["500"]);
@@ -152,12 +209,17 @@ fn idleness() {
     for cell in Cell::all() {
         let scene = Scene::new(cell);
         // Ten lines, a tenth of a second apart, then nothing.
-        let mut words: Vec<std::ffi::OsString> =
-            ["sh", "-c", "\"$0\" tick 100 10; exec sleep 100"].map(Into::into).into();
+        let mut words: Vec<std::ffi::OsString> = ["sh", "-c", "\"$0\" tick 100 10; exec sleep 100"]
+            .map(Into::into)
+            .into();
         words.push(scene.kit.misbehave().into());
         let options = ["--grace", "300ms", "--idle-timeout", "700ms"];
         let outcome = scene.outcome(&mut scene.run(&options, words));
-        assert_eq!(outcome.out, "tick\n".repeat(10), "it was busy until then: {outcome:?}");
+        assert_eq!(
+            outcome.out,
+            "tick\n".repeat(10),
+            "it was busy until then: {outcome:?}"
+        );
         assert!(outcome.took >= Duration::from_millis(1500), "{outcome:?}");
         assert_ended(&scene, &outcome, 124, &["700"]);
     }

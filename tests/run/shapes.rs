@@ -17,7 +17,11 @@ fn ends(cell: Cell, args: &[&str], shapes: &[&Shape]) {
     scene.await_shapes(shapes.iter().copied());
     // What stands must be seen, or that nothing is left would say nothing.
     let living = shapes.iter().map(|shape| shape.living).sum::<usize>();
-    assert!(scene.living().len() > living, "{living} processes and more must live: {:?}", scene.living());
+    assert!(
+        scene.living().len() > living,
+        "{living} processes and more must live: {:?}",
+        scene.living()
+    );
     let since = Instant::now();
     scene.go();
     let status = front.wait(LIMIT);
@@ -75,7 +79,10 @@ alone! {
 
 #[test]
 fn each_shape_has_its_test() {
-    let mut shapes: Vec<&str> = Kit::shapes().iter().map(|shape| shape.name.as_str()).collect();
+    let mut shapes: Vec<&str> = Kit::shapes()
+        .iter()
+        .map(|shape| shape.name.as_str())
+        .collect();
     let mut alone = ALONE.to_vec();
     shapes.sort_unstable();
     alone.sort_unstable();
@@ -93,7 +100,12 @@ fn all_shapes_at_once() {
 
 /// The first `count` of the light shapes, over and over.
 fn light(count: usize) -> Vec<&'static Shape> {
-    Kit::shapes().iter().filter(|shape| !shape.heavy).cycle().take(count).collect()
+    Kit::shapes()
+        .iter()
+        .filter(|shape| !shape.heavy)
+        .cycle()
+        .take(count)
+        .collect()
 }
 
 #[test]
@@ -115,7 +127,15 @@ fn five_hundred_wide() {
 #[test]
 fn the_command_itself_is_the_shape() {
     for cell in Cell::all() {
-        for name in ["double-fork", "setsid", "wrapper", "reexec", "stderr-sleep", "pipe-holder", "scrubbed"] {
+        for name in [
+            "double-fork",
+            "setsid",
+            "wrapper",
+            "reexec",
+            "stderr-sleep",
+            "pipe-holder",
+            "scrubbed",
+        ] {
             let scene = Scene::new(cell);
             let mut command = scene.misbehave(&["--grace", "300ms"], &["direct", name]);
             let since = Instant::now();

@@ -11,7 +11,8 @@ const BARRIER: i32 = 64;
 /// Every signal that a process can catch, but SIGCHLD, which a parent gets for other reasons, the C library's own two and
 /// the barrier.
 fn catchable() -> impl Iterator<Item = i32> {
-    (1..BARRIER).filter(|number| ![libc::SIGKILL, libc::SIGSTOP, libc::SIGCHLD, 32, 33].contains(number))
+    (1..BARRIER)
+        .filter(|number| ![libc::SIGKILL, libc::SIGSTOP, libc::SIGCHLD, 32, 33].contains(number))
 }
 
 /// Sends a signal, of which the safe interfaces know only those with names; to a group where `to` is negative.
@@ -21,29 +22,46 @@ fn send(scene: &Scene, number: i32, to: i32) {
 
 fn send_many(scene: &Scene, number: i32, to: i32, count: usize) {
     let args = [number.to_string(), to.to_string(), count.to_string()];
-    let status = Command::new(scene.kit.misbehave()).arg("send").args(args).status();
-    assert!(status.expect("misbehave send").success(), "signal {number} to {to}");
+    let status = Command::new(scene.kit.misbehave())
+        .arg("send")
+        .args(args)
+        .status();
+    assert!(
+        status.expect("misbehave send").success(),
+        "signal {number} to {to}"
+    );
 }
 
 /// `hostler run -- misbehave signals LOG`, ready, as the leader of a group.
 fn listening<'a>(scene: &'a Scene, log: &Lines) -> Front<'a> {
     let args = ["signals", log.path().to_str().expect("text")];
-    let front = scene.start(scene.misbehave(&["--grace", "300ms"], &args).process_group(0));
-    scene.ready.wait_for("it listens", SOON, |lines| lines.len() == 1);
+    let front = scene.start(
+        scene
+            .misbehave(&["--grace", "300ms"], &args)
+            .process_group(0),
+    );
+    scene
+        .ready
+        .wait_for("it listens", SOON, |lines| lines.len() == 1);
     front
 }
 
 /// Waits until `number` has arrived.
 fn arrives(log: &Lines, number: i32) {
     let line = number.to_string();
-    log.wait_for(&format!("signal {number} arrives"), SOON, |lines| lines.contains(&line));
+    log.wait_for(&format!("signal {number} arrives"), SOON, |lines| {
+        lines.contains(&line)
+    });
 }
 
 /// Asserts that these, and the barrier, arrived once each.
 fn assert_once(scene: &Scene, front: &Front<'_>, log: &Lines, numbers: impl Iterator<Item = i32>) {
     send(scene, BARRIER, front.pid());
     arrives(log, BARRIER);
-    let numbers: Vec<String> = numbers.chain([BARRIER]).map(|number| number.to_string()).collect();
+    let numbers: Vec<String> = numbers
+        .chain([BARRIER])
+        .map(|number| number.to_string())
+        .collect();
     assert_eq!(log.all(), numbers);
 }
 
@@ -114,16 +132,29 @@ fn each_typed_arrives_once() {
         let words = scene.run_words(&["--grace", "300ms"], scene.misbehave_words(&args));
         let pty = Pty::new();
         let mut command = scene.wrapped(["setsid".into(), "-c".into()].into_iter().chain(words));
-        let mut front = scene.start_as_is(pty.connect(&mut command), scene.path("none"), scene.path("none"));
-        scene.ready.wait_for("it listens", SOON, |lines| lines.len() == 1);
-        let typed = [("\x03", libc::SIGINT), ("\x1c", libc::SIGQUIT), ("\x1a", libc::SIGTSTP)];
+        let mut front = scene.start_as_is(
+            pty.connect(&mut command),
+            scene.path("none"),
+            scene.path("none"),
+        );
+        scene
+            .ready
+            .wait_for("it listens", SOON, |lines| lines.len() == 1);
+        let typed = [
+            ("\x03", libc::SIGINT),
+            ("\x1c", libc::SIGQUIT),
+            ("\x1a", libc::SIGTSTP),
+        ];
         for (key, number) in typed {
             pty.input(key);
             arrives(&log, number);
         }
         pty.resize(40, 100);
         arrives(&log, libc::SIGWINCH);
-        let numbers = typed.map(|(_, number)| number).into_iter().chain([libc::SIGWINCH]);
+        let numbers = typed
+            .map(|(_, number)| number)
+            .into_iter()
+            .chain([libc::SIGWINCH]);
         assert_once(&scene, &front, &log, numbers);
         scene.go();
         assert_eq!(front.wait(SOON).code(), Some(0), "{}", pty.screen());
@@ -136,10 +167,21 @@ fn a_signal_that_ends_the_command_ends_hostler_so() {
         for number in [libc::SIGHUP, libc::SIGINT, libc::SIGTERM, libc::SIGUSR1] {
             let scene = Scene::new(cell);
             let mut front = scene.start(&mut scene.misbehave(&[], &["alone", "double-fork"]));
-            scene.ready.wait_for("it stands", SOON, |lines| lines.len() == 2);
+            scene
+                .ready
+                .wait_for("it stands", SOON, |lines| lines.len() == 2);
             send(&scene, number, front.pid());
-            assert_eq!(front.wait(SOON).code(), Some(128 + number), "{cell:?}: {}", front.err());
-            scene.await_none("a signal", std::time::Instant::now(), std::time::Duration::from_millis(100));
+            assert_eq!(
+                front.wait(SOON).code(),
+                Some(128 + number),
+                "{cell:?}: {}",
+                front.err()
+            );
+            scene.await_none(
+                "a signal",
+                std::time::Instant::now(),
+                std::time::Duration::from_millis(100),
+            );
         }
     }
 }
@@ -147,16 +189,23 @@ fn a_signal_that_ends_the_command_ends_hostler_so() {
 #[test]
 fn a_command_that_stops_can_go_on() {
     // Told to stop, the command stops and `hostler` with it, as the shell that started it expects to see.
-    for cell in Cell::all().into_iter().filter(|cell| cell.contain != Contain::Pidns) {
+    for cell in Cell::all()
+        .into_iter()
+        .filter(|cell| cell.contain != Contain::Pidns)
+    {
         let scene = Scene::new(cell);
         let mut command = scene.misbehave(&[], &["alone", "double-fork"]);
         let mut front = scene.start(command.process_group(0));
-        scene.ready.wait_for("it stands", SOON, |lines| lines.len() == 2);
+        scene
+            .ready
+            .wait_for("it stands", SOON, |lines| lines.len() == 2);
         let main = scene.ready.number("main").expect("it stands");
         let state = |pid| crate::support::Found::read(pid).map(|found| found.state);
         send(&scene, libc::SIGTSTP, -front.pid());
         wait_until("the command is stopped", SOON, || state(main) == Some('T'));
-        wait_until("hostler is stopped", SOON, || state(front.pid()) == Some('T'));
+        wait_until("hostler is stopped", SOON, || {
+            state(front.pid()) == Some('T')
+        });
         send(&scene, libc::SIGCONT, -front.pid());
         wait_until("the command goes on", SOON, || state(main) == Some('S'));
         scene.go();

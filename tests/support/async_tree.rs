@@ -20,9 +20,12 @@ pub(crate) struct Stage {
 impl Stage {
     pub(crate) fn new() -> Self {
         let program = Path::new(env!("CARGO_BIN_EXE_hostler"));
-        let zygote = hostler_keeper::zygote::Zygote::exec(program, &["__zygote"]).expect("a zygote");
+        let zygote =
+            hostler_keeper::zygote::Zygote::exec(program, &["__zygote"]).expect("a zygote");
         let mut random = [0; 16];
-        std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut random)).expect("random bits");
+        std::fs::File::open("/dev/urandom")
+            .and_then(|mut file| file.read_exact(&mut random))
+            .expect("random bits");
         Self {
             zygote: Zygote::new(zygote).expect("a handle"),
             mark: format!("mark-{:032x}", u128::from_le_bytes(random)),
@@ -35,13 +38,18 @@ impl Stage {
 
     /// A tree that gives little grace, so that what is dropped goes soon.
     pub(crate) fn options(&self) -> TreeOptions {
-        TreeOptions { title: "test".into(), grace: Duration::from_millis(200), ..TreeOptions::default() }
+        TreeOptions {
+            title: "test".into(),
+            grace: Duration::from_millis(200),
+            ..TreeOptions::default()
+        }
     }
 
     pub(crate) fn command(&self, program: &str) -> Command {
         // Not this process's: a directory there that may not be entered makes the error another one.
-        let command =
-            Command::new(program).env("PATH", "/usr/local/bin:/usr/bin:/bin").env("HOSTLER_TEST_MARK", &self.mark);
+        let command = Command::new(program)
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .env("HOSTLER_TEST_MARK", &self.mark);
         command.grace(Duration::from_millis(200))
     }
 
@@ -68,7 +76,10 @@ impl Stage {
 pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < Duration::from_secs(20), "not in time: {what}");
+        assert!(
+            start.elapsed() < Duration::from_secs(20),
+            "not in time: {what}"
+        );
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }

@@ -9,7 +9,9 @@ use super::wait_until_or;
 
 /// A file's text; nothing where there is none.
 pub(crate) fn read_text(path: &Path) -> String {
-    fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    fs::read(path)
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        .unwrap_or_default()
 }
 
 /// A file to which anyone may append lines.
@@ -31,21 +33,39 @@ impl Lines {
     /// The whole lines in it.
     pub(crate) fn all(&self) -> Vec<String> {
         let text = read_text(&self.0);
-        text.split_inclusive('\n').filter(|line| line.ends_with('\n')).map(|line| line.trim_end().into()).collect()
+        text.split_inclusive('\n')
+            .filter(|line| line.ends_with('\n'))
+            .map(|line| line.trim_end().into())
+            .collect()
     }
 
     /// How many of its lines begin with the word `name`.
     pub(crate) fn count(&self, name: &str) -> usize {
-        self.all().iter().filter(|line| line.split(' ').next() == Some(name)).count()
+        self.all()
+            .iter()
+            .filter(|line| line.split(' ').next() == Some(name))
+            .count()
     }
 
     /// The number behind `name`, on its first line.
     pub(crate) fn number(&self, name: &str) -> Option<i32> {
-        self.all().iter().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+        self.all()
+            .iter()
+            .find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
     }
 
     /// Waits until `condition` holds of its lines.
-    pub(crate) fn wait_for(&self, what: &str, deadline: Duration, condition: impl Fn(&[String]) -> bool) {
-        wait_until_or(what, deadline, || condition(&self.all()), || format!("lines so far: {:?}", self.all()));
+    pub(crate) fn wait_for(
+        &self,
+        what: &str,
+        deadline: Duration,
+        condition: impl Fn(&[String]) -> bool,
+    ) {
+        wait_until_or(
+            what,
+            deadline,
+            || condition(&self.all()),
+            || format!("lines so far: {:?}", self.all()),
+        );
     }
 }

@@ -18,7 +18,9 @@ impl Group {
         let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
         let mount = mounts.lines().find_map(|line| {
             let (left, right) = line.split_once(" - ")?;
-            right.starts_with("cgroup2 ").then(|| left.split(' ').nth(4).map(PathBuf::from))?
+            right
+                .starts_with("cgroup2 ")
+                .then(|| left.split(' ').nth(4).map(PathBuf::from))?
         })?;
         let own = fs::read_to_string("/proc/self/cgroup").ok()?;
         let own = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
@@ -26,7 +28,12 @@ impl Group {
         fs::create_dir(&path).ok()?;
         let group = Self { path };
         if let Some(owner) = owner {
-            for file in ["", "cgroup.procs", "cgroup.threads", "cgroup.subtree_control"] {
+            for file in [
+                "",
+                "cgroup.procs",
+                "cgroup.threads",
+                "cgroup.subtree_control",
+            ] {
                 chown(group.path.join(file), Some(owner), Some(owner)).ok()?;
             }
         }
@@ -47,7 +54,11 @@ impl Group {
     /// The living processes in it and in the groups below it.
     pub(crate) fn pids(&self) -> Vec<i32> {
         fn collect(path: &Path, into: &mut Vec<i32>) {
-            into.extend(read_text(&path.join("cgroup.procs")).lines().filter_map(|line| line.parse::<i32>().ok()));
+            into.extend(
+                read_text(&path.join("cgroup.procs"))
+                    .lines()
+                    .filter_map(|line| line.parse::<i32>().ok()),
+            );
             for below in below(path) {
                 collect(&below, into);
             }
@@ -70,7 +81,10 @@ impl Group {
 
 fn below(path: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
-    entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()).collect()
+    entries
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path())
+        .collect()
 }
 
 impl Drop for Group {

@@ -7,8 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
-const SOURCES: [&str; 3] =
-    [include_str!("../misbehave.c"), include_str!("../misbehave_shapes.h"), include_str!("../misbehave_tools.h")];
+const SOURCES: [&str; 3] = [
+    include_str!("../misbehave.c"),
+    include_str!("../misbehave_shapes.h"),
+    include_str!("../misbehave_tools.h"),
+];
 
 /// A directory with `hostler` and `misbehave`. It goes with the last scene that uses it.
 pub(crate) struct Kit {
@@ -41,12 +44,21 @@ impl Kit {
     }
 
     fn new() -> Self {
-        let dir = tempfile::Builder::new().prefix("hostler-kit-").tempdir().expect("a directory");
+        let dir = tempfile::Builder::new()
+            .prefix("hostler-kit-")
+            .tempdir()
+            .expect("a directory");
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
-        for (from, name) in [(env!("CARGO_BIN_EXE_hostler").into(), "hostler"), (compiled(), "misbehave")] {
+        for (from, name) in [
+            (env!("CARGO_BIN_EXE_hostler").into(), "hostler"),
+            (compiled(), "misbehave"),
+        ] {
             // Copied by a process of its own: were the file open for writing here, a child forked in that moment by
             // another test would hold it, and executing it would fail with "text file busy".
-            let status = Command::new("cp").arg(from).arg(dir.path().join(name)).status();
+            let status = Command::new("cp")
+                .arg(from)
+                .arg(dir.path().join(name))
+                .status();
             assert!(status.is_ok_and(|status| status.success()), "cp {name}");
         }
         Self { dir }
@@ -66,7 +78,10 @@ impl Kit {
     pub(crate) fn shapes() -> &'static [Shape] {
         static SHAPES: OnceLock<Vec<Shape>> = OnceLock::new();
         SHAPES.get_or_init(|| {
-            let output = Command::new(Kit::get().misbehave()).arg("list").output().expect("misbehave list");
+            let output = Command::new(Kit::get().misbehave())
+                .arg("list")
+                .output()
+                .expect("misbehave list");
             let text = String::from_utf8(output.stdout).expect("text");
             let rows = text.lines().map(|line| line.split(' ').collect::<Vec<_>>());
             rows.map(|row| Shape {
@@ -81,7 +96,10 @@ impl Kit {
 
     /// The shape of that name.
     pub(crate) fn shape(name: &str) -> &'static Shape {
-        Self::shapes().iter().find(|shape| shape.name == name).unwrap_or_else(|| panic!("no shape {name}"))
+        Self::shapes()
+            .iter()
+            .find(|shape| shape.name == name)
+            .unwrap_or_else(|| panic!("no shape {name}"))
     }
 }
 
@@ -97,12 +115,22 @@ fn compiled() -> PathBuf {
         // Static where the C library can be: it starts in a third of the time.
         let compile = |extra: &[&str]| {
             let mut cc = Command::new("cc");
-            let cc = cc.args(["-O1", "-pthread"]).args(extra).arg("-o").arg(&new).arg(source);
-            cc.output().expect("a C compiler (cc) is needed for these tests")
+            let cc = cc
+                .args(["-O1", "-pthread"])
+                .args(extra)
+                .arg("-o")
+                .arg(&new)
+                .arg(source);
+            cc.output()
+                .expect("a C compiler (cc) is needed for these tests")
         };
         if !compile(&["-static"]).status.success() {
             let output = compile(&[]);
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            assert!(
+                output.status.success(),
+                "{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
         }
         fs::rename(new, &program).expect("rename");
     }

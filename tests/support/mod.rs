@@ -31,7 +31,10 @@ pub(crate) const SOON: Duration = Duration::from_secs(4);
 
 /// The factor on every deadline.
 pub(crate) fn slack() -> u32 {
-    std::env::var("HOSTLER_TEST_SLACK").ok().and_then(|text| text.parse().ok()).unwrap_or(5)
+    std::env::var("HOSTLER_TEST_SLACK")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(5)
 }
 
 /// Waits until `condition` holds, or panics with what `describe` has to say, after `deadline` times the slack. Gives back how
@@ -56,12 +59,17 @@ pub(crate) fn wait_until_or(
 }
 
 /// Waits until `condition` holds, or panics.
-pub(crate) fn wait_until(what: &str, deadline: Duration, condition: impl FnMut() -> bool) -> Duration {
+pub(crate) fn wait_until(
+    what: &str,
+    deadline: Duration,
+    condition: impl FnMut() -> bool,
+) -> Duration {
     wait_until_or(what, deadline, condition, String::new)
 }
 
 /// A turn for a test that keeps both cores busy: one such at a time.
 pub(crate) fn heavy() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    TURN.lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }

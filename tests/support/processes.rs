@@ -63,8 +63,12 @@ impl Found {
 
     /// Sends it a signal, unless its pid is another's by now.
     pub(crate) fn signal(&self, signal: Signal) {
-        let Some(pid) = Pid::from_raw(self.pid) else { return };
-        let Ok(fd) = pidfd_open(pid, PidfdFlags::empty()) else { return };
+        let Some(pid) = Pid::from_raw(self.pid) else {
+            return;
+        };
+        let Ok(fd) = pidfd_open(pid, PidfdFlags::empty()) else {
+            return;
+        };
         if Self::read(self.pid).is_some_and(|now| now.start == self.start) {
             let _ = pidfd_send_signal(fd, signal);
         }
@@ -73,8 +77,19 @@ impl Found {
 
 impl fmt::Debug for Found {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { pid, parent, state, name, threads, .. } = self;
-        write!(f, "\n  pid {pid} parent {parent} state {state} threads {threads} `{name}`: {}", self.command_line())
+        let Self {
+            pid,
+            parent,
+            state,
+            name,
+            threads,
+            ..
+        } = self;
+        write!(
+            f,
+            "\n  pid {pid} parent {parent} state {state} threads {threads} `{name}`: {}",
+            self.command_line()
+        )
     }
 }
 
@@ -83,17 +98,26 @@ pub(crate) fn find(mark: &str) -> Vec<Found> {
     let own = std::process::id().cast_signed();
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter(|&pid| pid != own && carries(pid, mark)).filter_map(Found::read).collect()
+    pids.filter(|&pid| pid != own && carries(pid, mark))
+        .filter_map(Found::read)
+        .collect()
 }
 
 fn carries(pid: i32, mark: &str) -> bool {
-    let holds = |path: String| fs::read(path).is_ok_and(|bytes| holds_part(&bytes, mark.as_bytes()));
+    let holds =
+        |path: String| fs::read(path).is_ok_and(|bytes| holds_part(&bytes, mark.as_bytes()));
     if holds(format!("/proc/{pid}/environ")) || holds(format!("/proc/{pid}/cmdline")) {
         return true;
     }
     // A process whose first thread has ended shows its memory only through the others.
-    let threads = || fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    threads().count() > 1 && threads().any(|thread| holds(format!("{}/environ", thread.path().display())))
+    let threads = || {
+        fs::read_dir(format!("/proc/{pid}/task"))
+            .into_iter()
+            .flatten()
+            .flatten()
+    };
+    threads().count() > 1
+        && threads().any(|thread| holds(format!("{}/environ", thread.path().display())))
 }
 
 fn holds_part(bytes: &[u8], part: &[u8]) -> bool {
@@ -102,10 +126,19 @@ fn holds_part(bytes: &[u8], part: &[u8]) -> bool {
 
 /// The children of a process, by the kernel's own list.
 pub(crate) fn children_of(pid: i32) -> Vec<Found> {
-    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
-    let pids: Vec<i32> =
-        lists.flat_map(|list| list.split(' ').filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect();
+    let threads = fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let lists =
+        threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    let pids: Vec<i32> = lists
+        .flat_map(|list| {
+            list.split(' ')
+                .filter_map(|pid| pid.parse().ok())
+                .collect::<Vec<_>>()
+        })
+        .collect();
     pids.into_iter().filter_map(Found::read).collect()
 }
 

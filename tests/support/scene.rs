@@ -18,7 +18,9 @@ use rustix::fs::{CWD, Mode, OFlags, mkfifoat, openat};
 use rustix::process::{Pid, PidfdFlags, Signal, getuid, kill_process, pidfd_open};
 
 use super::group::Group;
-use super::{Found, Kit, Lines, Shape, children_of, find, read_text, slack, wait_until, wait_until_or};
+use super::{
+    Found, Kit, Lines, Shape, children_of, find, read_text, slack, wait_until, wait_until_or,
+};
 
 /// Who runs `hostler`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,9 +54,15 @@ pub(crate) struct Cell {
 impl Cell {
     /// Every column that this machine and user have; those that are skipped are printed.
     pub(crate) fn all() -> Vec<Self> {
-        let users: &[User] = if getuid().is_root() { &[User::Root, User::Ordinary] } else { &[User::Ordinary] };
+        let users: &[User] = if getuid().is_root() {
+            &[User::Root, User::Ordinary]
+        } else {
+            &[User::Ordinary]
+        };
         let ways = [Contain::Tree, Contain::Cgroup, Contain::Pidns];
-        let cells = users.iter().flat_map(|&user| ways.map(|contain| Self { user, contain }));
+        let cells = users
+            .iter()
+            .flat_map(|&user| ways.map(|contain| Self { user, contain }));
         cells
             .filter(|cell| {
                 let possible = cell.possible();
@@ -68,7 +76,14 @@ impl Cell {
 
     /// The column in which nothing is asked for specially: this user, by descent.
     pub(crate) fn plain() -> Self {
-        Self { user: if getuid().is_root() { User::Root } else { User::Ordinary }, contain: Contain::Tree }
+        Self {
+            user: if getuid().is_root() {
+                User::Root
+            } else {
+                User::Ordinary
+            },
+            contain: Contain::Tree,
+        }
     }
 
     /// Whether the machine has what it takes, found out without `hostler`.
@@ -79,7 +94,10 @@ impl Cell {
             Contain::Pidns => {
                 let scene = Scene::new(self);
                 let mut probe = scene.wrapped(["unshare", "-Upf", "--map-root-user", "true"]);
-                probe.stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+                probe
+                    .stderr(Stdio::null())
+                    .status()
+                    .is_ok_and(|status| status.success())
             }
         }
     }
@@ -107,25 +125,36 @@ impl Scene {
         static SCENES: AtomicU32 = AtomicU32::new(0);
         let number = SCENES.fetch_add(1, Ordering::Relaxed);
         let mut random = [0; 16];
-        File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut random)).expect("random bits");
+        File::open("/dev/urandom")
+            .and_then(|mut file| file.read_exact(&mut random))
+            .expect("random bits");
         let mark = format!("mark-{:032x}", u128::from_le_bytes(random));
         // A user of its own for each scene, so that no limit on a user's processes is shared.
         let uid = match cell.user {
-            User::Ordinary if getuid().is_root() => 50_000 + (std::process::id() * 37 + number) % 10_000,
+            User::Ordinary if getuid().is_root() => {
+                50_000 + (std::process::id() * 37 + number) % 10_000
+            }
             _ => getuid().as_raw(),
         };
-        let dir = tempfile::Builder::new().prefix("hostler-scene-").tempdir().expect("a directory");
+        let dir = tempfile::Builder::new()
+            .prefix("hostler-scene-")
+            .tempdir()
+            .expect("a directory");
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
         chown(dir.path(), Some(uid), None).expect("chown");
         mkfifoat(CWD, dir.path().join("go"), Mode::from_raw_mode(0o666)).expect("mkfifo");
         chown(dir.path().join("go"), Some(uid), None).expect("chown");
         fs::write(dir.path().join("beat"), [0; 8]).expect("write");
-        fs::set_permissions(dir.path().join("beat"), fs::Permissions::from_mode(0o666)).expect("chmod");
+        fs::set_permissions(dir.path().join("beat"), fs::Permissions::from_mode(0o666))
+            .expect("chmod");
         let owner = (cell.contain == Contain::Cgroup).then_some(uid);
         Self {
             kit: Kit::get(),
             cell,
-            group: Group::create(&format!("hostler-test-{}-{number}", std::process::id()), owner),
+            group: Group::create(
+                &format!("hostler-test-{}-{number}", std::process::id()),
+                owner,
+            ),
             ready: Lines::create(dir.path().join("ready")),
             mark,
             dir,
@@ -153,14 +182,23 @@ impl Scene {
         }
         if self.uid != getuid().as_raw() {
             words.push("setpriv".into());
-            words.extend([format!("--reuid={}", self.uid), format!("--regid={}", self.uid)].map(Into::into));
+            words.extend(
+                [
+                    format!("--reuid={}", self.uid),
+                    format!("--regid={}", self.uid),
+                ]
+                .map(Into::into),
+            );
             words.extend(["--clear-groups", "--"].map(Into::into));
         }
         words.extend(argv.into_iter().map(|word| word.as_ref().to_owned()));
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).stdin(Stdio::null());
         // Not this user's own, whose directories another may not enter.
-        command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        command.env(
+            "PATH",
+            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        );
         command.env("HOSTLER_TEST_MARK", &self.mark);
         command.env("MISBEHAVE_READY", self.ready.path());
         command.env("MISBEHAVE_GO", self.path("go"));
@@ -180,7 +218,12 @@ impl Scene {
             Contain::Cgroup => "cgroup",
             Contain::Pidns => "pidns",
         };
-        let mut words = vec![self.kit.hostler().into(), "run".into(), "--contain".into(), contain.into()];
+        let mut words = vec![
+            self.kit.hostler().into(),
+            "run".into(),
+            "--contain".into(),
+            contain.into(),
+        ];
         words.extend(options.iter().map(Into::into));
         words.push("--".into());
         words.extend(argv.into_iter().map(|word| word.as_ref().to_owned()));
@@ -188,14 +231,21 @@ impl Scene {
     }
 
     /// `hostler run` of any command.
-    pub(crate) fn run<T: AsRef<OsStr>>(&self, options: &[&str], argv: impl IntoIterator<Item = T>) -> Command {
+    pub(crate) fn run<T: AsRef<OsStr>>(
+        &self,
+        options: &[&str],
+        argv: impl IntoIterator<Item = T>,
+    ) -> Command {
         self.wrapped(self.run_words(options, argv))
     }
 
     /// The words `misbehave ARGS`.
     pub(crate) fn misbehave_words(&self, args: &[&str]) -> Vec<OsString> {
         let program = [self.kit.misbehave().into_os_string()];
-        program.into_iter().chain(args.iter().map(Into::into)).collect()
+        program
+            .into_iter()
+            .chain(args.iter().map(Into::into))
+            .collect()
     }
 
     /// `hostler run` of the misbehaving program.
@@ -207,16 +257,35 @@ impl Scene {
     pub(crate) fn start(&self, command: &mut Command) -> Front<'_> {
         static STARTS: AtomicU32 = AtomicU32::new(0);
         let number = STARTS.fetch_add(1, Ordering::Relaxed);
-        let (out, err) = (self.path(&format!("out-{number}")), self.path(&format!("err-{number}")));
-        command.stdout(File::create(&out).expect("create")).stderr(File::create(&err).expect("create"));
+        let (out, err) = (
+            self.path(&format!("out-{number}")),
+            self.path(&format!("err-{number}")),
+        );
+        command
+            .stdout(File::create(&out).expect("create"))
+            .stderr(File::create(&err).expect("create"));
         self.start_as_is(command, out, err)
     }
 
     /// Starts it with the standard streams that it was given.
-    pub(crate) fn start_as_is(&self, command: &mut Command, out: PathBuf, err: PathBuf) -> Front<'_> {
+    pub(crate) fn start_as_is(
+        &self,
+        command: &mut Command,
+        out: PathBuf,
+        err: PathBuf,
+    ) -> Front<'_> {
         let started = Instant::now();
-        let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        Front { scene: self, child, started, out, err, status: None }
+        let child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        Front {
+            scene: self,
+            child,
+            started,
+            out,
+            err,
+            status: None,
+        }
     }
 
     /// Starts it and waits for its end.
@@ -227,7 +296,11 @@ impl Scene {
     /// What is alive of this scene, by mark, by cgroup, and of what was ever seen alive.
     pub(crate) fn living(&self) -> Vec<Found> {
         let mut seen = self.seen.borrow_mut();
-        let grouped = self.group.iter().flat_map(Group::pids).filter_map(Found::read);
+        let grouped = self
+            .group
+            .iter()
+            .flat_map(Group::pids)
+            .filter_map(Found::read);
         for found in find(&self.mark).into_iter().chain(grouped) {
             seen.insert((found.pid, found.start), found);
         }
@@ -238,14 +311,32 @@ impl Scene {
     /// Waits until a shape's main process and every process of the shape stand.
     pub(crate) fn await_shapes<'a>(&self, shapes: impl IntoIterator<Item = &'a Shape>) {
         let lines = 1 + shapes.into_iter().map(|shape| shape.lines).sum::<usize>();
-        let describe = || format!("ready: {:?}\nliving: {:?}\n{}", self.ready.all(), self.living(), self.errors());
-        wait_until_or(&format!("{lines} lines"), SHAPES_STAND, || self.ready.all().len() >= lines, describe);
+        let describe = || {
+            format!(
+                "ready: {:?}\nliving: {:?}\n{}",
+                self.ready.all(),
+                self.living(),
+                self.errors()
+            )
+        };
+        wait_until_or(
+            &format!("{lines} lines"),
+            SHAPES_STAND,
+            || self.ready.all().len() >= lines,
+            describe,
+        );
     }
 
     /// Lets the main process end.
     pub(crate) fn go(&self) {
         wait_until("someone reads the FIFO", super::SOON, || {
-            openat(CWD, self.path("go"), OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()).is_ok()
+            openat(
+                CWD,
+                self.path("go"),
+                OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC,
+                Mode::empty(),
+            )
+            .is_ok()
         });
     }
 
@@ -254,19 +345,37 @@ impl Scene {
     pub(crate) fn await_none(&self, what: &str, since: Instant, limit: Duration) {
         let describe = || format!("survivors: {:?}\n{}", self.living(), self.errors());
         let left = limit.saturating_sub(since.elapsed() / slack());
-        wait_until_or(&format!("{what}: none left"), left, || self.living().is_empty(), describe);
-        println!("{:?}, {what}: none left after {:.0?} (limit {limit:.0?})", self.cell, since.elapsed());
+        wait_until_or(
+            &format!("{what}: none left"),
+            left,
+            || self.living().is_empty(),
+            describe,
+        );
+        println!(
+            "{:?}, {what}: none left after {:.0?} (limit {limit:.0?})",
+            self.cell,
+            since.elapsed()
+        );
         // Those that live too briefly to be listed show themselves by their beat.
         let beat = || fs::read(self.path("beat")).expect("read");
         let before = beat();
         for _ in 0..5 {
-            assert!(self.living().is_empty(), "{what}: some came back: {:?}", self.living());
+            assert!(
+                self.living().is_empty(),
+                "{what}: some came back: {:?}",
+                self.living()
+            );
             std::thread::sleep(Duration::from_millis(4));
         }
         assert_eq!(before, beat(), "{what}: something still forks");
         if let Some(group) = &self.group {
             let populated = || format!("by the kernel's flag someone is left: {:?}", group.pids());
-            wait_until_or("cgroup not populated", super::SOON, || !group.populated(), populated);
+            wait_until_or(
+                "cgroup not populated",
+                super::SOON,
+                || !group.populated(),
+                populated,
+            );
         }
     }
 
@@ -274,7 +383,12 @@ impl Scene {
     pub(crate) fn await_no_groups(&self) {
         if let Some(group) = &self.group {
             let describe = || format!("{:?}", group.groups());
-            wait_until_or("no cgroup left behind", super::SOON, || group.groups().is_empty(), describe);
+            wait_until_or(
+                "no cgroup left behind",
+                super::SOON,
+                || group.groups().is_empty(),
+                describe,
+            );
         }
     }
 
@@ -287,9 +401,15 @@ impl Scene {
     }
 
     fn errors(&self) -> String {
-        let files = fs::read_dir(self.dir.path()).into_iter().flatten().flatten();
+        let files = fs::read_dir(self.dir.path())
+            .into_iter()
+            .flatten()
+            .flatten();
         let files = files.filter(|file| file.file_name().to_string_lossy().starts_with("err-"));
-        files.map(|file| format!("stderr: {}", read_text(&file.path()))).collect::<Vec<_>>().join("\n")
+        files
+            .map(|file| format!("stderr: {}", read_text(&file.path())))
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 }
 
@@ -368,10 +488,18 @@ impl Front<'_> {
         let pid = Pid::from_raw(self.pid()).expect("a pid");
         if self.status.is_none() {
             let fd = pidfd_open(pid, PidfdFlags::empty()).expect("pidfd_open");
-            let time = Timespec { tv_sec: (limit * slack()).as_secs().cast_signed() + 1, tv_nsec: 0 };
-            let ended = poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&time)).expect("poll") > 0;
+            let time = Timespec {
+                tv_sec: (limit * slack()).as_secs().cast_signed() + 1,
+                tv_nsec: 0,
+            };
+            let ended =
+                poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&time)).expect("poll") > 0;
             let said = read_text(&self.err);
-            assert!(ended, "hostler has not ended within {limit:?}\n{said}\n{:?}", self.scene.living());
+            assert!(
+                ended,
+                "hostler has not ended within {limit:?}\n{said}\n{:?}",
+                self.scene.living()
+            );
             self.status = Some(self.child.wait().expect("wait"));
         }
         self.status.expect("it has ended")

@@ -22,21 +22,31 @@ pub(crate) struct Pty {
 impl Pty {
     /// A new one of 24 lines by 80 columns.
     pub(crate) fn new() -> Self {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("openpt");
+        let master =
+            openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("openpt");
         grantpt(&master).expect("grantpt");
         unlockpt(&master).expect("unlockpt");
         let name = ptsname(&master, Vec::new()).expect("ptsname");
         let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
         let slave = openat(CWD, name.as_c_str(), flags, Mode::empty()).expect("open the slave");
         fcntl_setfl(&master, OFlags::RDWR | OFlags::NONBLOCK).expect("fcntl");
-        let pty = Self { master, slave: slave.into(), text: RefCell::default() };
+        let pty = Self {
+            master,
+            slave: slave.into(),
+            text: RefCell::default(),
+        };
         pty.resize(24, 80);
         pty
     }
 
     /// Gives its size; the foreground group gets SIGWINCH.
     pub(crate) fn resize(&self, rows: u16, columns: u16) {
-        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        let size = Winsize {
+            ws_row: rows,
+            ws_col: columns,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
         tcsetwinsize(&self.master, size).expect("TIOCSWINSZ");
     }
 
@@ -48,7 +58,11 @@ impl Pty {
 
     /// Types `text`.
     pub(crate) fn input(&self, text: &str) {
-        assert_eq!(write(&self.master, text.as_bytes()), Ok(text.len()), "typing");
+        assert_eq!(
+            write(&self.master, text.as_bytes()),
+            Ok(text.len()),
+            "typing"
+        );
     }
 
     /// What has appeared since the last [`Pty::expect`] that found something.
@@ -57,7 +71,10 @@ impl Pty {
         loop {
             match read(&self.master, &mut block) {
                 Ok(0) | Err(Errno::AGAIN | Errno::IO) => return self.text.borrow().clone(),
-                Ok(length) => self.text.borrow_mut().push_str(&String::from_utf8_lossy(&block[..length])),
+                Ok(length) => self
+                    .text
+                    .borrow_mut()
+                    .push_str(&String::from_utf8_lossy(&block[..length])),
                 Err(Errno::INTR) => {}
                 Err(error) => panic!("reading the terminal: {error}"),
             }

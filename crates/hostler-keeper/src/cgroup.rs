@@ -18,10 +18,15 @@ use crate::config::Limits;
 /// Nothing is made to find out: what a later mkdir says is what counts.
 pub fn base() -> Option<PathBuf> {
     let mut groups = String::new();
-    std::fs::File::open("/proc/self/cgroup").ok()?.read_to_string(&mut groups).ok()?;
+    std::fs::File::open("/proc/self/cgroup")
+        .ok()?
+        .read_to_string(&mut groups)
+        .ok()?;
     let own = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
     let mounts = std::fs::read("/proc/self/mountinfo").ok()?;
-    let dir = mounts.split(|b| *b == b'\n').find_map(|line| mounted(line, own))?;
+    let dir = mounts
+        .split(|b| *b == b'\n')
+        .find_map(|line| mounted(line, own))?;
     let usable = rustix::fs::accessat(
         rustix::fs::CWD,
         &dir,
@@ -62,7 +67,8 @@ fn unescape(field: &[u8]) -> OsString {
     let mut rest = field;
     while let Some((byte, after)) = rest.split_first() {
         let octal = after.get(..3).filter(|_| *byte == b'\\');
-        match octal.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok()) {
+        match octal.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok())
+        {
             Some(value) => {
                 out.push(value);
                 rest = &after[3..];
@@ -117,7 +123,10 @@ impl Cgroup {
     pub fn open(path: &CStr) -> Result<Self, Errno> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let dir = rustix::fs::open(path, flags, Mode::empty())?;
-        Ok(Self { path: path.to_owned(), dir })
+        Ok(Self {
+            path: path.to_owned(),
+            dir,
+        })
     }
 
     fn write(&self, file: &str, value: &str) -> Result<(), Errno> {
@@ -125,7 +134,13 @@ impl Cgroup {
     }
 
     fn read(&self, file: &str) -> Option<String> {
-        let file = rustix::fs::openat(&self.dir, file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+        let file = rustix::fs::openat(
+            &self.dir,
+            file,
+            OFlags::RDONLY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .ok()?;
         let mut text = String::new();
         std::fs::File::from(file).read_to_string(&mut text).ok()?;
         Some(text)
@@ -134,7 +149,9 @@ impl Cgroup {
     /// The number behind `key` in a flat-keyed file.
     fn keyed(&self, file: &str, key: &str) -> Option<u64> {
         let text = self.read(file)?;
-        text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')).and_then(|v| v.trim().parse().ok())
+        text.lines()
+            .find_map(|line| line.strip_prefix(key)?.strip_prefix(' '))
+            .and_then(|v| v.trim().parse().ok())
     }
 
     /// Sets what limits it can, and says which. A controller that the parent does not hand down is asked for first; that
@@ -156,14 +173,20 @@ impl Cgroup {
         }
         if let Some(millis) = limits.cpu_millis {
             self.enable("cpu", "cpu.max");
-            enforced.cpu = self.write("cpu.max", &format!("{} 100000", millis * 100)).is_ok();
+            enforced.cpu = self
+                .write("cpu.max", &format!("{} 100000", millis * 100))
+                .is_ok();
         }
         enforced
     }
 
     fn enable(&self, controller: &str, file: &str) {
         if rustix::fs::statat(&self.dir, file, AtFlags::empty()).is_err() {
-            let _ = write_in(&self.dir, "../cgroup.subtree_control", &format!("+{controller}"));
+            let _ = write_in(
+                &self.dir,
+                "../cgroup.subtree_control",
+                &format!("+{controller}"),
+            );
         }
     }
 
@@ -176,7 +199,9 @@ impl Cgroup {
             Err(Errno::NOENT) => {
                 for pid in self.members() {
                     // Opened first and looked for again: what is still a member then is what was opened.
-                    let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
+                    let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) else {
+                        continue;
+                    };
                     if self.members().contains(&pid) {
                         let _ = pidfd_send_signal(&handle, Signal::KILL);
                     }
@@ -189,7 +214,9 @@ impl Cgroup {
 
     fn members(&self) -> Vec<Pid> {
         let text = self.read("cgroup.procs").unwrap_or_default();
-        text.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)).collect()
+        text.lines()
+            .filter_map(|line| Pid::from_raw(line.parse().ok()?))
+            .collect()
     }
 
     /// Whether any process lives in it or below it (`cgroup.events`).
@@ -199,7 +226,8 @@ impl Cgroup {
 
     /// CPU time used in it, by the living and the dead.
     pub fn cpu(&self) -> Option<Duration> {
-        self.keyed("cpu.stat", "usage_usec").map(Duration::from_micros)
+        self.keyed("cpu.stat", "usage_usec")
+            .map(Duration::from_micros)
     }
 
     /// The most memory used in it at once, where the controller is there.
@@ -209,12 +237,14 @@ impl Cgroup {
 
     /// Whether the kernel killed in it for want of memory.
     pub fn ran_out_of_memory(&self) -> bool {
-        self.keyed("memory.events", "oom_kill").is_some_and(|count| count > 0)
+        self.keyed("memory.events", "oom_kill")
+            .is_some_and(|count| count > 0)
     }
 
     /// Whether the kernel refused a fork in it.
     pub fn ran_out_of_pids(&self) -> bool {
-        self.keyed("pids.events", "max").is_some_and(|count| count > 0)
+        self.keyed("pids.events", "max")
+            .is_some_and(|count| count > 0)
     }
 
     /// Removes it, and what was made below it.
@@ -253,12 +283,22 @@ mod tests {
 
     #[test]
     fn the_mount_that_shows_the_group_is_found() {
-        let line = |root: &str| format!("36 25 0:31 {root} /sys/fs/cg\\040two rw,relatime shared:9 - cgroup2 cgroup2 rw");
+        let line = |root: &str| {
+            format!(
+                "36 25 0:31 {root} /sys/fs/cg\\040two rw,relatime shared:9 - cgroup2 cgroup2 rw"
+            )
+        };
         let find = |root: &str, own: &str| mounted(line(root).as_bytes(), own);
         assert_eq!(find("/", "/a/b"), Some(PathBuf::from("/sys/fs/cg two/a/b")));
         assert_eq!(find("/a", "/a/b"), Some(PathBuf::from("/sys/fs/cg two/b")));
         assert_eq!(find("/other", "/a/b"), None);
-        assert_eq!(mounted(b"36 25 0:31 / /sys/fs/cgroup rw - cgroup cgroup rw,memory", "/"), None);
+        assert_eq!(
+            mounted(
+                b"36 25 0:31 / /sys/fs/cgroup rw - cgroup cgroup rw,memory",
+                "/"
+            ),
+            None
+        );
         assert_eq!(mounted(b"", "/"), None);
     }
 }

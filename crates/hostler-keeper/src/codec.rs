@@ -95,7 +95,10 @@ impl Encode for ProcessId {
 
 impl<'a> Decode<'a> for ProcessId {
     fn get(r: &mut Reader<'a>) -> Result<Self, WireError> {
-        Ok(ProcessId { pid: r.u32()?, start_time: r.u64()? })
+        Ok(ProcessId {
+            pid: r.u32()?,
+            start_time: r.u64()?,
+        })
     }
 }
 
@@ -120,7 +123,10 @@ impl Encode for Failure {
 impl<'a> Decode<'a> for Failure {
     fn get(r: &mut Reader<'a>) -> Result<Self, WireError> {
         let step = Step::from_u8(r.u8()?).ok_or(WireError::Value("step"))?;
-        Ok(Failure { step, errno: r.i32()? })
+        Ok(Failure {
+            step,
+            errno: r.i32()?,
+        })
     }
 }
 
@@ -155,7 +161,11 @@ impl Encode for Rlimit {
 
 impl<'a> Decode<'a> for Rlimit {
     fn get(r: &mut Reader<'a>) -> Result<Self, WireError> {
-        Ok(Rlimit { resource: r.u32()?, soft: r.u64()?, hard: r.u64()? })
+        Ok(Rlimit {
+            resource: r.u32()?,
+            soft: r.u64()?,
+            hard: r.u64()?,
+        })
     }
 }
 
@@ -163,7 +173,8 @@ impl Encode for Spawn<'_> {
     fn put(&self, w: &mut Writer) {
         self.key.put(w);
         w.bool(self.main).cstr(self.program);
-        w.cstrs(self.args.iter().copied()).cstrs(self.env.iter().copied());
+        w.cstrs(self.args.iter().copied())
+            .cstrs(self.env.iter().copied());
         w.bool(self.cwd.is_some());
         if let Some(cwd) = self.cwd {
             w.cstr(cwd);
@@ -245,7 +256,10 @@ impl<'a> Decode<'a> for ExitStatus {
     fn get(r: &mut Reader<'a>) -> Result<Self, WireError> {
         Ok(match r.u8()? {
             0 => ExitStatus::Code(r.u8()?),
-            1 => ExitStatus::Signal { signal: r.i32()?, core: r.bool()? },
+            1 => ExitStatus::Signal {
+                signal: r.i32()?,
+                core: r.bool()?,
+            },
             2 => ExitStatus::Lost,
             _ => return Err(WireError::Value("exit status")),
         })
@@ -265,7 +279,14 @@ impl<'a> Decode<'a> for Exit {
     fn get(r: &mut Reader<'a>) -> Result<Self, WireError> {
         let status = ExitStatus::get(r)?;
         let (user, system) = (Duration::get(r)?, Duration::get(r)?);
-        Ok(Exit { status, usage: Usage { user, system, peak_resident: r.u64()? } })
+        Ok(Exit {
+            status,
+            usage: Usage {
+                user,
+                system,
+                peak_resident: r.u64()?,
+            },
+        })
     }
 }
 
@@ -279,7 +300,11 @@ impl Encode for Started {
 
 impl<'a> Decode<'a> for Started {
     fn get(r: &mut Reader<'a>) -> Result<Self, WireError> {
-        Ok(Started { key: Key::get(r)?, id: ProcessId::get(r)?, exit: Option::get(r)? })
+        Ok(Started {
+            key: Key::get(r)?,
+            id: ProcessId::get(r)?,
+            exit: Option::get(r)?,
+        })
     }
 }
 
@@ -316,7 +341,11 @@ impl Encode for Enforced {
 
 impl<'a> Decode<'a> for Enforced {
     fn get(r: &mut Reader<'a>) -> Result<Self, WireError> {
-        Ok(Enforced { memory: r.bool()?, pids: r.bool()?, cpu: r.bool()? })
+        Ok(Enforced {
+            memory: r.bool()?,
+            pids: r.bool()?,
+            cpu: r.bool()?,
+        })
     }
 }
 
@@ -344,7 +373,12 @@ impl<'a> Decode<'a> for Left {
             3 => How::Stuck,
             _ => return Err(WireError::Value("how")),
         };
-        Ok(Left { id, command, how, took: Duration::get(r)? })
+        Ok(Left {
+            id,
+            command,
+            how,
+            took: Duration::get(r)?,
+        })
     }
 }
 
@@ -358,7 +392,11 @@ impl Encode for EndReason {
             EndReason::Timeout => w.u8(4),
             EndReason::Idle => w.u8(5),
             EndReason::Lifetime => w.u8(6),
-            EndReason::Memory { used, largest, held } => {
+            EndReason::Memory {
+                used,
+                largest,
+                held,
+            } => {
                 w.u8(7).u64(*used).u64(*held);
                 largest.put(w);
                 w
@@ -379,7 +417,11 @@ impl<'a> Decode<'a> for EndReason {
             4 => EndReason::Timeout,
             5 => EndReason::Idle,
             6 => EndReason::Lifetime,
-            7 => EndReason::Memory { used: r.u64()?, held: r.u64()?, largest: ProcessId::get(r)? },
+            7 => EndReason::Memory {
+                used: r.u64()?,
+                held: r.u64()?,
+                largest: ProcessId::get(r)?,
+            },
             8 => EndReason::Pids { count: r.u64()? },
             9 => EndReason::KeeperLost,
             _ => return Err(WireError::Value("reason")),
@@ -418,13 +460,18 @@ impl Encode for KeeperConfig {
             Contain::Cgroup => 1,
             Contain::Pidns => 2,
         });
-        w.bool(self.cgroup.is_some()).cstr(self.cgroup.as_deref().unwrap_or_default());
+        w.bool(self.cgroup.is_some())
+            .cstr(self.cgroup.as_deref().unwrap_or_default());
         match self.on_host_exit {
             OnHostExit::Kill => w.option_u64(None),
             OnHostExit::Keep(wait) => w.option_u64(u64::try_from(wait.as_micros()).ok()),
         };
         self.grace.put(w);
-        let Limits { memory, pids, cpu_millis } = self.limits;
+        let Limits {
+            memory,
+            pids,
+            cpu_millis,
+        } = self.limits;
         w.option_u64(memory).option_u64(pids).option_u64(cpu_millis);
         w.u8(match self.rules.after_main {
             AfterMain::Stay => 0,
@@ -453,11 +500,19 @@ impl<'a> Decode<'a> for KeeperConfig {
             },
             cgroup: {
                 let present = r.bool()?;
-                Some(r.cstr()?).filter(|_| present).map(std::ffi::CStr::to_owned)
+                Some(r.cstr()?)
+                    .filter(|_| present)
+                    .map(std::ffi::CStr::to_owned)
             },
-            on_host_exit: r.option_u64()?.map_or(OnHostExit::Kill, |us| OnHostExit::Keep(Duration::from_micros(us))),
+            on_host_exit: r.option_u64()?.map_or(OnHostExit::Kill, |us| {
+                OnHostExit::Keep(Duration::from_micros(us))
+            }),
             grace: Duration::get(r)?,
-            limits: Limits { memory: r.option_u64()?, pids: r.option_u64()?, cpu_millis: r.option_u64()? },
+            limits: Limits {
+                memory: r.option_u64()?,
+                pids: r.option_u64()?,
+                cpu_millis: r.option_u64()?,
+            },
             rules: Rules {
                 after_main: match r.u8()? {
                     0 => AfterMain::Stay,

@@ -8,8 +8,8 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketFlags, SocketType,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 
 use crate::message::Message;
@@ -59,14 +59,22 @@ impl Packet {
         let in_file = body.len() > INLINE_MAX;
         let header = Header { kind, in_file, id }.encode();
         if !in_file {
-            return Ok(Self { header, body, file: None });
+            return Ok(Self {
+                header,
+                body,
+                file: None,
+            });
         }
         let file = memfd_create("hostler-message", MemfdFlags::CLOEXEC)?;
         let mut rest = body.as_slice();
         while !rest.is_empty() {
             rest = &rest[rustix::io::write(&file, rest)?..];
         }
-        Ok(Self { header, body: Vec::new(), file: Some(file) })
+        Ok(Self {
+            header,
+            body: Vec::new(),
+            file: Some(file),
+        })
     }
 }
 
@@ -122,8 +130,12 @@ impl Connection {
     /// # Errors
     /// The kernel's, when out of descriptors.
     pub fn pair() -> io::Result<(Self, Self)> {
-        let (a, b) =
-            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        let (a, b) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
         Ok((Self { socket: a }, Self { socket: b }))
     }
 
@@ -132,7 +144,12 @@ impl Connection {
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] when it does not; [`io::ErrorKind::BrokenPipe`] when the other end is gone.
     pub fn try_send(&self, packet: &Packet, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-        let all: Vec<BorrowedFd<'_>> = packet.file.iter().map(AsFd::as_fd).chain(fds.iter().copied()).collect();
+        let all: Vec<BorrowedFd<'_>> = packet
+            .file
+            .iter()
+            .map(AsFd::as_fd)
+            .chain(fds.iter().copied())
+            .collect();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX + 1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         if !all.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&all)) {
@@ -140,7 +157,9 @@ impl Connection {
         }
         let parts = [IoSlice::new(&packet.header), IoSlice::new(&packet.body)];
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-        rustix::io::retry_on_intr(|| rustix::net::sendmsg(&self.socket, &parts, &mut control, flags))?;
+        rustix::io::retry_on_intr(|| {
+            rustix::net::sendmsg(&self.socket, &parts, &mut control, flags)
+        })?;
         Ok(())
     }
 
@@ -148,11 +167,18 @@ impl Connection {
     ///
     /// # Errors
     /// Those of [`Packet::new`] and [`Connection::try_send`], but for `WouldBlock`.
-    pub fn send<'a>(&self, id: u32, message: &impl Message<'a>, fds: &[BorrowedFd<'_>]) -> Result<(), ConnectionError> {
+    pub fn send<'a>(
+        &self,
+        id: u32,
+        message: &impl Message<'a>,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<(), ConnectionError> {
         let packet = Packet::new(id, message)?;
         loop {
             match self.try_send(&packet, fds) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait(PollFlags::OUT)?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.wait(PollFlags::OUT)?
+                }
                 other => return Ok(other?),
             }
         }
@@ -175,7 +201,12 @@ impl Connection {
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
         retry_on_reset(|| {
-            rustix::net::recvmsg(&self.socket, &mut [IoSliceMut::new(&mut frame)], &mut control, flags)
+            rustix::net::recvmsg(
+                &self.socket,
+                &mut [IoSliceMut::new(&mut frame)],
+                &mut control,
+                flags,
+            )
         })?;
         let mut fds: Vec<OwnedFd> = Vec::new();
         for message in control.drain() {
@@ -267,7 +298,11 @@ mod tests {
             group: crate::message::Group::Terminal(0),
             nice: Some(-3),
             umask: Some(0o22),
-            rlimits: vec![crate::message::Rlimit { resource: 7, soft: 1, hard: u64::MAX }],
+            rlimits: vec![crate::message::Rlimit {
+                resource: 7,
+                soft: 1,
+                hard: u64::MAX,
+            }],
             blocked: 1 << 63,
             ignored: 1,
         }))
@@ -290,13 +325,17 @@ mod tests {
     #[test]
     fn the_end_and_emptiness_are_told_apart() {
         let (a, b) = Connection::pair().unwrap();
-        assert!(matches!(b.try_receive(), Err(ConnectionError::Io(e)) if e.kind() == io::ErrorKind::WouldBlock));
+        assert!(
+            matches!(b.try_receive(), Err(ConnectionError::Io(e)) if e.kind() == io::ErrorKind::WouldBlock)
+        );
         a.send(1, &Request::Census, &[]).unwrap();
         drop(a);
         assert!(b.try_receive().unwrap().is_some());
         assert!(b.try_receive().unwrap().is_none());
         assert_eq!(
-            b.try_send(&Packet::new(1, &Request::Census).unwrap(), &[]).unwrap_err().kind(),
+            b.try_send(&Packet::new(1, &Request::Census).unwrap(), &[])
+                .unwrap_err()
+                .kind(),
             io::ErrorKind::BrokenPipe
         );
     }
@@ -316,7 +355,17 @@ mod tests {
         let (a, b) = Connection::pair().unwrap();
         rustix::net::send(&a, b"xx", SendFlags::empty()).unwrap();
         a.send(1, &Request::Names, &[]).unwrap();
-        assert!(matches!(b.try_receive(), Err(ConnectionError::Wire(WireError::Short))));
-        assert_eq!(b.try_receive().unwrap().unwrap().message::<Request<'_>>().unwrap(), Request::Names);
+        assert!(matches!(
+            b.try_receive(),
+            Err(ConnectionError::Wire(WireError::Short))
+        ));
+        assert_eq!(
+            b.try_receive()
+                .unwrap()
+                .unwrap()
+                .message::<Request<'_>>()
+                .unwrap(),
+            Request::Names
+        );
     }
 }

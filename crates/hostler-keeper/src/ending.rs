@@ -13,6 +13,8 @@ use crate::walk::{Visit, descendants, proven};
 
 /// How often newcomers are looked for while the grace runs: what is born then is asked to end too.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// Walks in a row that look for those which changed their parent during the one before.
+const TERMINATE_WALKS: usize = 8;
 /// How long SIGKILL may go without any progress before what is left is called stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(2);
 /// Between the first two rounds of SIGKILL: a chain of forks must be caught between two of them.
@@ -24,8 +26,15 @@ const RETRY: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 enum Phase {
-    Terminating { until: Instant, look: Instant },
-    Killing { next: Instant, pause: Duration, progress: Instant },
+    Terminating {
+        until: Instant,
+        look: Instant,
+    },
+    Killing {
+        next: Instant,
+        pause: Duration,
+        progress: Instant,
+    },
 }
 
 #[derive(Debug)]
@@ -61,12 +70,24 @@ pub(crate) enum Round {
 
 impl Ending {
     /// Begins: every process is sent SIGTERM, and SIGCONT where it is stopped. With no grace they are killed at once.
-    pub(crate) fn begin(proc: &Proc, spare: Option<Pid>, reason: EndReason, grace: Duration) -> Self {
+    pub(crate) fn begin(
+        proc: &Proc,
+        spare: Option<Pid>,
+        reason: EndReason,
+        grace: Duration,
+    ) -> Self {
         let now = Instant::now();
         let phase = if grace.is_zero() {
-            Phase::Killing { next: now, pause: FIRST_PAUSE, progress: now }
+            Phase::Killing {
+                next: now,
+                pause: FIRST_PAUSE,
+                progress: now,
+            }
         } else {
-            Phase::Terminating { until: now + grace, look: now + LOOK_AGAIN }
+            Phase::Terminating {
+                until: now + grace,
+                look: now + LOOK_AGAIN,
+            }
         };
         let mut ending = Self {
             reason,
@@ -94,11 +115,14 @@ impl Ending {
     /// Sends SIGTERM to all that had none yet. One that ends at once hands its children on while the walk goes by: it is
     /// walked again until everybody who is there is known.
     fn terminate(&mut self, proc: &Proc, spare: Option<Pid>) {
-        loop {
+        // Bounded: what forks without end is always new, and has the rest of the grace to be met.
+        for _ in 0..TERMINATE_WALKS {
             let known = self.entries.len();
             self.terminate_once(proc, spare);
             let mut missed = false;
-            descendants(proc, getpid(), |stat| missed |= !is(spare, stat) && !self.knows(stat));
+            descendants(proc, getpid(), |stat| {
+                missed |= !is(spare, stat) && !self.knows(stat)
+            });
             if !missed || self.entries.len() == known {
                 break;
             }
@@ -107,7 +131,9 @@ impl Ending {
     }
 
     fn knows(&self, stat: &Stat) -> bool {
-        self.by_pid.get(&stat.id.pid).is_some_and(|index| self.entries[*index].left.id == stat.id)
+        self.by_pid
+            .get(&stat.id.pid)
+            .is_some_and(|index| self.entries[*index].left.id == stat.id)
     }
 
     fn terminate_once(&mut self, proc: &Proc, spare: Option<Pid>) {
@@ -142,8 +168,17 @@ impl Ending {
         {
             return (*index, false);
         }
-        let left = Left { id: stat.id, command: stat.command, how: How::Terminated, took: Duration::ZERO };
-        self.entries.push(Entry { left, done: false, killed: false });
+        let left = Left {
+            id: stat.id,
+            command: stat.command,
+            how: How::Terminated,
+            took: Duration::ZERO,
+        };
+        self.entries.push(Entry {
+            left,
+            done: false,
+            killed: false,
+        });
         self.by_pid.insert(stat.id.pid, self.entries.len() - 1);
         (self.entries.len() - 1, true)
     }
@@ -155,17 +190,28 @@ impl Ending {
         if let Phase::Killing { progress, .. } = &mut self.phase {
             *progress = now;
         }
-        let Some(index) = self.by_pid.get(&pid.as_raw_nonzero().get().cast_unsigned()) else { return };
+        let Some(index) = self.by_pid.get(&pid.as_raw_nonzero().get().cast_unsigned()) else {
+            return;
+        };
         let entry = &mut self.entries[*index];
         if !entry.done {
             entry.done = true;
-            entry.left.how = if by_kill && entry.killed { How::Killed } else { How::Terminated };
+            entry.left.how = if by_kill && entry.killed {
+                How::Killed
+            } else {
+                How::Terminated
+            };
             entry.left.took = now - self.began;
         }
     }
 
     /// Does what is due. `kill_all` is the kernel's own way of killing all at once, where there is one.
-    pub(crate) fn round(&mut self, proc: &Proc, spare: Option<Pid>, kill_all: &mut dyn FnMut()) -> Round {
+    pub(crate) fn round(
+        &mut self,
+        proc: &Proc,
+        spare: Option<Pid>,
+        kill_all: &mut dyn FnMut(),
+    ) -> Round {
         let now = Instant::now();
         if let Phase::Terminating { until, look } = &mut self.phase {
             if now < *until {
@@ -179,16 +225,24 @@ impl Ending {
                         *look = Instant::now() + LOOK_AGAIN.max(cost * 10);
                     }
                 }
-                let Phase::Terminating { until, look } = &self.phase else { return Round::Wait(now) };
+                let Phase::Terminating { until, look } = &self.phase else {
+                    return Round::Wait(now);
+                };
                 return Round::Wait((*until).min(*look));
             }
-            self.phase = Phase::Killing { next: now, pause: FIRST_PAUSE, progress: now };
+            self.phase = Phase::Killing {
+                next: now,
+                pause: FIRST_PAUSE,
+                progress: now,
+            };
         }
         self.kill(proc, now, kill_all)
     }
 
     fn kill(&mut self, proc: &Proc, now: Instant, kill_all: &mut dyn FnMut()) -> Round {
-        let Phase::Killing { next, .. } = &self.phase else { return Round::Wait(now) };
+        let Phase::Killing { next, .. } = &self.phase else {
+            return Round::Wait(now);
+        };
         if now < *next {
             return Round::Wait(*next);
         }
@@ -202,7 +256,14 @@ impl Ending {
         });
         crate::hook!("ending.killed");
         kill_all();
-        let Phase::Killing { next, pause, progress } = &mut self.phase else { return Round::Wait(now) };
+        let Phase::Killing {
+            next,
+            pause,
+            progress,
+        } = &mut self.phase
+        else {
+            return Round::Wait(now);
+        };
         // A walk costs as much as there are processes: each comes after twice the time of the one before, so that all of
         // them together cost no more than a few.
         *next = Instant::now() + *pause;
@@ -224,7 +285,11 @@ impl Ending {
             } else if !entry.done {
                 // Reaped by a parent of its own: it went by the last that was sent to it.
                 entry.done = true;
-                entry.left.how = if entry.killed { How::Killed } else { How::Terminated };
+                entry.left.how = if entry.killed {
+                    How::Killed
+                } else {
+                    How::Terminated
+                };
                 entry.left.took = took;
             }
         }
@@ -261,11 +326,18 @@ impl Releasing {
             waiting: vec![id],
             reported: false,
             began: now,
-            phase: Phase::Terminating { until: now + grace, look: now },
+            phase: Phase::Terminating {
+                until: now + grace,
+                look: now,
+            },
             entries: Vec::new(),
             by_pid: HashMap::new(),
         };
-        let mut releasing = Self { id, ending, members: HashMap::from([(root.pid, root)]) };
+        let mut releasing = Self {
+            id,
+            ending,
+            members: HashMap::from([(root.pid, root)]),
+        };
         if !grace.is_zero() {
             releasing.signal(proc, libc::SIGTERM);
         }
@@ -282,14 +354,19 @@ impl Releasing {
         });
         proven(proc, |process| {
             let stat = process.stat;
-            let member = self.members.get(&stat.id.pid) == Some(&stat.id) || self.members.contains_key(&stat.parent);
+            let member = self.members.get(&stat.id.pid) == Some(&stat.id)
+                || self.members.contains_key(&stat.parent);
             if !member {
                 return Visit::Enter;
             }
             self.members.insert(stat.id.pid, stat.id);
             let (index, new) = self.ending.note(stat);
             self.ending.entries[index].killed |= signal == libc::SIGKILL;
-            if (new || signal != libc::SIGTERM) && process.signal(signal).is_ok() && signal == libc::SIGTERM && stat.state == b'T' {
+            if (new || signal != libc::SIGTERM)
+                && process.signal(signal).is_ok()
+                && signal == libc::SIGTERM
+                && stat.state == b'T'
+            {
                 let _ = process.signal(libc::SIGCONT);
             }
             Visit::Enter
@@ -299,7 +376,8 @@ impl Releasing {
     /// A child of the keeper has ended with this wait status.
     pub(crate) fn reaped(&mut self, pid: Pid, status: i32) {
         self.ending.reaped(pid, status);
-        self.members.remove(&pid.as_raw_nonzero().get().cast_unsigned());
+        self.members
+            .remove(&pid.as_raw_nonzero().get().cast_unsigned());
     }
 
     /// Does what is due; `None` when all members are gone.
@@ -314,7 +392,14 @@ impl Releasing {
         }
         let now = Instant::now();
         let Phase::Terminating { until, look } = self.ending.phase else {
-            let Phase::Killing { next, pause, progress } = &mut self.ending.phase else { return None };
+            let Phase::Killing {
+                next,
+                pause,
+                progress,
+            } = &mut self.ending.phase
+            else {
+                return None;
+            };
             if now < *next {
                 return Some(Round::Wait(*next));
             }
@@ -324,14 +409,26 @@ impl Releasing {
             // Stopped first, so that none is born, or handed on, while they are killed one by one.
             self.signal(proc, libc::SIGSTOP);
             self.signal(proc, libc::SIGKILL);
-            return Some(if stuck { Round::Stuck(next) } else { Round::Wait(next) });
+            return Some(if stuck {
+                Round::Stuck(next)
+            } else {
+                Round::Wait(next)
+            });
         };
         if now >= until {
-            self.ending.phase = Phase::Killing { next: now, pause: FIRST_PAUSE, progress: now };
+            self.ending.phase = Phase::Killing {
+                next: now,
+                pause: FIRST_PAUSE,
+                progress: now,
+            };
             return Some(Round::Wait(now));
         }
         // Members under parents of their own give no notice of their end.
-        let next = if now >= look { now + Duration::from_millis(10) } else { look };
+        let next = if now >= look {
+            now + Duration::from_millis(10)
+        } else {
+            look
+        };
         self.ending.phase = Phase::Terminating { until, look: next };
         Some(Round::Wait(next.min(until)))
     }

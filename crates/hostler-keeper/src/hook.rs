@@ -20,9 +20,16 @@ pub fn reach(name: &str) {
     use std::sync::OnceLock;
     static SOCKET: OnceLock<Option<std::ffi::OsString>> = OnceLock::new();
     // Read once and in the front, before it forks: the keeper's environment is the same.
-    let Some(path) = SOCKET.get_or_init(|| std::env::var_os("HOSTLER_TEST_HOOKS")) else { return };
-    let Ok(mut stream) = std::os::unix::net::UnixStream::connect(path) else { return };
-    if stream.write_all(format!("{name} {}\n", std::process::id()).as_bytes()).is_ok() {
+    let Some(path) = SOCKET.get_or_init(|| std::env::var_os("HOSTLER_TEST_HOOKS")) else {
+        return;
+    };
+    let Ok(mut stream) = std::os::unix::net::UnixStream::connect(path) else {
+        return;
+    };
+    if stream
+        .write_all(format!("{name} {}\n", std::process::id()).as_bytes())
+        .is_ok()
+    {
         // A test that has gone away lets everything go on.
         let _ = stream.read(&mut [0]);
     }

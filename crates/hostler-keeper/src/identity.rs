@@ -32,7 +32,10 @@ impl Comm {
     /// The name held in `bytes`; what is beyond 15 bytes is cut, as the kernel does.
     pub fn new(bytes: &[u8]) -> Self {
         let len = bytes.len().min(15);
-        let mut comm = Self { bytes: [0; 15], len: len as u8 };
+        let mut comm = Self {
+            bytes: [0; 15],
+            len: len as u8,
+        };
         comm.bytes[..len].copy_from_slice(&bytes[..len]);
         comm
     }
@@ -47,7 +50,11 @@ impl fmt::Display for Comm {
     /// As text that is safe to print: control characters and what isn't UTF-8 are replaced.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for c in String::from_utf8_lossy(self.as_bytes()).chars() {
-            let shown = if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+            let shown = if c.is_control() {
+                char::REPLACEMENT_CHARACTER
+            } else {
+                c
+            };
             write!(f, "{shown}")?;
         }
         Ok(())

@@ -33,7 +33,11 @@ extern "C" fn at_start() {
     STANDARD.store(open, Ordering::Relaxed);
     BLOCKED.store(crate::signals::blocked(), Ordering::Relaxed);
     // Only what Rust will change is asked for here; the rest is asked for when it is wanted.
-    let pipe = if crate::signals::is_ignored(libc::SIGPIPE) { 1 << (libc::SIGPIPE - 1) } else { 0 };
+    let pipe = if crate::signals::is_ignored(libc::SIGPIPE) {
+        1 << (libc::SIGPIPE - 1)
+    } else {
+        0
+    };
     IGNORED.store(pipe, Ordering::Relaxed);
 }
 
@@ -58,12 +62,20 @@ pub fn descriptors() -> Result<Vec<i32>, rustix::io::Errno> {
     let standard = STANDARD.load(Ordering::Relaxed);
     let mut open = Vec::with_capacity(8);
     for entry in dir {
-        let Some(fd) = entry?.file_name().to_str().ok().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let Some(fd) = entry?
+            .file_name()
+            .to_str()
+            .ok()
+            .and_then(|name| name.parse::<i32>().ok())
+        else {
+            continue;
+        };
         if fd < 3 && standard & (1 << fd) == 0 {
             continue;
         }
         // The listing's own is close-on-exec, and so passed over.
-        if rustix::io::fcntl_getfd(borrow(fd)).is_ok_and(|flags| !flags.contains(FdFlags::CLOEXEC)) {
+        if rustix::io::fcntl_getfd(borrow(fd)).is_ok_and(|flags| !flags.contains(FdFlags::CLOEXEC))
+        {
             open.push(fd);
         }
     }

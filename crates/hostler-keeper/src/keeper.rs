@@ -92,7 +92,11 @@ pub(crate) fn serve(birth: Birth) -> ! {
 
 impl Keeper {
     fn new(birth: Birth) -> Result<Self, ()> {
-        let Birth { config, host, front } = birth;
+        let Birth {
+            config,
+            host,
+            front,
+        } = birth;
         match Self::contained(&config) {
             Ok((signals, proc, cgroup, enforced, namespace)) => {
                 let watch = Watch::new(&config.limits, enforced, &config.rules);
@@ -136,8 +140,14 @@ impl Keeper {
     fn contained(
         config: &KeeperConfig,
     ) -> Result<(Signals, Proc, Option<Cgroup>, Enforced, Option<Namespace>), Failure> {
-        let of = |step: Step| move |error: io::Error| Failure { step, errno: error.raw_os_error().unwrap_or(libc::EIO) };
-        rustix::process::set_child_subreaper(Some(getpid())).map_err(|e| Failure::new(Step::Fork, e))?;
+        let of = |step: Step| {
+            move |error: io::Error| Failure {
+                step,
+                errno: error.raw_os_error().unwrap_or(libc::EIO),
+            }
+        };
+        rustix::process::set_child_subreaper(Some(getpid()))
+            .map_err(|e| Failure::new(Step::Fork, e))?;
         let signals = Signals::take().map_err(of(Step::Signals))?;
         let proc = Proc::open().map_err(|e| Failure::new(Step::Mount, e))?;
         let mut enforced = Enforced::default();
@@ -147,7 +157,9 @@ impl Keeper {
                 enforced = cgroup.limit(&config.limits);
                 Some(cgroup)
             }
-            None if config.contain == Contain::Cgroup => return Err(Failure::new(Step::Cgroup, Errno::NOENT)),
+            None if config.contain == Contain::Cgroup => {
+                return Err(Failure::new(Step::Cgroup, Errno::NOENT));
+            }
             None => None,
         };
         let namespace = match config.contain {
@@ -191,11 +203,18 @@ impl Keeper {
     fn wait(&mut self, due: Option<Instant>) -> io::Result<()> {
         let timeout = due.map(|due| {
             let left = due.saturating_duration_since(Instant::now());
-            Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() }
+            Timespec {
+                tv_sec: left.as_secs().cast_signed(),
+                tv_nsec: left.subsec_nanos().into(),
+            }
         });
         let mut poll = vec![PollFd::new(&self.signals, PollFlags::IN)];
         if let Some(host) = &self.host {
-            let out = if self.outbox.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
+            let out = if self.outbox.is_empty() {
+                PollFlags::empty()
+            } else {
+                PollFlags::OUT
+            };
             poll.push(PollFd::new(host, PollFlags::IN | out));
         }
         let namespace = self.namespace.as_ref().map(|namespace| {
@@ -210,7 +229,8 @@ impl Keeper {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }
-        let is_ready = |index: Option<usize>| index.is_some_and(|index| !poll[index].revents().is_empty());
+        let is_ready =
+            |index: Option<usize>| index.is_some_and(|index| !poll[index].revents().is_empty());
         let (owner_gone, reaped) = (is_ready(owner), is_ready(namespace));
         drop(poll);
         if reaped && let Some(namespace) = &self.namespace {
@@ -247,7 +267,11 @@ impl Keeper {
             }
         }
         if self.ending.is_none() && !self.ended {
-            let spent = if self.watch.due().is_some_and(|due| now >= due) { children_cpu() } else { Duration::ZERO };
+            let spent = if self.watch.due().is_some_and(|due| now >= due) {
+                children_cpu()
+            } else {
+                Duration::ZERO
+            };
             match self.watch.round(&self.proc, getpid(), self.spare(), spent) {
                 // Over a limit, a grace would be time to go further over it.
                 Some(reason @ (EndReason::Memory { .. } | EndReason::Pids { .. })) => {
@@ -267,7 +291,10 @@ impl Keeper {
     /// Whether the main process is gone and the tree is to follow it now.
     fn after_main(&self) -> bool {
         let Some(main) = self.main else { return false };
-        let exited = self.children.iter().any(|child| child.started.key == main && child.started.exit.is_some());
+        let exited = self
+            .children
+            .iter()
+            .any(|child| child.started.key == main && child.started.exit.is_some());
         exited
             && match self.config.rules.after_main {
                 AfterMain::Stay => false,
@@ -317,7 +344,12 @@ impl Keeper {
         self.reap();
         if self.is_empty() {
             // The common case, nothing left behind: no look at anybody.
-            self.ending = Some(Ending::begin(&self.proc, self.spare(), reason, Duration::ZERO));
+            self.ending = Some(Ending::begin(
+                &self.proc,
+                self.spare(),
+                reason,
+                Duration::ZERO,
+            ));
             return;
         }
         crate::hook!("keeper.end");
@@ -366,9 +398,14 @@ impl Keeper {
     fn finish_end(&mut self) {
         if let Some(namespace) = self.namespace.take() {
             let _ = signal_child(namespace.init, libc::SIGKILL);
-            let _ = rustix::process::waitpid(Some(namespace.init), rustix::process::WaitOptions::empty());
+            let _ = rustix::process::waitpid(
+                Some(namespace.init),
+                rustix::process::WaitOptions::empty(),
+            );
         }
-        let Some(mut ending) = self.ending.take() else { return };
+        let Some(mut ending) = self.ending.take() else {
+            return;
+        };
         let report = self.complete(ending.report(&[]));
         if let Some(cgroup) = self.cgroup.take() {
             let _ = cgroup.remove();
@@ -391,7 +428,9 @@ impl Keeper {
                 alive.push(stat.id);
             }
         });
-        let Some(ending) = &mut self.ending else { return };
+        let Some(ending) = &mut self.ending else {
+            return;
+        };
         let waiting = std::mem::take(&mut ending.waiting);
         let first = !std::mem::replace(&mut ending.reported, true);
         let report = ending.report(&alive);
@@ -408,20 +447,35 @@ impl Keeper {
     fn complete(&self, mut report: EndReport) -> EndReport {
         let (cpu, largest) = children_usage();
         report.cpu = self.cgroup.as_ref().and_then(Cgroup::cpu).unwrap_or(cpu);
-        let peak = self.cgroup.as_ref().and_then(Cgroup::peak_memory).unwrap_or(self.watch.peak);
+        let peak = self
+            .cgroup
+            .as_ref()
+            .and_then(Cgroup::peak_memory)
+            .unwrap_or(self.watch.peak);
         report.peak_memory = peak.max(largest);
-        let Some(cgroup) = &self.cgroup else { return report };
+        let Some(cgroup) = &self.cgroup else {
+            return report;
+        };
         if report.reason != EndReason::MainExited {
             return report;
         }
-        let main = self.children.iter().find(|child| Some(child.started.key) == self.main);
+        let main = self
+            .children
+            .iter()
+            .find(|child| Some(child.started.key) == self.main);
         if let Some(main) = main
             && self.enforced.memory
             && cgroup.ran_out_of_memory()
         {
-            report.reason = EndReason::Memory { used: peak, largest: main.started.id, held: peak };
+            report.reason = EndReason::Memory {
+                used: peak,
+                largest: main.started.id,
+                held: peak,
+            };
         } else if self.enforced.pids && cgroup.ran_out_of_pids() {
-            report.reason = EndReason::Pids { count: self.config.limits.pids.unwrap_or_default() };
+            report.reason = EndReason::Pids {
+                count: self.config.limits.pids.unwrap_or_default(),
+            };
         }
         report
     }
@@ -449,7 +503,10 @@ impl Keeper {
     /// Takes leave of every child that has ended, and notes who was stopped.
     fn reap(&mut self) {
         while let Some((pid, status, usage)) = wait_any() {
-            let index = self.children.iter().position(|child| child.pid == pid && child.started.exit.is_none());
+            let index = self
+                .children
+                .iter()
+                .position(|child| child.pid == pid && child.started.exit.is_none());
             if libc::WIFSTOPPED(status) || libc::WIFCONTINUED(status) {
                 if let Some(index) = index {
                     self.stopped_or_continued(index, status);
@@ -464,7 +521,10 @@ impl Keeper {
             }
             if let Some(index) = index {
                 crate::hook!("keeper.reaped");
-                let exit = Exit { status: ExitStatus::from_wait(status), usage };
+                let exit = Exit {
+                    status: ExitStatus::from_wait(status),
+                    usage,
+                };
                 self.children[index].started.exit = Some(exit);
                 let key = self.children[index].started.key;
                 self.tell(&Event::Exited { key, exit });
@@ -483,7 +543,10 @@ impl Keeper {
         let key = self.children[index].started.key;
         if libc::WIFSTOPPED(status) {
             self.wake_front = None;
-            self.tell(&Event::Stopped { key, signal: libc::WSTOPSIG(status) });
+            self.tell(&Event::Stopped {
+                key,
+                signal: libc::WSTOPSIG(status),
+            });
         } else {
             self.tell(&Event::Continued { key });
             self.wake_front();
@@ -504,7 +567,10 @@ impl Keeper {
         let parent = rustix::process::getppid().and_then(|zygote| self.proc.stat(zygote).ok());
         let pid = parent.and_then(|zygote| Pid::from_raw(zygote.parent.cast_signed()));
         // Only a look: the signal goes through the handle.
-        if pid.and_then(|pid| self.proc.stat(pid).ok()).is_some_and(|stat| stat.state == b'T') {
+        if pid
+            .and_then(|pid| self.proc.stat(pid).ok())
+            .is_some_and(|stat| stat.state == b'T')
+        {
             let _ = signal_handle(front.as_fd(), libc::SIGCONT);
         }
     }
@@ -517,7 +583,9 @@ impl Keeper {
             match host.try_receive() {
                 Ok(Some(received)) => self.handle(received),
                 Ok(None) => return self.lose_host(),
-                Err(ConnectionError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(ConnectionError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return;
+                }
                 Err(ConnectionError::Io(_)) => return self.lose_host(),
                 Err(ConnectionError::Wire(_)) => {
                     // Without a header there is nobody to answer; with one, `handle` answers.
@@ -600,11 +668,18 @@ impl Keeper {
             Request::Discard { name } => {
                 let before = self.stored.len();
                 self.stored.retain(|(known, _)| known != name);
-                let found = if self.stored.len() < before { Ok(()) } else { Err(Errno::NOENT) };
+                let found = if self.stored.len() < before {
+                    Ok(())
+                } else {
+                    Err(Errno::NOENT)
+                };
                 self.acknowledge(id, Step::Store, found);
             }
             Request::Names => {
-                let names = self.stored.iter().filter_map(|(name, _)| std::ffi::CString::new(name.clone()).ok());
+                let names = self
+                    .stored
+                    .iter()
+                    .filter_map(|(name, _)| std::ffi::CString::new(name.clone()).ok());
                 let names = names.collect();
                 self.answer(id, &Reply::Names(names), None);
             }
@@ -613,7 +688,11 @@ impl Keeper {
                 self.answer(id, &Reply::Processes(list), None);
             }
             Request::Forget { key } => {
-                if let Some(index) = self.children.iter().position(|child| child.started.key == key) {
+                if let Some(index) = self
+                    .children
+                    .iter()
+                    .position(|child| child.started.key == key)
+                {
                     if self.children[index].started.exit.is_some() {
                         self.children.swap_remove(index);
                     } else {
@@ -624,7 +703,11 @@ impl Keeper {
             }
             Request::Owner => {
                 self.owner = fds.pop();
-                let result = if self.owner.is_some() { Ok(()) } else { Err(Errno::BADF) };
+                let result = if self.owner.is_some() {
+                    Ok(())
+                } else {
+                    Err(Errno::BADF)
+                };
                 self.acknowledge(id, Step::Request, result);
             }
         }
@@ -634,15 +717,27 @@ impl Keeper {
         if self.ending.is_some() || self.ended {
             return self.refuse(id, Step::Request, Errno::SHUTDOWN);
         }
-        if self.children.iter().any(|child| child.started.key == request.key) {
+        if self
+            .children
+            .iter()
+            .any(|child| child.started.key == request.key)
+        {
             return self.refuse(id, Step::Request, Errno::EXIST);
         }
         let mut all = std::mem::take(&mut self.staged);
         all.append(&mut fds);
         match self.start_child(request, &all) {
             Ok((pid, process)) => {
-                let started = Started { key: request.key, id: process, exit: None };
-                self.children.push(Child { started, pid, forget: false });
+                let started = Started {
+                    key: request.key,
+                    id: process,
+                    exit: None,
+                };
+                self.children.push(Child {
+                    started,
+                    pid,
+                    forget: false,
+                });
                 if request.main {
                     self.main = Some(request.key);
                 }
@@ -652,22 +747,35 @@ impl Keeper {
         }
     }
 
-    fn start_child(&mut self, request: &Spawn<'_>, fds: &[OwnedFd]) -> Result<(Pid, ProcessId), Failure> {
+    fn start_child(
+        &mut self,
+        request: &Spawn<'_>,
+        fds: &[OwnedFd],
+    ) -> Result<(Pid, ProcessId), Failure> {
         if self.stack.is_none() {
             self.stack = Some(Stack::new().map_err(|e| Failure::new(Step::Fork, e))?);
         }
-        let Some(stack) = &self.stack else { return Err(Failure::new(Step::Fork, Errno::NOMEM)) };
+        let Some(stack) = &self.stack else {
+            return Err(Failure::new(Step::Fork, Errno::NOMEM));
+        };
         let cpus = self.config.limits.cpu_millis.filter(|_| !self.enforced.cpu);
         let around = Surroundings {
             cgroup: self.cgroup.as_ref().map(AsFd::as_fd),
             ignored: self.ignored,
-            keeper: if self.namespace.is_some() { 0 } else { getpid().as_raw_nonzero().get() },
+            keeper: if self.namespace.is_some() {
+                0
+            } else {
+                getpid().as_raw_nonzero().get()
+            },
             cpus: cpus.map(|millis| millis.div_ceil(1000).max(1) as usize),
         };
         let pid = spawn(stack, around, request, fds)?;
         // Not waited for yet, so it is there to be read, even when it has ended.
         let process = self.proc.stat(pid).map_or_else(
-            |_| ProcessId { pid: pid.as_raw_nonzero().get().cast_unsigned(), start_time: 0 },
+            |_| ProcessId {
+                pid: pid.as_raw_nonzero().get().cast_unsigned(),
+                start_time: 0,
+            },
             |stat| stat.id,
         );
         Ok((pid, process))
@@ -675,8 +783,16 @@ impl Keeper {
 
     /// The child that a host means, while it lives.
     fn child(&self, key: Key) -> Result<Pid, Errno> {
-        let child = self.children.iter().find(|child| child.started.key == key).ok_or(Errno::SRCH)?;
-        if child.started.exit.is_some() { Err(Errno::SRCH) } else { Ok(child.pid) }
+        let child = self
+            .children
+            .iter()
+            .find(|child| child.started.key == key)
+            .ok_or(Errno::SRCH)?;
+        if child.started.exit.is_some() {
+            Err(Errno::SRCH)
+        } else {
+            Ok(child.pid)
+        }
     }
 
     fn signal(&self, target: Target, signal: i32) -> Result<(), Errno> {
@@ -697,7 +813,9 @@ impl Keeper {
                 result
             }
             Target::All => {
-                let spare = self.spare().map(|pid| pid.as_raw_nonzero().get().cast_unsigned());
+                let spare = self
+                    .spare()
+                    .map(|pid| pid.as_raw_nonzero().get().cast_unsigned());
                 proven(&self.proc, |process| {
                     if Some(process.stat.id.pid) != spare {
                         let _ = process.signal(signal);
@@ -714,24 +832,38 @@ impl Keeper {
     fn forward(&mut self, received: signals::Received) {
         let _ = self.read_signals();
         let now = Instant::now();
-        self.group_signals.retain(|(when, _)| now - *when < GROUP_SIGNAL_AGE);
-        let witnessed = self.group_signals.iter().position(|(_, seen)| *seen == received);
+        self.group_signals
+            .retain(|(when, _)| now - *when < GROUP_SIGNAL_AGE);
+        let witnessed = self
+            .group_signals
+            .iter()
+            .position(|(_, seen)| *seen == received);
         if let Some(index) = witnessed {
             self.group_signals.remove(index);
         }
         let main = self.main.and_then(|key| self.child(key).ok());
         let Some(main) = main else {
             // The command is gone, and it is its children that are waited for.
-            let ends = matches!(received.signal, libc::SIGTERM | libc::SIGINT | libc::SIGHUP | libc::SIGQUIT);
+            let ends = matches!(
+                received.signal,
+                libc::SIGTERM | libc::SIGINT | libc::SIGHUP | libc::SIGQUIT
+            );
             if ends && witnessed.is_none() && self.main.is_some() {
-                let grace = if self.ending.is_some() { Duration::ZERO } else { self.config.grace };
+                let grace = if self.ending.is_some() {
+                    Duration::ZERO
+                } else {
+                    self.config.grace
+                };
                 self.end_by_rule(EndReason::Request, grace);
             }
             return;
         };
         let (own, ours) = (group_of(Some(main)), group_of(None));
-        let by_terminal =
-            received.sender == 0 && matches!(received.signal, libc::SIGINT | libc::SIGQUIT | libc::SIGTSTP | libc::SIGWINCH);
+        let by_terminal = received.sender == 0
+            && matches!(
+                received.signal,
+                libc::SIGINT | libc::SIGQUIT | libc::SIGTSTP | libc::SIGWINCH
+            );
         if own == ours && (witnessed.is_some() || by_terminal) {
             // It has it already. What a terminal sends, it sends to whole groups, and two of a kind become one on the way.
         } else if witnessed.is_some() && own == Some(main.as_raw_nonzero().get()) {
@@ -743,13 +875,19 @@ impl Keeper {
     }
 
     fn census(&self) -> Vec<ProcessInfo> {
-        let spare = self.spare().map(|pid| pid.as_raw_nonzero().get().cast_unsigned());
+        let spare = self
+            .spare()
+            .map(|pid| pid.as_raw_nonzero().get().cast_unsigned());
         let mut list = Vec::new();
         descendants(&self.proc, getpid(), |stat| {
             if Some(stat.id.pid) == spare {
                 return;
             }
-            let key = self.children.iter().find(|child| child.started.id == stat.id).map(|child| child.started.key);
+            let key = self
+                .children
+                .iter()
+                .find(|child| child.started.id == stat.id)
+                .map(|child| child.started.key);
             list.push(ProcessInfo {
                 id: stat.id,
                 parent: stat.parent,
@@ -765,11 +903,15 @@ impl Keeper {
 
     fn release(&mut self, id: u32, key: Key, grace: Duration) {
         self.reap();
-        let child = self.children.iter().find(|child| child.started.key == key && child.started.exit.is_none());
+        let child = self
+            .children
+            .iter()
+            .find(|child| child.started.key == key && child.started.exit.is_none());
         match child {
             Some(child) => {
                 let root = child.started.id;
-                self.releasing.push(Releasing::begin(&self.proc, id, root, grace));
+                self.releasing
+                    .push(Releasing::begin(&self.proc, id, root, grace));
             }
             None => self.refuse(id, Step::Signal, Errno::SRCH),
         }
@@ -788,7 +930,9 @@ impl Keeper {
             return;
         }
         // What can't be packed for want of memory can't be told either; the host sees its request unanswered.
-        let Ok(packet) = Packet::new(id, message) else { return };
+        let Ok(packet) = Packet::new(id, message) else {
+            return;
+        };
         self.outbox.push_back((packet, fd));
         self.flush();
     }
@@ -824,12 +968,19 @@ fn wait_peek() -> Result<(), Errno> {
     unsafe {
         let mut info: libc::siginfo_t = std::mem::zeroed();
         let flags = libc::WNOHANG | libc::WNOWAIT | libc::WEXITED;
-        if libc::waitid(libc::P_ALL, 0, &raw mut info, flags) == -1 { Err(signals::last_errno()) } else { Ok(()) }
+        if libc::waitid(libc::P_ALL, 0, &raw mut info, flags) == -1 {
+            Err(signals::last_errno())
+        } else {
+            Ok(())
+        }
     }
 }
 
 fn usage(used: &libc::rusage) -> Usage {
-    let time = |t: libc::timeval| Duration::from_secs(t.tv_sec.cast_unsigned()) + Duration::from_micros(t.tv_usec.cast_unsigned());
+    let time = |t: libc::timeval| {
+        Duration::from_secs(t.tv_sec.cast_unsigned())
+            + Duration::from_micros(t.tv_usec.cast_unsigned())
+    };
     Usage {
         user: time(used.ru_utime),
         system: time(used.ru_stime),

@@ -114,7 +114,10 @@ pub struct Failure {
 impl Failure {
     /// `step` failed with `errno`.
     pub fn new(step: Step, errno: rustix::io::Errno) -> Self {
-        Self { step, errno: errno.raw_os_error() }
+        Self {
+            step,
+            errno: errno.raw_os_error(),
+        }
     }
 }
 
@@ -404,11 +407,22 @@ impl<'a> Message<'a> for Request<'a> {
         let r = &mut Reader::new(body);
         Ok(match kind {
             1 => Request::Spawn(Box::new(Spawn::get(r)?)),
-            2 => Request::Signal { target: Target::get(r)?, signal: r.i32()? },
-            3 => Request::Forward { signal: r.i32()?, sender: r.i32()? },
+            2 => Request::Signal {
+                target: Target::get(r)?,
+                signal: r.i32()?,
+            },
+            3 => Request::Forward {
+                signal: r.i32()?,
+                sender: r.i32()?,
+            },
             4 => Request::Census,
-            5 => Request::End { grace: Duration::get(r)? },
-            6 => Request::Release { key: Key::get(r)?, grace: Duration::get(r)? },
+            5 => Request::End {
+                grace: Duration::get(r)?,
+            },
+            6 => Request::Release {
+                key: Key::get(r)?,
+                grace: Duration::get(r)?,
+            },
             7 => Request::Stage,
             8 => Request::Store { name: r.bytes()? },
             9 => Request::Fetch { name: r.bytes()? },
@@ -509,8 +523,14 @@ impl<'a> Message<'a> for Event {
         Ok(match kind {
             128 => Event::Ready(Enforced::get(r)?),
             129 => Event::Unfit(Failure::get(r)?),
-            130 => Event::Exited { key: Key::get(r)?, exit: Exit::get(r)? },
-            131 => Event::Stopped { key: Key::get(r)?, signal: r.i32()? },
+            130 => Event::Exited {
+                key: Key::get(r)?,
+                exit: Exit::get(r)?,
+            },
+            131 => Event::Stopped {
+                key: Key::get(r)?,
+                signal: r.i32()?,
+            },
             132 => Event::Continued { key: Key::get(r)? },
             133 => Event::Ending(EndReason::get(r)?),
             134 => Event::Ended(EndReport::get(r)?),
@@ -528,7 +548,9 @@ impl<'a> Message<'a> for ZygoteRequest {
 
     fn decode(kind: u8, body: &'a [u8]) -> Result<Self, WireError> {
         match kind {
-            192 => Ok(ZygoteRequest::Keeper(Box::new(KeeperConfig::get(&mut Reader::new(body))?))),
+            192 => Ok(ZygoteRequest::Keeper(Box::new(KeeperConfig::get(
+                &mut Reader::new(body),
+            )?))),
             _ => Err(WireError::Kind(kind)),
         }
     }

@@ -36,13 +36,15 @@ impl Namespace {
     /// # Errors
     /// The step that the machine does not allow, and why.
     pub(crate) fn enter() -> Result<Self, Failure> {
-        let own = pidfd_open(getpid(), PidfdFlags::empty()).map_err(|e| Failure::new(Step::Namespace, e))?;
+        let own = pidfd_open(getpid(), PidfdFlags::empty())
+            .map_err(|e| Failure::new(Step::Namespace, e))?;
         unshare()?;
         let (answer, answer_end) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
             .map_err(|e| Failure::new(Step::Namespace, e))?;
-        let (reaped, reaped_end) =
-            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK)
-                .map_err(|e| Failure::new(Step::Namespace, e))?;
+        let (reaped, reaped_end) = rustix::pipe::pipe_with(
+            rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK,
+        )
+        .map_err(|e| Failure::new(Step::Namespace, e))?;
         // SAFETY: this process has one thread, so the child may go on in Rust.
         match unsafe { libc::fork() } {
             -1 => Err(Failure::new(Step::Fork, last_errno())),
@@ -50,14 +52,23 @@ impl Namespace {
             pid => {
                 drop(answer_end);
                 let mut word = [0; 5];
-                let failed = match rustix::io::retry_on_intr(|| rustix::io::read(&answer, &mut word)) {
-                    Ok(1) => return Ok(Self { init: Pid::from_raw(pid).expect("fork gave a pid"), reaped }),
-                    Ok(5) => {
-                        let errno = i32::from_le_bytes([word[1], word[2], word[3], word[4]]);
-                        Failure { step: Step::Mount, errno }
-                    }
-                    _ => Failure::new(Step::Namespace, Errno::CHILD),
-                };
+                let failed =
+                    match rustix::io::retry_on_intr(|| rustix::io::read(&answer, &mut word)) {
+                        Ok(1) => {
+                            return Ok(Self {
+                                init: Pid::from_raw(pid).expect("fork gave a pid"),
+                                reaped,
+                            });
+                        }
+                        Ok(5) => {
+                            let errno = i32::from_le_bytes([word[1], word[2], word[3], word[4]]);
+                            Failure {
+                                step: Step::Mount,
+                                errno,
+                            }
+                        }
+                        _ => Failure::new(Step::Namespace, Errno::CHILD),
+                    };
                 let pid = Pid::from_raw(pid);
                 let _ = rustix::process::waitpid(pid, rustix::process::WaitOptions::empty());
                 Err(failed)
@@ -76,7 +87,10 @@ impl Namespace {
 /// this user is who he was.
 fn unshare() -> Result<(), Failure> {
     let plain = libc::CLONE_NEWPID | libc::CLONE_NEWNS;
-    let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let (user, group) = (
+        rustix::process::geteuid().as_raw(),
+        rustix::process::getegid().as_raw(),
+    );
     // SAFETY (both): plain system calls; this process has one thread.
     if unsafe { libc::unshare(plain) } == -1 {
         if last_errno() != Errno::PERM {
@@ -97,10 +111,16 @@ fn unshare() -> Result<(), Failure> {
         write("/proc/self/gid_map", &format!("{group} {group} 1"))?;
     }
     // What is mounted inside stays inside; what the host mounts later is still seen.
-    mount(c"none", c"/", None, libc::MS_REC | libc::MS_SLAVE).map_err(|errno| Failure::new(Step::Mount, errno))
+    mount(c"none", c"/", None, libc::MS_REC | libc::MS_SLAVE)
+        .map_err(|errno| Failure::new(Step::Mount, errno))
 }
 
-fn mount(source: &CStr, target: &CStr, kind: Option<&CStr>, flags: libc::c_ulong) -> Result<(), Errno> {
+fn mount(
+    source: &CStr,
+    target: &CStr,
+    kind: Option<&CStr>,
+    flags: libc::c_ulong,
+) -> Result<(), Errno> {
     let kind = kind.map_or(ptr::null(), CStr::as_ptr);
     // SAFETY: strings that outlive the call.
     if unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind, flags, ptr::null()) } == -1 {

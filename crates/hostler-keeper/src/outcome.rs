@@ -24,7 +24,10 @@ impl ExitStatus {
     /// From a wait status.
     pub fn from_wait(status: i32) -> Self {
         if libc::WIFSIGNALED(status) {
-            Self::Signal { signal: libc::WTERMSIG(status), core: libc::WCOREDUMP(status) }
+            Self::Signal {
+                signal: libc::WTERMSIG(status),
+                core: libc::WCOREDUMP(status),
+            }
         } else {
             Self::Code(libc::WEXITSTATUS(status) as u8)
         }

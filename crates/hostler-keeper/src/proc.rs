@@ -61,7 +61,10 @@ impl Stat {
         }
         let field = |n: usize| values[n - 4];
         Some(Stat {
-            id: ProcessId { pid, start_time: field(22) },
+            id: ProcessId {
+                pid,
+                start_time: field(22),
+            },
             command,
             state,
             parent: field(4) as u32,
@@ -96,7 +99,10 @@ struct Path {
 impl std::fmt::Write for Path {
     fn write_str(&mut self, s: &str) -> std::fmt::Result {
         let end = self.len + s.len();
-        self.bytes.get_mut(self.len..end).ok_or(std::fmt::Error)?.copy_from_slice(s.as_bytes());
+        self.bytes
+            .get_mut(self.len..end)
+            .ok_or(std::fmt::Error)?
+            .copy_from_slice(s.as_bytes());
         self.len = end;
         Ok(())
     }
@@ -109,16 +115,30 @@ impl Proc {
     /// open(2)'s.
     pub fn open() -> Result<Self, Errno> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self { dir: rustix::fs::open("/proc", flags, Mode::empty())? })
+        Ok(Self {
+            dir: rustix::fs::open("/proc", flags, Mode::empty())?,
+        })
     }
 
     fn file(&self, path: std::fmt::Arguments<'_>, flags: OFlags) -> Result<OwnedFd, Errno> {
-        let mut name = Path { bytes: [0; 64], len: 0 };
+        let mut name = Path {
+            bytes: [0; 64],
+            len: 0,
+        };
         name.write_fmt(path).map_err(|_| Errno::NAMETOOLONG)?;
-        rustix::fs::openat(&self.dir, &name.bytes[..name.len], flags | OFlags::CLOEXEC, Mode::empty())
+        rustix::fs::openat(
+            &self.dir,
+            &name.bytes[..name.len],
+            flags | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
     }
 
-    fn read<'b>(&self, path: std::fmt::Arguments<'_>, buffer: &'b mut [u8]) -> Result<&'b [u8], Errno> {
+    fn read<'b>(
+        &self,
+        path: std::fmt::Arguments<'_>,
+        buffer: &'b mut [u8],
+    ) -> Result<&'b [u8], Errno> {
         let file = self.file(path, OFlags::RDONLY)?;
         let mut len = 0;
         while len < buffer.len() {
@@ -146,7 +166,10 @@ impl Proc {
     /// `NOENT` or `SRCH` when there is no such process.
     pub fn children(&self, pid: Pid, found: &mut Vec<Pid>) -> Result<(), Errno> {
         let raw = pid.as_raw_nonzero();
-        let tasks = self.file(format_args!("{raw}/task"), OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let tasks = self.file(
+            format_args!("{raw}/task"),
+            OFlags::RDONLY | OFlags::DIRECTORY,
+        )?;
         let mut space = [std::mem::MaybeUninit::uninit(); 1024];
         let mut dir = rustix::fs::RawDir::new(tasks.as_fd(), &mut space);
         while let Some(entry) = dir.next() {
@@ -169,9 +192,20 @@ impl Proc {
     /// `ACCES` for a process of another user, `NOENT` or `SRCH` when there is none.
     pub fn proportional(&self, pid: Pid) -> Result<u64, Errno> {
         let mut buffer = [0; 1024];
-        let text = self.read(format_args!("{}/smaps_rollup", pid.as_raw_nonzero()), &mut buffer)?;
-        let line = text.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(b"Pss:")).ok_or(Errno::SRCH)?;
-        let kilobytes = line.trim_ascii().split(|b| *b == b' ').next().and_then(number).ok_or(Errno::SRCH)?;
+        let text = self.read(
+            format_args!("{}/smaps_rollup", pid.as_raw_nonzero()),
+            &mut buffer,
+        )?;
+        let line = text
+            .split(|b| *b == b'\n')
+            .find_map(|line| line.strip_prefix(b"Pss:"))
+            .ok_or(Errno::SRCH)?;
+        let kilobytes = line
+            .trim_ascii()
+            .split(|b| *b == b' ')
+            .next()
+            .and_then(number)
+            .ok_or(Errno::SRCH)?;
         Ok(kilobytes * 1024)
     }
 
@@ -183,7 +217,9 @@ impl Proc {
         let mut buffer = [0; 512];
         let text = self.read(format_args!("{}/io", pid.as_raw_nonzero()), &mut buffer)?;
         let field = |name: &[u8]| {
-            text.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(name)).and_then(|v| number(v.trim_ascii()))
+            text.split(|b| *b == b'\n')
+                .find_map(|line| line.strip_prefix(name))
+                .and_then(|v| number(v.trim_ascii()))
         };
         Ok(field(b"rchar:").unwrap_or(0) + field(b"wchar:").unwrap_or(0))
     }
@@ -214,10 +250,14 @@ mod tests {
 
     #[test]
     fn a_hostile_name_does_not_shift_the_fields() {
-        let rest = "S 7 8 9 0 -1 4194304 1 2 3 4 50 25 0 0 20 0 3 0 99887 1000000 12 18446744073709551615";
+        let rest =
+            "S 7 8 9 0 -1 4194304 1 2 3 4 50 25 0 0 20 0 3 0 99887 1000000 12 18446744073709551615";
         for name in ["sh", "a) S 1 2 3 (b", "\n \t)", ""] {
             let stat = Stat::parse(format!("42 ({name}) {rest}\n").as_bytes()).unwrap();
-            assert_eq!((stat.id.pid, stat.id.start_time, stat.parent, stat.group), (42, 99887, 7, 8));
+            assert_eq!(
+                (stat.id.pid, stat.id.start_time, stat.parent, stat.group),
+                (42, 99887, 7, 8)
+            );
             assert_eq!(stat.command.as_bytes(), name.as_bytes());
             assert_eq!((stat.state, stat.threads), (b'S', 3));
             assert_eq!(stat.cpu, Duration::from_millis(750));
@@ -230,7 +270,8 @@ mod tests {
     #[test]
     fn a_leader_that_left_its_threads_behind_lives() {
         let stat = |state: &str, threads: u32| {
-            let line = format!("1 (x) {state} 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 {threads} 0 5 0 0 0\n");
+            let line =
+                format!("1 (x) {state} 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 {threads} 0 5 0 0 0\n");
             Stat::parse(line.as_bytes()).unwrap()
         };
         assert!(stat("Z", 0).is_dead());
@@ -241,10 +282,14 @@ mod tests {
     #[test]
     fn this_process_is_found_with_its_children() {
         let proc = Proc::open().unwrap();
-        let mut child = std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let mut child = std::process::Command::new("cat")
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
         let pid = Pid::from_raw(child.id().cast_signed()).unwrap();
         let mut found = Vec::new();
-        proc.children(rustix::process::getpid(), &mut found).unwrap();
+        proc.children(rustix::process::getpid(), &mut found)
+            .unwrap();
         assert!(found.contains(&pid));
         let stat = proc.stat(pid).unwrap();
         assert_eq!(stat.parent, std::process::id());

@@ -46,7 +46,9 @@ impl Signals {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: a descriptor that was just made for us.
-        Ok(Self { fd: unsafe { OwnedFd::from_raw_fd(fd) } })
+        Ok(Self {
+            fd: unsafe { OwnedFd::from_raw_fd(fd) },
+        })
     }
 
     /// The next signal, if one is waiting.
@@ -61,7 +63,10 @@ impl Signals {
             Ok(_) => {
                 // SAFETY: the kernel filled in a whole structure of plain numbers.
                 let info: libc::signalfd_siginfo = unsafe { mem::transmute(bytes) };
-                Ok(Some(Received { signal: info.ssi_signo as i32, sender: info.ssi_pid as i32 }))
+                Ok(Some(Received {
+                    signal: info.ssi_signo as i32,
+                    sender: info.ssi_pid as i32,
+                }))
             }
         }
     }
@@ -69,7 +74,9 @@ impl Signals {
 
 /// The signals that this process ignores, bit n-1 for signal n.
 pub fn ignored() -> u64 {
-    (1..=64).filter(|signal| is_ignored(*signal)).fold(0, |set, signal| set | 1 << (signal - 1))
+    (1..=64)
+        .filter(|signal| is_ignored(*signal))
+        .fold(0, |set, signal| set | 1 << (signal - 1))
 }
 
 /// Whether this process ignores the signal.
@@ -77,7 +84,8 @@ pub(crate) fn is_ignored(signal: i32) -> bool {
     // SAFETY: asks only; the structure is plain data.
     unsafe {
         let mut action: libc::sigaction = mem::zeroed();
-        libc::sigaction(signal, ptr::null(), &raw mut action) == 0 && action.sa_sigaction == libc::SIG_IGN
+        libc::sigaction(signal, ptr::null(), &raw mut action) == 0
+            && action.sa_sigaction == libc::SIG_IGN
     }
 }
 
@@ -85,7 +93,15 @@ pub(crate) fn is_ignored(signal: i32) -> bool {
 pub(crate) fn blocked() -> u64 {
     let mut mask = 0u64;
     // SAFETY: the kernel writes eight bytes to a local.
-    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_BLOCK, ptr::null::<u64>(), &raw mut mask, 8) };
+    unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_BLOCK,
+            ptr::null::<u64>(),
+            &raw mut mask,
+            8,
+        )
+    };
     mask
 }
 
@@ -103,7 +119,10 @@ pub fn stop(signal: i32) {
         let mut only: libc::sigset_t = mem::zeroed();
         libc::sigemptyset(&raw mut only);
         libc::sigaddset(&raw mut only, signal);
-        let zero = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        let zero = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
         libc::sigtimedwait(&raw const only, ptr::null_mut(), &raw const zero);
         let before = libc::signal(signal, libc::SIG_DFL);
         libc::kill(libc::getpid(), signal);
@@ -139,7 +158,13 @@ pub(crate) fn signal_group(leader: rustix::process::Pid, signal: i32) -> Result<
 pub(crate) fn signal_handle(handle: BorrowedFd<'_>, signal: i32) -> Result<(), Errno> {
     // SAFETY: a plain system call; the null pointer stands for "no siginfo".
     let result = unsafe {
-        libc::syscall(libc::SYS_pidfd_send_signal, handle.as_raw_fd(), signal, ptr::null::<libc::siginfo_t>(), 0)
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            handle.as_raw_fd(),
+            signal,
+            ptr::null::<libc::siginfo_t>(),
+            0,
+        )
     };
     check(result as i32)
 }
@@ -152,10 +177,18 @@ pub(crate) fn group_of(pid: Option<rustix::process::Pid>) -> Option<i32> {
 }
 
 fn check(result: i32) -> Result<(), Errno> {
-    if result == -1 { Err(last_errno()) } else { Ok(()) }
+    if result == -1 {
+        Err(last_errno())
+    } else {
+        Ok(())
+    }
 }
 
 /// The reason of the last failure of a C library call.
 pub(crate) fn last_errno() -> Errno {
-    Errno::from_raw_os_error(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
+    Errno::from_raw_os_error(
+        io::Error::last_os_error()
+            .raw_os_error()
+            .unwrap_or(libc::EIO),
+    )
 }

@@ -30,7 +30,9 @@ impl Stack {
                 ptr::null_mut(),
                 STACK_LEN,
                 rustix::mm::ProtFlags::READ | rustix::mm::ProtFlags::WRITE,
-                rustix::mm::MapFlags::PRIVATE | rustix::mm::MapFlags::STACK | rustix::mm::MapFlags::NORESERVE,
+                rustix::mm::MapFlags::PRIVATE
+                    | rustix::mm::MapFlags::STACK
+                    | rustix::mm::MapFlags::NORESERVE,
             )?
         };
         Ok(Self { base })
@@ -87,7 +89,12 @@ pub(crate) fn spawn(
     if spawn.args.is_empty() || spawn.fds.len() != fds.len() || spawn.fds.iter().any(|fd| *fd < 0) {
         return Err(Failure::new(Step::Request, Errno::INVAL));
     }
-    let terminated = |list: &[&CStr]| list.iter().map(|s| s.as_ptr()).chain([ptr::null()]).collect();
+    let terminated = |list: &[&CStr]| {
+        list.iter()
+            .map(|s| s.as_ptr())
+            .chain([ptr::null()])
+            .collect()
+    };
     let mut plan = Plan {
         programs: candidates(spawn.program, &spawn.env),
         args: terminated(&spawn.args),
@@ -112,7 +119,9 @@ pub(crate) fn spawn(
         None => Ok(pid),
         Some(failure) => {
             // It has called _exit: this returns at once, and nobody else waits for it.
-            let _ = rustix::io::retry_on_intr(|| rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()));
+            let _ = rustix::io::retry_on_intr(|| {
+                rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty())
+            });
             Err(failure)
         }
     }
@@ -124,7 +133,9 @@ fn candidates(program: &CStr, env: &[&CStr]) -> Vec<CString> {
     if name.contains(&b'/') || name.is_empty() {
         return vec![program.to_owned()];
     }
-    let path = env.iter().find_map(|entry| entry.to_bytes().strip_prefix(b"PATH="));
+    let path = env
+        .iter()
+        .find_map(|entry| entry.to_bytes().strip_prefix(b"PATH="));
     let path = path.unwrap_or(b"/bin:/usr/bin");
     let join = |dir: &[u8]| {
         let dir = if dir.is_empty() { b"." } else { dir };
@@ -136,13 +147,26 @@ fn candidates(program: &CStr, env: &[&CStr]) -> Vec<CString> {
 /// Makes the child and waits until it no longer uses this process's memory.
 fn clone(stack: &Stack, cgroup: Option<BorrowedFd<'_>>, plan: *mut c_void) -> Result<Pid, Failure> {
     let flags = libc::CLONE_VM | libc::CLONE_VFORK;
-    let result = arch::clone3(flags.cast_unsigned().into(), cgroup.map(|fd| fd.as_raw_fd()), stack.base, STACK_LEN, plan);
+    let result = arch::clone3(
+        flags.cast_unsigned().into(),
+        cgroup.map(|fd| fd.as_raw_fd()),
+        stack.base,
+        STACK_LEN,
+        plan,
+    );
     match result {
         Ok(pid) => Pid::from_raw(pid).ok_or(Failure::new(Step::Fork, Errno::AGAIN)),
         Err(errno) => {
             // With a cgroup, these come from entering it.
-            let of_cgroup = cgroup.is_some() && matches!(errno, Errno::NODEV | Errno::OPNOTSUPP | Errno::ACCESS | Errno::BUSY);
-            Err(Failure::new(if of_cgroup { Step::Cgroup } else { Step::Fork }, errno))
+            let of_cgroup = cgroup.is_some()
+                && matches!(
+                    errno,
+                    Errno::NODEV | Errno::OPNOTSUPP | Errno::ACCESS | Errno::BUSY
+                );
+            Err(Failure::new(
+                if of_cgroup { Step::Cgroup } else { Step::Fork },
+                errno,
+            ))
         }
     }
 }
@@ -161,7 +185,14 @@ extern "C" fn child(plan: *mut c_void) -> ! {
 
 /// The result of a system call as a step's outcome.
 fn check(step: Step, result: c_int) -> Result<c_int, Failure> {
-    if result == -1 { Err(Failure { step, errno: errno() }) } else { Ok(result) }
+    if result == -1 {
+        Err(Failure {
+            step,
+            errno: errno(),
+        })
+    } else {
+        Ok(result)
+    }
 }
 
 fn errno() -> i32 {
@@ -205,11 +236,20 @@ unsafe fn run(plan: &mut Plan<'_>) -> Result<std::convert::Infallible, Failure> 
         }
         // After the descriptors, which the limit on them would concern.
         for limit in &spawn.rlimits {
-            let value = libc::rlimit64 { rlim_cur: limit.soft, rlim_max: limit.hard };
-            check(Step::Limit, libc::prlimit64(0, limit.resource, &raw const value, ptr::null_mut()))?;
+            let value = libc::rlimit64 {
+                rlim_cur: limit.soft,
+                rlim_max: limit.hard,
+            };
+            check(
+                Step::Limit,
+                libc::prlimit64(0, limit.resource, &raw const value, ptr::null_mut()),
+            )?;
         }
         if plan.around.keeper != 0 {
-            check(Step::Signals, libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL))?;
+            check(
+                Step::Signals,
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL),
+            )?;
             // The keeper may have died before that, and nobody would tell.
             if libc::getppid() != plan.around.keeper {
                 libc::_exit(127);
@@ -226,7 +266,10 @@ unsafe fn bind(cpus: usize) -> Result<(), Failure> {
     unsafe {
         let size = size_of::<libc::cpu_set_t>();
         let mut allowed: libc::cpu_set_t = std::mem::zeroed();
-        check(Step::Affinity, libc::sched_getaffinity(0, size, &raw mut allowed))?;
+        check(
+            Step::Affinity,
+            libc::sched_getaffinity(0, size, &raw mut allowed),
+        )?;
         let mut chosen: libc::cpu_set_t = std::mem::zeroed();
         let mut count = 0;
         for cpu in 0..8 * size {
@@ -235,7 +278,10 @@ unsafe fn bind(cpus: usize) -> Result<(), Failure> {
                 count += 1;
             }
         }
-        check(Step::Affinity, libc::sched_setaffinity(0, size, &raw const chosen))?;
+        check(
+            Step::Affinity,
+            libc::sched_setaffinity(0, size, &raw const chosen),
+        )?;
     }
     Ok(())
 }
@@ -247,7 +293,12 @@ unsafe fn place_descriptors(plan: &mut Plan<'_>) -> Result<(), Failure> {
     for (moved, source) in plan.moved.iter_mut().zip(&plan.sources) {
         // Out of the way of the targets first, so that none overwrites one that is still to be placed.
         // SAFETY: plain system calls on descriptors of this child's own table.
-        *moved = unsafe { check(Step::Descriptors, libc::fcntl(*source, libc::F_DUPFD_CLOEXEC, above))? };
+        *moved = unsafe {
+            check(
+                Step::Descriptors,
+                libc::fcntl(*source, libc::F_DUPFD_CLOEXEC, above),
+            )?
+        };
     }
     for (moved, target) in plan.moved.iter().zip(targets) {
         // SAFETY: as above.
@@ -270,7 +321,15 @@ unsafe fn set_signals(plan: &Plan<'_>) -> Result<(), Failure> {
     }
     let mask = plan.spawn.blocked;
     // SAFETY: the kernel reads eight bytes of a local. The raw call, for the C library would leave its own signals out.
-    let result = unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const mask, ptr::null_mut::<u64>(), 8) };
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_SETMASK,
+            &raw const mask,
+            ptr::null_mut::<u64>(),
+            8,
+        )
+    };
     check(Step::Signals, result as c_int).map(|_| ())
 }
 
@@ -287,13 +346,26 @@ unsafe fn exec(plan: &mut Plan<'_>) -> Result<std::convert::Infallible, Failure>
             libc::ENOEXEC => {
                 plan.script[1] = program.as_ptr();
                 // SAFETY: as above.
-                unsafe { libc::execve(c"/bin/sh".as_ptr(), plan.script.as_ptr(), plan.env.as_ptr()) };
-                return Err(Failure { step: Step::Exec, errno: errno() });
+                unsafe {
+                    libc::execve(c"/bin/sh".as_ptr(), plan.script.as_ptr(), plan.env.as_ptr())
+                };
+                return Err(Failure {
+                    step: Step::Exec,
+                    errno: errno(),
+                });
             }
-            other => return Err(Failure { step: Step::Exec, errno: other }),
+            other => {
+                return Err(Failure {
+                    step: Step::Exec,
+                    errno: other,
+                });
+            }
         }
     }
-    Err(Failure { step: Step::Exec, errno: error })
+    Err(Failure {
+        step: Step::Exec,
+        errno: error,
+    })
 }
 
 /// clone3(2) with a stack of the child's own, which no function of the C library gives (clone(3) knows no cgroup).
@@ -366,7 +438,11 @@ mod arch {
         }
         #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
         compile_error!("clone3 with a stack is written for x86_64 and aarch64 only");
-        if result < 0 { Err(Errno::from_raw_os_error((-result) as i32)) } else { Ok(result as i32) }
+        if result < 0 {
+            Err(Errno::from_raw_os_error((-result) as i32))
+        } else {
+            Ok(result as i32)
+        }
     }
 }
 
@@ -377,9 +453,15 @@ mod tests {
     #[test]
     fn a_name_is_looked_up_in_the_childs_path() {
         let list = |program: &CStr, env: &[&CStr]| {
-            candidates(program, env).into_iter().map(|c| c.into_string().unwrap()).collect::<Vec<_>>()
+            candidates(program, env)
+                .into_iter()
+                .map(|c| c.into_string().unwrap())
+                .collect::<Vec<_>>()
         };
-        assert_eq!(list(c"sh", &[c"X=1", c"PATH=/a::/b"]), ["/a/sh", "./sh", "/b/sh"]);
+        assert_eq!(
+            list(c"sh", &[c"X=1", c"PATH=/a::/b"]),
+            ["/a/sh", "./sh", "/b/sh"]
+        );
         assert_eq!(list(c"sh", &[]), ["/bin/sh", "/usr/bin/sh"]);
         assert_eq!(list(c"./sh", &[c"PATH=/a"]), ["./sh"]);
         assert_eq!(list(c"", &[c"PATH=/a"]), [""]);

@@ -25,7 +25,10 @@ extern "C" fn at_start(count: c_int, args: *const *mut c_char) {
         let first = *args;
         let last = *args.add(count as usize - 1);
         START.store(first, Ordering::Relaxed);
-        LEN.store(last.offset_from(first).max(0).cast_unsigned() + libc::strlen(last), Ordering::Relaxed);
+        LEN.store(
+            last.offset_from(first).max(0).cast_unsigned() + libc::strlen(last),
+            Ordering::Relaxed,
+        );
     }
 }
 

@@ -17,13 +17,18 @@ use crate::signals::signal_handle;
 /// How deep one walk holds pidfds. What is deeper comes up as those above it die, and is met by the next walk.
 const DEPTH_MAX: usize = 256;
 
+/// How often a listing looks for newcomers among the root's children. What forks without end is always new.
+const ROUNDS_MAX: usize = 8;
+/// The most processes that one such look goes through beyond those it began with.
+const GENERATION_MAX: usize = 65_536;
+
 /// Every living process under `root`, parents before their children. A process that changes its parent meanwhile is met
-/// all the same: the walk goes on until a look at the root's own children shows nobody new.
+/// all the same: the walk goes on until a look at the root's own children shows nobody new (or it has looked often enough).
 pub fn descendants(proc: &Proc, root: Pid, mut visit: impl FnMut(&Stat)) {
     let mut seen: HashSet<Pid> = HashSet::new();
     let mut queue = Vec::new();
     let mut next = 0;
-    loop {
+    for _ in 0..ROUNDS_MAX {
         let known = queue.len();
         // The root is this process or one that it holds: it can be read, or it has no children.
         let mut own = Vec::new();
@@ -32,7 +37,8 @@ pub fn descendants(proc: &Proc, root: Pid, mut visit: impl FnMut(&Stat)) {
         if queue.len() == known {
             return;
         }
-        while next < queue.len() {
+        let end = queue.len() + GENERATION_MAX;
+        while next < queue.len().min(end) {
             let pid = queue[next];
             next += 1;
             let Ok(stat) = proc.stat(pid) else { continue };
@@ -85,7 +91,9 @@ struct Frame {
 impl Frame {
     fn is_there(&self) -> bool {
         // Signal 0 checks only. A process of another user answers PERM, and so is there too.
-        let Some(handle) = &self.handle else { return true };
+        let Some(handle) = &self.handle else {
+            return true;
+        };
         !matches!(signal_handle(handle.as_fd(), 0), Err(Errno::SRCH))
     }
 }
@@ -99,22 +107,40 @@ pub fn proven(proc: &Proc, mut visit: impl FnMut(Proven<'_>) -> Visit) {
     let root = getpid();
     let mut children = Vec::new();
     let _ = proc.children(root, &mut children);
-    let mut path = vec![Frame { pid: root, handle: None, children }];
+    let mut path = vec![Frame {
+        pid: root,
+        handle: None,
+        children,
+    }];
     while let Some(frame) = path.last_mut() {
         let Some(pid) = frame.children.pop() else {
             path.pop();
             continue;
         };
-        let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
+        let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) else {
+            continue;
+        };
         let Ok(stat) = proc.stat(pid) else { continue };
-        if stat.parent != frame.pid.as_raw_nonzero().get().cast_unsigned() || !frame.is_there() || stat.is_dead() {
+        if stat.parent != frame.pid.as_raw_nonzero().get().cast_unsigned()
+            || !frame.is_there()
+            || stat.is_dead()
+        {
             continue;
         }
         crate::hook!("walk.proven");
-        if visit(Proven { stat: &stat, handle: &handle }) == Visit::Enter && path.len() < DEPTH_MAX {
+        if visit(Proven {
+            stat: &stat,
+            handle: &handle,
+        }) == Visit::Enter
+            && path.len() < DEPTH_MAX
+        {
             let mut children = Vec::new();
             if proc.children(pid, &mut children).is_ok() && !children.is_empty() {
-                path.push(Frame { pid, handle: Some(handle), children });
+                path.push(Frame {
+                    pid,
+                    handle: Some(handle),
+                    children,
+                });
             }
         }
     }
@@ -135,7 +161,9 @@ mod tests {
             .spawn()
             .unwrap();
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
         let grandchild: u32 = line.trim().parse().unwrap();
         let proc = Proc::open().unwrap();
         let mut listed = Vec::new();
@@ -146,7 +174,10 @@ mod tests {
             Visit::Enter
         });
         for found in [&listed, &walked] {
-            assert!(found.contains(&child.id()) && found.contains(&grandchild), "{found:?}");
+            assert!(
+                found.contains(&child.id()) && found.contains(&grandchild),
+                "{found:?}"
+            );
             assert!(!found.contains(&std::process::id()));
         }
         // Only these two are signalled: other tests have children of this process too.

@@ -39,7 +39,11 @@ impl Sample {
         let mut sample = Self::default();
         let mut activity = DefaultHasher::new();
         descendants(proc, root, |stat| {
-            let Some(pid) = Pid::from_raw(stat.id.pid.cast_signed()).filter(|pid| Some(*pid) != spare) else { return };
+            let Some(pid) =
+                Pid::from_raw(stat.id.pid.cast_signed()).filter(|pid| Some(*pid) != spare)
+            else {
+                return;
+            };
             sample.count += 1;
             sample.resident += stat.resident;
             sample.cpu += stat.cpu;
@@ -88,7 +92,9 @@ impl Watch {
             peak: 0,
             cleared: None,
         };
-        watch.look = watch.interval().map(|interval| now + interval.min(LIMIT_LOOK));
+        watch.look = watch
+            .interval()
+            .map(|interval| now + interval.min(LIMIT_LOOK));
         watch
     }
 
@@ -103,7 +109,10 @@ impl Watch {
             time.map(|time| (time / 20).clamp(Duration::from_millis(50), Duration::from_secs(5)))
         };
         let spell = self.rules.max_lifetime.map(|_| QUIET_SPELL / 4);
-        [limits, measure, quiet(self.rules.idle_timeout), spell].into_iter().flatten().min()
+        [limits, measure, quiet(self.rules.idle_timeout), spell]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// When there is something to do, if ever.
@@ -113,9 +122,19 @@ impl Watch {
     }
 
     /// Does what is due; says why the tree must end, if it must.
-    pub(crate) fn round(&mut self, proc: &Proc, root: Pid, spare: Option<Pid>, spent: Duration) -> Option<EndReason> {
+    pub(crate) fn round(
+        &mut self,
+        proc: &Proc,
+        root: Pid,
+        spare: Option<Pid>,
+        spent: Duration,
+    ) -> Option<EndReason> {
         let now = Instant::now();
-        if self.rules.timeout.is_some_and(|time| now >= self.began + time) {
+        if self
+            .rules
+            .timeout
+            .is_some_and(|time| now >= self.began + time)
+        {
             return Some(EndReason::Timeout);
         }
         if self.look.is_none_or(|look| now < look) {
@@ -126,7 +145,9 @@ impl Watch {
         sample.cpu += spent;
         // A look at many processes costs; never more than a twentieth of the time.
         let cost = now.elapsed();
-        self.look = self.interval().map(|interval| Instant::now() + interval.max(cost * 20));
+        self.look = self
+            .interval()
+            .map(|interval| Instant::now() + interval.max(cost * 20));
         self.peak = self.peak.max(sample.resident);
         if let Some(reason) = self.over_limit(proc, root, &sample, now) {
             return Some(reason);
@@ -135,9 +156,17 @@ impl Watch {
         self.too_quiet_or_old(now)
     }
 
-    fn over_limit(&mut self, proc: &Proc, root: Pid, sample: &Sample, now: Instant) -> Option<EndReason> {
+    fn over_limit(
+        &mut self,
+        proc: &Proc,
+        root: Pid,
+        sample: &Sample,
+        now: Instant,
+    ) -> Option<EndReason> {
         if self.pids.is_some_and(|limit| sample.count > limit) {
-            return Some(EndReason::Pids { count: sample.count });
+            return Some(EndReason::Pids {
+                count: sample.count,
+            });
         }
         let limit = self.memory.filter(|limit| sample.resident > *limit)?;
         // Resident sets count shared pages once for each process. Only the exact measure, which is slow, condemns; it is
@@ -151,7 +180,9 @@ impl Watch {
         let (mut used, mut largest) = (0, sample.largest?);
         largest.1 = 0;
         descendants(proc, root, |stat| {
-            let Some(pid) = Pid::from_raw(stat.id.pid.cast_signed()) else { return };
+            let Some(pid) = Pid::from_raw(stat.id.pid.cast_signed()) else {
+                return;
+            };
             let held = proc.proportional(pid).unwrap_or(stat.resident);
             used += held;
             if held > largest.1 {
@@ -162,7 +193,11 @@ impl Watch {
             self.cleared = Some((now, sample.resident));
             return None;
         }
-        Some(EndReason::Memory { used, largest: largest.0, held: largest.1 })
+        Some(EndReason::Memory {
+            used,
+            largest: largest.0,
+            held: largest.1,
+        })
     }
 
     fn note_quiet(&mut self, sample: &Sample, now: Instant) {

@@ -75,7 +75,14 @@ impl Header {
         }
         let flags = u16::from_le_bytes([head[2], head[3]]);
         let id = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
-        Ok((Header { kind: head[1], in_file: flags & 1 != 0, id }, body))
+        Ok((
+            Header {
+                kind: head[1],
+                in_file: flags & 1 != 0,
+                id,
+            },
+            body,
+        ))
     }
 }
 
@@ -282,7 +289,11 @@ mod tests {
     #[test]
     fn a_header_survives_the_trip() {
         for in_file in [false, true] {
-            let header = Header { kind: 7, in_file, id: 0xdead_beef };
+            let header = Header {
+                kind: 7,
+                in_file,
+                id: 0xdead_beef,
+            };
             let frame = [header.encode().as_slice(), b"body"].concat();
             assert_eq!(Header::decode(&frame), Ok((header, b"body".as_slice())));
         }
@@ -290,7 +301,12 @@ mod tests {
 
     #[test]
     fn another_version_is_refused_by_number() {
-        let mut frame = Header { kind: 1, in_file: false, id: 1 }.encode();
+        let mut frame = Header {
+            kind: 1,
+            in_file: false,
+            id: 1,
+        }
+        .encode();
         frame[0] = 9;
         assert_eq!(Header::decode(&frame), Err(WireError::Version(9)));
         assert_eq!(Header::decode(&frame[..7]), Err(WireError::Short));
@@ -299,7 +315,14 @@ mod tests {
     #[test]
     fn fields_survive_the_trip_and_a_cut_is_seen() {
         let mut writer = Writer::new();
-        writer.u8(1).bool(true).i32(-5).u64(u64::MAX).option_u64(None).option_u64(Some(3)).bytes(b"xyz");
+        writer
+            .u8(1)
+            .bool(true)
+            .i32(-5)
+            .u64(u64::MAX)
+            .option_u64(None)
+            .option_u64(Some(3))
+            .bytes(b"xyz");
         writer.cstrs([c"a", c"", c"long one"].into_iter());
         let body = writer.finish();
         let mut reader = Reader::new(&body);

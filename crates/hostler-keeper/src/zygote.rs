@@ -86,7 +86,10 @@ impl Zygote {
                 drop(ours);
                 serve(theirs, first, Some(host))
             }
-            pid => Ok(Self { connection: ours, pid: Pid::from_raw(pid).expect("fork gave a pid") }),
+            pid => Ok(Self {
+                connection: ours,
+                pid: Pid::from_raw(pid).expect("fork gave a pid"),
+            }),
         }
     }
 
@@ -99,7 +102,10 @@ impl Zygote {
         let (ours, theirs) = Connection::pair()?;
         let theirs: OwnedFd = theirs.into();
         let mut command = std::process::Command::new(program);
-        command.args(args).stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
+        command
+            .args(args)
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::null());
         // SAFETY: dup2 and fcntl are safe between fork and exec.
         unsafe {
             command.pre_exec(move || {
@@ -113,14 +119,21 @@ impl Zygote {
         }
         let child = command.spawn()?;
         let pid = Pid::from_raw(child.id().cast_signed()).ok_or(Errno::CHILD)?;
-        Ok(Self { connection: ours, pid })
+        Ok(Self {
+            connection: ours,
+            pid,
+        })
     }
 }
 
 /// Makes sure that this process has one thread.
 fn one_thread() -> Result<(), ZygoteError> {
     let threads = Proc::open()?.stat(getpid())?.threads;
-    if threads > 1 { Err(ZygoteError::Threads(threads)) } else { Ok(()) }
+    if threads > 1 {
+        Err(ZygoteError::Threads(threads))
+    } else {
+        Ok(())
+    }
 }
 
 /// Is the zygote of the process that started this one with [`Zygote::exec`].
@@ -142,7 +155,12 @@ pub fn end_adopted() -> EndReport {
             proven(&proc, |process| {
                 if !left.iter().any(|known| known.id == process.stat.id) {
                     let (id, command) = (process.stat.id, process.stat.command);
-                    left.push(Left { id, command, how: How::Killed, took: began.elapsed() });
+                    left.push(Left {
+                        id,
+                        command,
+                        how: How::Killed,
+                        took: began.elapsed(),
+                    });
                 }
                 let _ = process.signal(libc::SIGKILL);
                 Visit::Enter
@@ -153,7 +171,10 @@ pub fn end_adopted() -> EndReport {
             if children.is_empty() {
                 break;
             }
-            let pause = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+            let pause = Timespec {
+                tv_sec: 0,
+                tv_nsec: 1_000_000,
+            };
             let _ = rustix::event::poll(&mut [], Some(&pause));
         }
     }
@@ -190,7 +211,11 @@ fn serve(host: Connection, first: Option<(KeeperConfig, Connection)>, parent: Op
         // Only now: what a keeper of a front watches is the front, and only if it is still there.
         let front = parent.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
         let front = front.filter(|_| getppid() == parent && config.standing == Standing::WithFront);
-        Birth { config, host: connection, front }
+        Birth {
+            config,
+            host: connection,
+            front,
+        }
     });
     let result = ZygoteLoop::new(host, first).and_then(|mut zygote| zygote.run());
     // SAFETY: ends this process without running what the one it was forked from has left to run.
@@ -202,13 +227,19 @@ impl ZygoteLoop {
         rustix::process::set_child_subreaper(Some(getpid()))?;
         // A host that was started with children of its own (by exec in a shell) has handed none down to a fork.
         let signals = Signals::take()?;
-        let keep: Vec<i32> = [Some(host.as_fd().as_raw_fd()), Some(signals.as_fd().as_raw_fd())]
-            .into_iter()
-            .chain(first.iter().flat_map(|birth| {
-                [Some(birth.host.as_fd().as_raw_fd()), birth.front.as_ref().map(AsRawFd::as_raw_fd)]
-            }))
-            .flatten()
-            .collect();
+        let keep: Vec<i32> = [
+            Some(host.as_fd().as_raw_fd()),
+            Some(signals.as_fd().as_raw_fd()),
+        ]
+        .into_iter()
+        .chain(first.iter().flat_map(|birth| {
+            [
+                Some(birth.host.as_fd().as_raw_fd()),
+                birth.front.as_ref().map(AsRawFd::as_raw_fd),
+            ]
+        }))
+        .flatten()
+        .collect();
         close_others(keep);
         let mut zygote = Self {
             host: Some(host),
@@ -221,7 +252,9 @@ impl ZygoteLoop {
         };
         if let Some(birth) = first {
             let with_front = birth.config.standing == Standing::WithFront;
-            let id = zygote.fork_keeper(birth).map_err(|failure| io::Error::from_raw_os_error(failure.errno))?;
+            let id = zygote
+                .fork_keeper(birth)
+                .map_err(|failure| io::Error::from_raw_os_error(failure.errno))?;
             zygote.tell(0, &ZygoteReply::Forked(id));
             if with_front {
                 // A group of its own, in the front's session: what is sent to the front's group spares the zygote, and
@@ -244,7 +277,10 @@ impl ZygoteLoop {
             }
             let timeout = due.map(|due| {
                 let left = due.saturating_duration_since(Instant::now());
-                Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() }
+                Timespec {
+                    tv_sec: left.as_secs().cast_signed(),
+                    tv_nsec: left.subsec_nanos().into(),
+                }
             });
             let mut poll = vec![PollFd::new(&self.signals, PollFlags::IN)];
             if let Some(host) = &self.host {
@@ -268,12 +304,16 @@ impl ZygoteLoop {
             }
             if let Some(index) = self.keepers.iter().position(|keeper| keeper.pid == pid) {
                 let keeper = self.keepers.swap_remove(index);
-                self.mourned.push((keeper, ExitStatus::from_wait(status), Instant::now()));
+                self.mourned
+                    .push((keeper, ExitStatus::from_wait(status), Instant::now()));
                 self.next_kill = Some(Instant::now());
             } else if let Some(left) = self.left.iter_mut().find(|left| {
                 left.id.pid == pid.as_raw_nonzero().get().cast_unsigned() && left.took.is_zero()
             }) {
-                left.took = self.mourned.last().map_or(Duration::ZERO, |(_, _, since)| since.elapsed());
+                left.took = self
+                    .mourned
+                    .last()
+                    .map_or(Duration::ZERO, |(_, _, since)| since.elapsed());
             }
         }
     }
@@ -286,7 +326,11 @@ impl ZygoteLoop {
         }
         let now = Instant::now();
         for (keeper, ..) in &self.mourned {
-            if let Some(cgroup) = keeper.cgroup.as_deref().and_then(|path| Cgroup::open(path).ok()) {
+            if let Some(cgroup) = keeper
+                .cgroup
+                .as_deref()
+                .and_then(|path| Cgroup::open(path).ok())
+            {
                 let _ = cgroup.kill();
             }
         }
@@ -300,7 +344,12 @@ impl ZygoteLoop {
             found = true;
             if !left.iter().any(|known| known.id == process.stat.id) {
                 let (id, command) = (process.stat.id, process.stat.command);
-                left.push(Left { id, command, how: How::Killed, took: Duration::ZERO });
+                left.push(Left {
+                    id,
+                    command,
+                    how: How::Killed,
+                    took: Duration::ZERO,
+                });
             }
             let _ = process.signal(libc::SIGKILL);
             Visit::Enter
@@ -310,7 +359,11 @@ impl ZygoteLoop {
             return Some(now + Duration::from_millis(2));
         }
         for (keeper, status, since) in std::mem::take(&mut self.mourned) {
-            if let Some(cgroup) = keeper.cgroup.as_deref().and_then(|path| Cgroup::open(path).ok()) {
+            if let Some(cgroup) = keeper
+                .cgroup
+                .as_deref()
+                .and_then(|path| Cgroup::open(path).ok())
+            {
                 let _ = cgroup.remove();
             }
             let report = EndReport {
@@ -321,7 +374,14 @@ impl ZygoteLoop {
                 cpu: Duration::ZERO,
                 peak_memory: 0,
             };
-            self.tell(0, &ZygoteReply::KeeperGone { id: keeper.id, status, report });
+            self.tell(
+                0,
+                &ZygoteReply::KeeperGone {
+                    id: keeper.id,
+                    status,
+                    report,
+                },
+            );
         }
         None
     }
@@ -330,14 +390,18 @@ impl ZygoteLoop {
     fn has_orphans(&self) -> bool {
         let mut children = Vec::new();
         let _ = self.proc.children(getpid(), &mut children);
-        children.iter().any(|pid| self.keepers.iter().all(|keeper| keeper.pid != *pid))
+        children
+            .iter()
+            .any(|pid| self.keepers.iter().all(|keeper| keeper.pid != *pid))
     }
 
     fn read_host(&mut self) {
         while let Some(host) = &self.host {
             match host.try_receive() {
                 Ok(Some(received)) => self.handle(received),
-                Err(ConnectionError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(ConnectionError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return;
+                }
                 Err(ConnectionError::Wire(_)) => {}
                 Ok(None) | Err(ConnectionError::Io(_)) => {
                     self.host = None;
@@ -352,10 +416,18 @@ impl ZygoteLoop {
 
     fn handle(&mut self, received: Received) {
         let id = received.header.id;
-        let Received { header, body, mut fds } = received;
+        let Received {
+            header,
+            body,
+            mut fds,
+        } = received;
         let reply = match (ZygoteRequest::decode(header.kind, &body), fds.pop()) {
             (Ok(ZygoteRequest::Keeper(config)), Some(socket)) => {
-                let birth = Birth { config: *config, host: Connection::from(socket), front: None };
+                let birth = Birth {
+                    config: *config,
+                    host: Connection::from(socket),
+                    front: None,
+                };
                 match self.fork_keeper(birth) {
                     Ok(keeper) => ZygoteReply::Forked(keeper),
                     Err(failure) => ZygoteReply::Failed(failure),
@@ -385,8 +457,15 @@ impl ZygoteLoop {
             raw => {
                 let pid = Pid::from_raw(raw).expect("fork gave a pid");
                 let start_time = self.proc.stat(pid).map_or(0, |stat| stat.id.start_time);
-                let id = ProcessId { pid: raw.cast_unsigned(), start_time };
-                self.keepers.push(Kept { id, pid, cgroup: birth.config.cgroup });
+                let id = ProcessId {
+                    pid: raw.cast_unsigned(),
+                    start_time,
+                };
+                self.keepers.push(Kept {
+                    id,
+                    pid,
+                    cgroup: birth.config.cgroup,
+                });
                 Ok(id)
             }
         }

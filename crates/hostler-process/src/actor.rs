@@ -76,7 +76,13 @@ pub(crate) fn start(keeper: Keeper) -> Tree {
     let (asks, inbox) = mpsc::unbounded_channel();
     let (events, _) = broadcast::channel(1024);
     let (outcome, ended) = watch::channel(None);
-    let tree = Tree::new(asks, keeper.id, keeper.config.contain, events.clone(), ended);
+    let tree = Tree::new(
+        asks,
+        keeper.id,
+        keeper.config.contain,
+        events.clone(),
+        ended,
+    );
     let actor = Actor {
         link: keeper.link,
         handle: keeper.handle,
@@ -135,9 +141,19 @@ impl Actor {
         }
     }
 
-    fn close(self) -> (mpsc::UnboundedReceiver<Ask>, watch::Sender<Option<Result<EndReport>>>, Option<Late>) {
+    fn close(
+        self,
+    ) -> (
+        mpsc::UnboundedReceiver<Ask>,
+        watch::Sender<Option<Result<EndReport>>>,
+        Option<Late>,
+    ) {
         let zygote = self.zygote;
-        (self.inbox, self.outcome, self.gone.map(|gone| Late::new(gone, zygote)))
+        (
+            self.inbox,
+            self.outcome,
+            self.gone.map(|gone| Late::new(gone, zygote)),
+        )
     }
 
     /// Until the keeper is gone, or is left to the next host.
@@ -180,7 +196,10 @@ impl Actor {
     fn failed(&mut self, id: u32, error: Error) {
         match self.pending.remove(&id) {
             Some(Pending::Release(key)) => self.released(key, Err(error)),
-            Some(Pending::End) => self.ending.drain(..).for_each(|reply| drop(reply.send(Err(error.clone())))),
+            Some(Pending::End) => self
+                .ending
+                .drain(..)
+                .for_each(|reply| drop(reply.send(Err(error.clone())))),
             Some(pending) => pending.fail(error),
             None => {}
         }
@@ -189,21 +208,51 @@ impl Actor {
     fn ask(&mut self, ask: Ask) {
         let none = Vec::new();
         match ask {
-            Ask::Spawn { prepared, pipes, asks, turn, reply } => self.spawn(*prepared, (pipes, asks, turn), reply),
-            Ask::Signal { target, signal, reply } => {
-                self.post(&Request::Signal { target, signal }, none, Pending::Done(reply));
+            Ask::Spawn {
+                prepared,
+                pipes,
+                asks,
+                turn,
+                reply,
+            } => self.spawn(*prepared, (pipes, asks, turn), reply),
+            Ask::Signal {
+                target,
+                signal,
+                reply,
+            } => {
+                self.post(
+                    &Request::Signal { target, signal },
+                    none,
+                    Pending::Done(reply),
+                );
             }
-            Ask::Census { reply } => drop(self.post(&Request::Census, none, Pending::Census(reply))),
-            Ask::Processes { reply } => drop(self.post(&Request::Processes, none, Pending::Processes(reply))),
+            Ask::Census { reply } => {
+                drop(self.post(&Request::Census, none, Pending::Census(reply)))
+            }
+            Ask::Processes { reply } => {
+                drop(self.post(&Request::Processes, none, Pending::Processes(reply)))
+            }
             Ask::Store { name, fd, reply } => {
-                self.post(&Request::Store { name: &name }, vec![fd], Pending::Done(reply));
+                self.post(
+                    &Request::Store { name: &name },
+                    vec![fd],
+                    Pending::Done(reply),
+                );
             }
-            Ask::Fetch { name, reply } => drop(self.post(&Request::Fetch { name: &name }, none, Pending::Fetch(reply))),
+            Ask::Fetch { name, reply } => {
+                drop(self.post(&Request::Fetch { name: &name }, none, Pending::Fetch(reply)))
+            }
             Ask::Discard { name, reply } => {
-                self.post(&Request::Discard { name: &name }, none, Pending::Done(reply));
+                self.post(
+                    &Request::Discard { name: &name },
+                    none,
+                    Pending::Done(reply),
+                );
             }
             Ask::Names { reply } => drop(self.post(&Request::Names, none, Pending::Names(reply))),
-            Ask::Owner { pidfd, reply } => drop(self.post(&Request::Owner, vec![pidfd], Pending::Done(reply))),
+            Ask::Owner { pidfd, reply } => {
+                drop(self.post(&Request::Owner, vec![pidfd], Pending::Done(reply)))
+            }
             Ask::Release { key, grace, reply } => self.release(key, grace, reply),
             Ask::LetGo { key, grace } => self.let_go(key, grace),
             Ask::Detach { key } => self.detach(key),
@@ -226,7 +275,10 @@ impl Actor {
         while fds.len() > FDS_IN_ONE {
             let rest = fds.split_off(FDS_IN_ONE);
             // Not answered: one that is not sent makes the spawn fail for its missing descriptors.
-            if let Err(error) = self.link.post(0, &Request::Stage, std::mem::replace(&mut fds, rest)) {
+            if let Err(error) =
+                self.link
+                    .post(0, &Request::Stage, std::mem::replace(&mut fds, rest))
+            {
                 let _ = reply.send(Err(error.into()));
                 return;
             }
@@ -235,8 +287,20 @@ impl Actor {
         let key = Key(self.next_key);
         let shown = prepared.shown.clone();
         let (pipes, asks, turn) = held;
-        let pending = Pending::Spawn { shown, key, grace: prepared.grace, pipes, asks, turn, reply };
-        self.post(&Request::Spawn(Box::new(prepared.request(key))), fds, pending);
+        let pending = Pending::Spawn {
+            shown,
+            key,
+            grace: prepared.grace,
+            pipes,
+            asks,
+            turn,
+            reply,
+        };
+        self.post(
+            &Request::Spawn(Box::new(prepared.request(key))),
+            fds,
+            pending,
+        );
     }
 
     fn release(&mut self, key: Key, grace: Duration, reply: Answer<EndReport>) {
@@ -252,18 +316,28 @@ impl Actor {
         record.waiting.push(reply);
         if record.releasing.is_none_or(|earlier| until < earlier) {
             record.releasing = Some(until);
-            self.post(&Request::Release { key, grace }, Vec::new(), Pending::Release(key));
+            self.post(
+                &Request::Release { key, grace },
+                Vec::new(),
+                Pending::Release(key),
+            );
         }
     }
 
     fn let_go(&mut self, key: Key, grace: Duration) {
-        let Some(record) = self.processes.get_mut(&key) else { return };
+        let Some(record) = self.processes.get_mut(&key) else {
+            return;
+        };
         record.guarded = false;
         let over = record.exit.borrow().is_some();
         let until = after(grace);
         if !over && record.releasing.is_none_or(|earlier| until < earlier) {
             record.releasing = Some(until);
-            self.post(&Request::Release { key, grace }, Vec::new(), Pending::Release(key));
+            self.post(
+                &Request::Release { key, grace },
+                Vec::new(),
+                Pending::Release(key),
+            );
         }
         // The keeper drops its record once the process has ended, and so is ours then.
         self.post(&Request::Forget { key }, Vec::new(), Pending::Nobody);
@@ -273,7 +347,9 @@ impl Actor {
     }
 
     fn detach(&mut self, key: Key) {
-        let Some(record) = self.processes.get_mut(&key) else { return };
+        let Some(record) = self.processes.get_mut(&key) else {
+            return;
+        };
         record.guarded = false;
         if record.exit.borrow().is_some() {
             self.processes.remove(&key);
@@ -288,19 +364,31 @@ impl Actor {
         }
         self.post(&Request::End { grace }, Vec::new(), Pending::End);
         let at = after(grace) + PATIENCE;
-        if self.watchdog.as_ref().is_none_or(|watchdog| at < watchdog.at) {
+        if self
+            .watchdog
+            .as_ref()
+            .is_none_or(|watchdog| at < watchdog.at)
+        {
             self.watch(at);
         }
     }
 
     fn watch(&mut self, at: Instant) {
         let ping = self.post(&Request::Names, Vec::new(), Pending::Ping);
-        self.watchdog = Some(Watchdog { at, ping, answered: false });
+        self.watchdog = Some(Watchdog {
+            at,
+            ping,
+            answered: false,
+        });
     }
 
     /// The end takes longer than it should: is it the keeper that hangs, or what it ends?
     fn look_after(&mut self) {
-        if self.watchdog.as_ref().is_some_and(|watchdog| watchdog.answered) {
+        if self
+            .watchdog
+            .as_ref()
+            .is_some_and(|watchdog| watchdog.answered)
+        {
             self.watch(Instant::now() + PATIENCE);
         } else {
             self.watchdog = None;
@@ -336,7 +424,9 @@ impl Actor {
         } else if matches!(self.pending.get(&id), Some(Pending::End)) {
             // It has ended by its own rules, and its report is on the way.
             self.pending.remove(&id);
-        } else if is_shutdown(failure) && !matches!(self.pending.get(&id), Some(Pending::Spawn { .. })) {
+        } else if is_shutdown(failure)
+            && !matches!(self.pending.get(&id), Some(Pending::Spawn { .. }))
+        {
             self.failed(id, Error::Ended);
         } else {
             self.failed(id, Error::Failed(failure));
@@ -344,25 +434,50 @@ impl Actor {
     }
 
     fn answered(&mut self, id: u32, reply: Reply, mut fds: Vec<OwnedFd>) {
-        let Some(pending) = self.pending.remove(&id) else { return };
+        let Some(pending) = self.pending.remove(&id) else {
+            return;
+        };
         match (pending, reply) {
-            (Pending::Spawn { key, grace, pipes, asks, turn, reply, .. }, Reply::Spawned(process)) => {
+            (
+                Pending::Spawn {
+                    key,
+                    grace,
+                    pipes,
+                    asks,
+                    turn,
+                    reply,
+                    ..
+                },
+                Reply::Spawned(process),
+            ) => {
                 drop(turn);
                 let (exit, watcher) = watch::channel(None);
                 self.processes.insert(key, Record::new(exit));
                 // A guard before anything else: if nobody waits for it any more it is dropped here, which releases.
-                let _ = reply.send(Ok(Process::new((key, process), grace, watcher, pipes, asks)));
+                let _ = reply.send(Ok(Process::new(
+                    (key, process),
+                    grace,
+                    watcher,
+                    pipes,
+                    asks,
+                )));
             }
             (Pending::Done(reply), Reply::Done) => drop(reply.send(Ok(()))),
             (Pending::Census(reply), Reply::Census(list)) => drop(reply.send(Ok(list))),
             (Pending::Processes(reply), Reply::Processes(list)) => drop(reply.send(Ok(list))),
             (Pending::Fetch(reply), Reply::Done) => {
                 // None comes along when this process has no room for it.
-                let full = Failure { step: Step::Store, errno: rustix::io::Errno::MFILE.raw_os_error() };
+                let full = Failure {
+                    step: Step::Store,
+                    errno: rustix::io::Errno::MFILE.raw_os_error(),
+                };
                 let _ = reply.send(fds.pop().ok_or(Error::Failed(full)));
             }
             (Pending::Names(reply), Reply::Names(names)) => {
-                let _ = reply.send(Ok(names.into_iter().map(std::ffi::CString::into_bytes).collect()));
+                let _ = reply.send(Ok(names
+                    .into_iter()
+                    .map(std::ffi::CString::into_bytes)
+                    .collect()));
             }
             (Pending::Ping, _) => {
                 if let Some(watchdog) = &mut self.watchdog
@@ -392,7 +507,9 @@ impl Actor {
                 }
                 let _ = self.events.send(TreeEvent::Exited { key, exit });
             }
-            Event::Stopped { key, signal } => drop(self.events.send(TreeEvent::Stopped { key, signal })),
+            Event::Stopped { key, signal } => {
+                drop(self.events.send(TreeEvent::Stopped { key, signal }))
+            }
             Event::Continued { key } => drop(self.events.send(TreeEvent::Continued { key })),
             Event::Ending(reason) => drop(self.events.send(TreeEvent::Ending(reason))),
             Event::Ended(report) => self.ended(report),
@@ -402,7 +519,9 @@ impl Actor {
 
     /// What the end of one process came to.
     fn released(&mut self, key: Key, result: Result<EndReport>) {
-        let Some(record) = self.processes.get_mut(&key) else { return };
+        let Some(record) = self.processes.get_mut(&key) else {
+            return;
+        };
         for reply in record.waiting.drain(..) {
             let _ = reply.send(result.clone());
         }
@@ -442,7 +561,11 @@ impl Actor {
         self.watchdog = None;
         let ended = self.report.is_some();
         for (_, pending) in self.pending.drain() {
-            pending.fail(if ended { Error::Ended } else { Error::KeeperGone });
+            pending.fail(if ended {
+                Error::Ended
+            } else {
+                Error::KeeperGone
+            });
         }
         if self.hung_up {
             return Err(Error::HungUp);
@@ -454,7 +577,9 @@ impl Actor {
         // It closed without a word, so it was killed, or is about to be.
         let _ = pidfd_send_signal(self.handle.get_ref(), Signal::KILL);
         self.await_keeper().await;
-        let Some(mut gone) = self.gone.take() else { return Err(Error::Unproven) };
+        let Some(mut gone) = self.gone.take() else {
+            return Err(Error::Unproven);
+        };
         match timeout(ZYGOTE_TIME, &mut gone).await {
             Ok(Ok(report)) => Ok(report),
             // The zygote is gone too.

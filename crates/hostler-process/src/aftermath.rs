@@ -18,7 +18,9 @@ pub(crate) const ZYGOTE_TIME: Duration = Duration::from_secs(5);
 /// kernel says that nothing is.
 pub(crate) async fn end_cgroup(path: Option<&CStr>) -> Result<EndReport> {
     let began = Instant::now();
-    let Some(cgroup) = path.and_then(|path| Cgroup::open(path).ok()) else { return Err(Error::Unproven) };
+    let Some(cgroup) = path.and_then(|path| Cgroup::open(path).ok()) else {
+        return Err(Error::Unproven);
+    };
     while cgroup.is_populated() {
         if cgroup.kill().is_err() || began.elapsed() > ZYGOTE_TIME {
             return Err(Error::Unproven);
@@ -46,12 +48,17 @@ pub(crate) struct Late {
 
 impl Late {
     pub(crate) fn new(gone: oneshot::Receiver<EndReport>, zygote: Zygote) -> Self {
-        Self { gone, _zygote: zygote }
+        Self {
+            gone,
+            _zygote: zygote,
+        }
     }
 }
 
 /// Waits for that; for ever where nothing is to come.
-pub(crate) async fn hear(late: &mut Option<Late>) -> std::result::Result<EndReport, oneshot::error::RecvError> {
+pub(crate) async fn hear(
+    late: &mut Option<Late>,
+) -> std::result::Result<EndReport, oneshot::error::RecvError> {
     match late {
         Some(late) => (&mut late.gone).await,
         None => std::future::pending().await,

@@ -104,7 +104,9 @@ impl Ask {
             Ask::Processes { reply } => drop(reply.send(Err(error()))),
             Ask::Fetch { reply, .. } => drop(reply.send(Err(error()))),
             Ask::Names { reply } => drop(reply.send(Err(error()))),
-            Ask::Release { reply, .. } | Ask::End { reply, .. } => drop(reply.send(outcome.clone())),
+            Ask::Release { reply, .. } | Ask::End { reply, .. } => {
+                drop(reply.send(outcome.clone()))
+            }
             Ask::LetGo { .. } | Ask::Detach { .. } | Ask::Drop => {}
         }
     }
@@ -113,7 +115,15 @@ impl Ask {
 /// Who waits for the answer to a request.
 #[derive(Debug)]
 pub(crate) enum Pending {
-    Spawn { shown: String, key: Key, grace: Duration, pipes: Pipes, asks: Asks, turn: Turn, reply: Answer<Process> },
+    Spawn {
+        shown: String,
+        key: Key,
+        grace: Duration,
+        pipes: Pipes,
+        asks: Asks,
+        turn: Turn,
+        reply: Answer<Process>,
+    },
     Done(Answer<()>),
     Census(Answer<Vec<ProcessInfo>>),
     Processes(Answer<Vec<Started>>),
@@ -132,7 +142,10 @@ impl Pending {
             Self::Spawn { shown, reply, .. } => {
                 let error = match error {
                     Error::Failed(failure) if is_shutdown(failure) => Error::Ended,
-                    Error::Failed(failure) => Error::Spawn { program: shown, failure },
+                    Error::Failed(failure) => Error::Spawn {
+                        program: shown,
+                        failure,
+                    },
                     other => other,
                 };
                 let _ = reply.send(Err(error));

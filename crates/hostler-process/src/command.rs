@@ -80,7 +80,8 @@ impl Command {
 
     /// Adds arguments.
     pub fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
-        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self.args
+            .extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
         self
     }
 
@@ -93,8 +94,12 @@ impl Command {
     }
 
     /// Sets variables.
-    pub fn envs<N: AsRef<OsStr>, V: AsRef<OsStr>>(self, vars: impl IntoIterator<Item = (N, V)>) -> Self {
-        vars.into_iter().fold(self, |command, (name, value)| command.env(name, value))
+    pub fn envs<N: AsRef<OsStr>, V: AsRef<OsStr>>(
+        self,
+        vars: impl IntoIterator<Item = (N, V)>,
+    ) -> Self {
+        vars.into_iter()
+            .fold(self, |command, (name, value)| command.env(name, value))
     }
 
     /// Sets the variables that this process has.
@@ -152,7 +157,11 @@ impl Command {
 
     /// Limits the process alone (setrlimit(2)); `resource` is a `RLIMIT_` number, [`u64::MAX`] means none.
     pub fn rlimit(mut self, resource: u32, soft: u64, hard: u64) -> Self {
-        self.rlimits.push(Rlimit { resource, soft, hard });
+        self.rlimits.push(Rlimit {
+            resource,
+            soft,
+            hard,
+        });
         self
     }
 
@@ -191,8 +200,10 @@ impl Command {
             }
             let fd = match (&self.terminal, stdio) {
                 (Some(terminal), _) => terminal.try_clone().doing("make its standard streams")?,
-                (None, Stdio::Null) => rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
-                    .doing("make its standard streams")?,
+                (None, Stdio::Null) => {
+                    rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+                        .doing("make its standard streams")?
+                }
                 (None, Stdio::Fd(fd)) => fd,
                 (None, Stdio::Inherit) => match number {
                     0 => std::io::stdin().as_fd().try_clone_to_owned(),
@@ -201,13 +212,22 @@ impl Command {
                 }
                 .doing("make its standard streams")?,
                 (None, Stdio::Piped) => {
-                    let (read, write) = pipe_with(PipeFlags::CLOEXEC).doing("make its standard streams")?;
+                    let (read, write) =
+                        pipe_with(PipeFlags::CLOEXEC).doing("make its standard streams")?;
                     if number == 0 {
-                        pipes.stdin = Some(pipe::Sender::from_owned_fd(write).doing("make its standard streams")?);
+                        pipes.stdin = Some(
+                            pipe::Sender::from_owned_fd(write)
+                                .doing("make its standard streams")?,
+                        );
                         read
                     } else {
-                        let read = pipe::Receiver::from_owned_fd(read).doing("make its standard streams")?;
-                        let place = if number == 1 { &mut pipes.stdout } else { &mut pipes.stderr };
+                        let read = pipe::Receiver::from_owned_fd(read)
+                            .doing("make its standard streams")?;
+                        let place = if number == 1 {
+                            &mut pipes.stdout
+                        } else {
+                            &mut pipes.stderr
+                        };
                         *place = Some(read);
                         write
                     }
@@ -222,7 +242,8 @@ impl Command {
         }
         let shown = self.program.to_string_lossy().into_owned();
         let program = text(&self.program)?;
-        let args = std::iter::once(Ok(program.clone())).chain(self.args.iter().map(|arg| text(arg)));
+        let args =
+            std::iter::once(Ok(program.clone())).chain(self.args.iter().map(|arg| text(arg)));
         let env = self.env.iter().map(|(name, value)| {
             let mut entry = name.clone();
             entry.push("=");

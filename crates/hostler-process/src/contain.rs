@@ -19,25 +19,40 @@ use hostler_keeper::message::{Failure, Step};
 /// What `auto` tries first on this machine: [`Contain::Cgroup`] where this process's own cgroup (v2) can be written to, else
 /// [`Contain::Tree`]. Making the group is what counts in the end: see [`crate::Tree::contain`] for what is in force.
 pub fn auto() -> Contain {
-    if hostler_keeper::cgroup::base().is_some() { Contain::Cgroup } else { Contain::Tree }
+    if hostler_keeper::cgroup::base().is_some() {
+        Contain::Cgroup
+    } else {
+        Contain::Tree
+    }
 }
 
 /// A path for a new cgroup, of a name that is this process's alone: `hostler-PID-COUNTER`.
 fn new_group() -> Option<CString> {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-    let path = hostler_keeper::cgroup::base()?.join(format!("hostler-{}-{number}", std::process::id()));
+    let path =
+        hostler_keeper::cgroup::base()?.join(format!("hostler-{}-{number}", std::process::id()));
     CString::new(path.into_os_string().into_vec()).ok()
 }
 
 /// The ways to try, in order, with a cgroup each where it takes one.
 pub(crate) fn attempts(wanted: Option<Contain>) -> Vec<(Contain, Option<CString>)> {
-    let group = if wanted == Some(Contain::Tree) { None } else { new_group() };
+    let group = if wanted == Some(Contain::Tree) {
+        None
+    } else {
+        new_group()
+    };
     match wanted {
-        None => group.into_iter().map(|group| (Contain::Cgroup, Some(group))).chain([(Contain::Tree, None)]).collect(),
-        Some(Contain::Pidns) => {
-            group.into_iter().map(|group| (Contain::Pidns, Some(group))).chain([(Contain::Pidns, None)]).collect()
-        }
+        None => group
+            .into_iter()
+            .map(|group| (Contain::Cgroup, Some(group)))
+            .chain([(Contain::Tree, None)])
+            .collect(),
+        Some(Contain::Pidns) => group
+            .into_iter()
+            .map(|group| (Contain::Pidns, Some(group)))
+            .chain([(Contain::Pidns, None)])
+            .collect(),
         Some(Contain::Cgroup) => vec![(Contain::Cgroup, group)],
         Some(Contain::Tree) => vec![(Contain::Tree, None)],
     }

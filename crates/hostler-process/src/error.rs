@@ -60,13 +60,18 @@ pub enum Error {
 impl Error {
     /// The kernel refused `doing`.
     pub(crate) fn io(doing: &'static str, error: impl Into<io::Error>) -> Self {
-        Self::Io { doing, error: Arc::new(error.into()) }
+        Self::Io {
+            doing,
+            error: Arc::new(error.into()),
+        }
     }
 
     /// The failed step and the kernel's reason, where it was one.
     pub fn failure(&self) -> Option<Failure> {
         match self {
-            Self::Spawn { failure, .. } | Self::Keeper(failure) | Self::Failed(failure) => Some(*failure),
+            Self::Spawn { failure, .. } | Self::Keeper(failure) | Self::Failed(failure) => {
+                Some(*failure)
+            }
             _ => None,
         }
     }

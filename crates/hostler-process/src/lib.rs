@@ -63,7 +63,9 @@ pub use error::{Error, Result};
 pub use hostler_keeper::config::{AfterMain, Limits, OnHostExit, Rules};
 pub use hostler_keeper::identity::{Comm, Key, ProcessId};
 pub use hostler_keeper::message::{Failure, Group, Started, Step, Target};
-pub use hostler_keeper::outcome::{EndReason, EndReport, Exit, ExitStatus, How, Left, ProcessInfo, Usage};
+pub use hostler_keeper::outcome::{
+    EndReason, EndReport, Exit, ExitStatus, How, Left, ProcessInfo, Usage,
+};
 pub use process::{Process, Watcher};
 pub use terminal::{Size, Terminal};
 pub use tree::{Signal, Tree, TreeEvent, TreeOptions};

@@ -45,7 +45,11 @@ impl Link {
     pub(crate) fn new(connection: Connection) -> io::Result<Self> {
         // SAFETY: `Socket` owns its descriptor, and nothing replaces or closes that before it is dropped.
         let socket = unsafe { AsyncFd::register(Socket(connection))? };
-        Ok(Self { socket, outbox: VecDeque::new(), unsent: Vec::new() })
+        Ok(Self {
+            socket,
+            outbox: VecDeque::new(),
+            unsent: Vec::new(),
+        })
     }
 
     /// Sends a message now, or as soon as the socket takes it (while [`Link::receive`] is awaited).
@@ -77,15 +81,22 @@ impl Link {
     /// Cancel safe: a message is either returned or still in the socket.
     pub(crate) async fn receive(&mut self) -> Result<Option<Received>, ConnectionError> {
         loop {
-            let interest =
-                if self.outbox.is_empty() { Interest::READABLE } else { Interest::READABLE | Interest::WRITABLE };
+            let interest = if self.outbox.is_empty() {
+                Interest::READABLE
+            } else {
+                Interest::READABLE | Interest::WRITABLE
+            };
             let mut guard = self.socket.ready(interest).await?;
-            if guard.ready().is_writable() && !flush(&self.socket, &mut self.outbox, &mut self.unsent) {
+            if guard.ready().is_writable()
+                && !flush(&self.socket, &mut self.outbox, &mut self.unsent)
+            {
                 guard.clear_ready_matching(Ready::WRITABLE);
             }
             if guard.ready().is_readable() {
                 match self.socket.get_ref().0.try_receive() {
-                    Err(ConnectionError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    Err(ConnectionError::Io(error))
+                        if error.kind() == io::ErrorKind::WouldBlock =>
+                    {
                         guard.clear_ready_matching(Ready::READABLE);
                     }
                     other => return other,
@@ -96,13 +107,21 @@ impl Link {
 }
 
 /// Sends what the socket takes; false when it takes no more now.
-fn flush(socket: &AsyncFd<Socket>, outbox: &mut VecDeque<Outgoing>, unsent: &mut Vec<(u32, io::Error)>) -> bool {
+fn flush(
+    socket: &AsyncFd<Socket>,
+    outbox: &mut VecDeque<Outgoing>,
+    unsent: &mut Vec<(u32, io::Error)>,
+) -> bool {
     while let Some(Outgoing { id, packet, fds }) = outbox.front() {
         let beside: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
         match socket.get_ref().0.try_send(packet, &beside) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
-            Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {}
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+                ) => {}
             Err(error) => unsent.push((*id, error)),
         }
         outbox.pop_front();

@@ -37,7 +37,14 @@ impl Process {
         pipes: Pipes,
         asks: Asks,
     ) -> Self {
-        Self { key, id, grace, exit: Watcher { id, exit }, pipes, asks: Some(asks) }
+        Self {
+            key,
+            id,
+            grace,
+            exit: Watcher { id, exit },
+            pipes,
+            asks: Some(asks),
+        }
     }
 
     /// Its pid.
@@ -111,7 +118,11 @@ impl Process {
 
     async fn send(&self, target: Target, signal: Signal) -> Result<()> {
         let (reply, answer) = oneshot::channel();
-        self.ask(Ask::Signal { target, signal: signal.as_raw(), reply });
+        self.ask(Ask::Signal {
+            target,
+            signal: signal.as_raw(),
+            reply,
+        });
         answer.await.unwrap_or(Err(Error::KeeperGone))
     }
 
@@ -125,7 +136,11 @@ impl Process {
     /// [`Error::KeeperGone`] and what else may come of a lost tree.
     pub async fn end(&self, grace: Duration) -> Result<EndReport> {
         let (reply, answer) = oneshot::channel();
-        self.ask(Ask::Release { key: self.key, grace, reply });
+        self.ask(Ask::Release {
+            key: self.key,
+            grace,
+            reply,
+        });
         answer.await.unwrap_or(Err(Error::KeeperGone))
     }
 
@@ -148,7 +163,10 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         // Where nobody is there to hear it, the connection to the keeper is closed, and the whole tree ends.
-        self.ask(Ask::LetGo { key: self.key, grace: self.grace });
+        self.ask(Ask::LetGo {
+            key: self.key,
+            grace: self.grace,
+        });
     }
 }
 
@@ -182,5 +200,11 @@ impl Watcher {
 }
 
 /// The end of a process that nobody could wait for.
-pub(crate) const LOST: Exit =
-    Exit { status: ExitStatus::Lost, usage: Usage { user: Duration::ZERO, system: Duration::ZERO, peak_resident: 0 } };
+pub(crate) const LOST: Exit = Exit {
+    status: ExitStatus::Lost,
+    usage: Usage {
+        user: Duration::ZERO,
+        system: Duration::ZERO,
+        peak_resident: 0,
+    },
+};

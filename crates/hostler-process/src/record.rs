@@ -25,7 +25,13 @@ pub(crate) struct Record {
 impl Record {
     /// One that was just started, and has an owner.
     pub(crate) fn new(exit: watch::Sender<Option<Exit>>) -> Self {
-        Self { exit, guarded: true, releasing: None, waiting: Vec::new(), released: None }
+        Self {
+            exit,
+            guarded: true,
+            releasing: None,
+            waiting: Vec::new(),
+            released: None,
+        }
     }
 
     /// Tells whoever waits for a process of a tree that is over.

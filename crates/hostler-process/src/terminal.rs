@@ -73,7 +73,13 @@ impl Terminal {
     pub fn from_master(master: OwnedFd) -> Result<Self> {
         rustix::io::ioctl_fionbio(&master, true).doing("take over the terminal")?;
         let master = register(master).doing("take over the terminal")?;
-        Ok(Self { inner: Arc::new(Mutex::new(Inner { master: Some(master), reader: None, writer: None })) })
+        Ok(Self {
+            inner: Arc::new(Mutex::new(Inner {
+                master: Some(master),
+                reader: None,
+                writer: None,
+            })),
+        })
     }
 
     /// A duplicate of the master, to be stored in a keeper. While any is open, the terminal is not hung up.
@@ -81,7 +87,9 @@ impl Terminal {
     /// # Errors
     /// After a hang-up, and the kernel's.
     pub fn master(&self) -> Result<OwnedFd> {
-        self.with("duplicate the terminal", |master| master.get_ref().try_clone())
+        self.with("duplicate the terminal", |master| {
+            master.get_ref().try_clone()
+        })
     }
 
     /// Its size.
@@ -91,7 +99,10 @@ impl Terminal {
     pub fn size(&self) -> Result<Size> {
         self.with("read the terminal's size", |master| {
             let size = tcgetwinsize(master.get_ref())?;
-            Ok(Size { rows: size.ws_row, cols: size.ws_col })
+            Ok(Size {
+                rows: size.ws_row,
+                cols: size.ws_col,
+            })
         })
     }
 
@@ -101,7 +112,12 @@ impl Terminal {
     /// After a hang-up, and the kernel's.
     pub fn resize(&self, size: Size) -> Result<()> {
         self.with("resize the terminal", |master| {
-            let size = Winsize { ws_row: size.rows, ws_col: size.cols, ws_xpixel: 0, ws_ypixel: 0 };
+            let size = Winsize {
+                ws_row: size.rows,
+                ws_col: size.cols,
+                ws_xpixel: 0,
+                ws_ypixel: 0,
+            };
             Ok(tcsetwinsize(master.get_ref(), size)?)
         })
     }
@@ -113,11 +129,13 @@ impl Terminal {
     /// # Errors
     /// After a hang-up, and the kernel's.
     pub fn foreground(&self) -> Result<Option<Pid>> {
-        self.with("read the terminal's foreground", |master| match tcgetpgrp(master.get_ref()) {
-            Ok(group) => Ok(Some(group)),
-            // The kernel's answer for no group is 0, which is no pid.
-            Err(Errno::OPNOTSUPP | Errno::NOTTY) => Ok(None),
-            Err(errno) => Err(errno.into()),
+        self.with("read the terminal's foreground", |master| {
+            match tcgetpgrp(master.get_ref()) {
+                Ok(group) => Ok(Some(group)),
+                // The kernel's answer for no group is 0, which is no pid.
+                Err(Errno::OPNOTSUPP | Errno::NOTTY) => Ok(None),
+                Err(errno) => Err(errno.into()),
+            }
         })
     }
 
@@ -125,7 +143,11 @@ impl Terminal {
     /// nothing.
     pub fn hang_up(&self) {
         let mut inner = self.lock();
-        let (master, reader, writer) = (inner.master.take(), inner.reader.take(), inner.writer.take());
+        let (master, reader, writer) = (
+            inner.master.take(),
+            inner.reader.take(),
+            inner.writer.take(),
+        );
         drop(inner);
         drop(master);
         reader.into_iter().chain(writer).for_each(Waker::wake);
@@ -144,7 +166,11 @@ impl Terminal {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn with<T>(&self, doing: &'static str, act: impl FnOnce(&AsyncFd<OwnedFd>) -> io::Result<T>) -> Result<T> {
+    fn with<T>(
+        &self,
+        doing: &'static str,
+        act: impl FnOnce(&AsyncFd<OwnedFd>) -> io::Result<T>,
+    ) -> Result<T> {
         match &self.lock().master {
             Some(master) => act(master).doing(doing),
             None => Err(Error::io(doing, hung_up())),
@@ -157,13 +183,24 @@ fn hung_up() -> io::Error {
 }
 
 impl AsyncRead for Terminal {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let mut inner = self.lock();
         inner.reader = Some(cx.waker().clone());
-        let Some(master) = &inner.master else { return Poll::Ready(Ok(())) };
+        let Some(master) = &inner.master else {
+            return Poll::Ready(Ok(()));
+        };
         loop {
             let mut guard = ready!(master.poll_read_ready(cx))?;
-            let read = guard.try_io(|master| Ok(rustix::io::read(master.get_ref(), buf.initialize_unfilled())?));
+            let read = guard.try_io(|master| {
+                Ok(rustix::io::read(
+                    master.get_ref(),
+                    buf.initialize_unfilled(),
+                )?)
+            });
             match read {
                 Err(_) => {}
                 Ok(Ok(count)) => {
@@ -171,7 +208,9 @@ impl AsyncRead for Terminal {
                     return Poll::Ready(Ok(()));
                 }
                 // Nobody has the other side open any more.
-                Ok(Err(error)) if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => return Poll::Ready(Ok(())),
+                Ok(Err(error)) if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => {
+                    return Poll::Ready(Ok(()));
+                }
                 Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
                 Ok(Err(error)) => return Poll::Ready(Err(error)),
             }
@@ -180,10 +219,16 @@ impl AsyncRead for Terminal {
 }
 
 impl AsyncWrite for Terminal {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let mut inner = self.lock();
         inner.writer = Some(cx.waker().clone());
-        let Some(master) = &inner.master else { return Poll::Ready(Err(hung_up())) };
+        let Some(master) = &inner.master else {
+            return Poll::Ready(Err(hung_up()));
+        };
         loop {
             let mut guard = ready!(master.poll_write_ready(cx))?;
             match guard.try_io(|master| Ok(rustix::io::write(master.get_ref(), bytes)?)) {

@@ -120,7 +120,14 @@ impl Tree {
         events: broadcast::Sender<TreeEvent>,
         outcome: watch::Receiver<Option<Result<EndReport>>>,
     ) -> Self {
-        Self { asks, keeper, contain, events, outcome, spawning: Arc::new(Semaphore::new(SPAWNS_AT_ONCE)) }
+        Self {
+            asks,
+            keeper,
+            contain,
+            events,
+            outcome,
+            spawning: Arc::new(Semaphore::new(SPAWNS_AT_ONCE)),
+        }
     }
 
     /// Its keeper.
@@ -142,10 +149,22 @@ impl Tree {
     /// [`Error::Spawn`] with the step that failed; then nothing of the process is left. [`Error::Ended`] and
     /// [`Error::KeeperGone`].
     pub async fn spawn(&self, command: Command) -> Result<Process> {
-        let turn = self.spawning.clone().acquire_owned().await.map_err(|_| Error::Ended)?;
+        let turn = self
+            .spawning
+            .clone()
+            .acquire_owned()
+            .await
+            .map_err(|_| Error::Ended)?;
         let (prepared, pipes) = command.prepare()?;
         let asks = self.asks.clone();
-        self.ask(|reply| Ask::Spawn { prepared: Box::new(prepared), pipes, asks, turn, reply }).await
+        self.ask(|reply| Ask::Spawn {
+            prepared: Box::new(prepared),
+            pipes,
+            asks,
+            turn,
+            reply,
+        })
+        .await
     }
 
     /// Lists every living descendant of the keeper.
@@ -177,7 +196,12 @@ impl Tree {
     /// [`Error::Failed`] with `SRCH` where there is no such process in the tree, `PERM` where it may not be signalled;
     /// [`Error::Ended`] and [`Error::KeeperGone`].
     pub async fn signal(&self, target: Target, signal: Signal) -> Result<()> {
-        self.ask(|reply| Ask::Signal { target, signal: signal.as_raw(), reply }).await
+        self.ask(|reply| Ask::Signal {
+            target,
+            signal: signal.as_raw(),
+            reply,
+        })
+        .await
     }
 
     /// Ends the tree: SIGTERM to all, so much grace, SIGKILL, until the kernel says that none is left. When this returns
@@ -196,7 +220,11 @@ impl Tree {
         let answer = self.ask(|reply| Ask::End { grace, reply }).await;
         match answer {
             // The task is gone; it may have said how it ended.
-            Err(Error::KeeperGone) => self.outcome.borrow().clone().unwrap_or(Err(Error::KeeperGone)),
+            Err(Error::KeeperGone) => self
+                .outcome
+                .borrow()
+                .clone()
+                .unwrap_or(Err(Error::KeeperGone)),
             answer => answer,
         }
     }
@@ -227,7 +255,12 @@ impl Tree {
     /// # Errors
     /// [`Error::Failed`], [`Error::Ended`] and [`Error::KeeperGone`].
     pub async fn store(&self, name: &[u8], fd: OwnedFd) -> Result<()> {
-        self.ask(|reply| Ask::Store { name: name.to_vec(), fd, reply }).await
+        self.ask(|reply| Ask::Store {
+            name: name.to_vec(),
+            fd,
+            reply,
+        })
+        .await
     }
 
     /// A duplicate of what the keeper keeps under the name.
@@ -237,7 +270,11 @@ impl Tree {
     /// # Errors
     /// [`Error::Failed`] with `NOENT` where nothing has that name; [`Error::Ended`] and [`Error::KeeperGone`].
     pub async fn fetch(&self, name: &[u8]) -> Result<OwnedFd> {
-        self.ask(|reply| Ask::Fetch { name: name.to_vec(), reply }).await
+        self.ask(|reply| Ask::Fetch {
+            name: name.to_vec(),
+            reply,
+        })
+        .await
     }
 
     /// Lets the keeper close what it keeps under the name.
@@ -247,7 +284,11 @@ impl Tree {
     /// # Errors
     /// As [`Tree::fetch`].
     pub async fn discard(&self, name: &[u8]) -> Result<()> {
-        self.ask(|reply| Ask::Discard { name: name.to_vec(), reply }).await
+        self.ask(|reply| Ask::Discard {
+            name: name.to_vec(),
+            reply,
+        })
+        .await
     }
 
     /// The names of all that the keeper keeps.

@@ -59,7 +59,13 @@ impl Zygote {
         let handle = register(handle).doing("watch the zygote")?;
         let link = Link::new(zygote.connection).doing("watch the zygote")?;
         let (asks, inbox) = mpsc::unbounded_channel();
-        let actor = Actor { link, inbox, next: 0, pending: HashMap::new(), keepers: HashMap::new() };
+        let actor = Actor {
+            link,
+            inbox,
+            next: 0,
+            pending: HashMap::new(),
+            keepers: HashMap::new(),
+        };
         tokio::spawn(async move {
             actor.run().await;
             // It goes after its last keeper; then it is to be waited for.
@@ -88,7 +94,10 @@ impl Zygote {
     /// # Errors
     /// [`Error::Keeper`] with the step that failed, [`Error::ZygoteGone`], [`Error::Io`].
     pub async fn tree(&self, options: TreeOptions) -> Result<Tree> {
-        let mut last = Failure { step: Step::Cgroup, errno: Errno::NOENT.raw_os_error() };
+        let mut last = Failure {
+            step: Step::Cgroup,
+            errno: Errno::NOENT.raw_os_error(),
+        };
         for (way, cgroup) in contain::attempts(options.contain) {
             let config = options.config(way, cgroup)?;
             match self.keeper(config).await {
@@ -105,7 +114,11 @@ impl Zygote {
         // Ours lives in this future from here on: when that is dropped, the keeper's hangs up.
         let mut link = Link::new(ours).doing("make a keeper's connection")?;
         let (reply, answer) = oneshot::channel();
-        let ask = Ask { config: config.clone(), theirs: theirs.into(), reply };
+        let ask = Ask {
+            config: config.clone(),
+            theirs: theirs.into(),
+            reply,
+        };
         self.asks.send(ask).map_err(|_| Error::ZygoteGone)?;
         let Born { id, gone } = answer.await.unwrap_or(Err(Error::ZygoteGone))?;
         let pid = Pid::from_raw(id.pid.cast_signed()).ok_or(Error::KeeperGone)?;
@@ -113,7 +126,9 @@ impl Zygote {
         // A keeper that answers a question which was put after that was alive all the time: the handle is its own.
         link.post(1, &Request::Names, Vec::new())?;
         loop {
-            let Some(received) = link.receive().await? else { return Err(Error::KeeperGone) };
+            let Some(received) = link.receive().await? else {
+                return Err(Error::KeeperGone);
+            };
             if received.header.id == 1 {
                 break;
             }
@@ -123,14 +138,24 @@ impl Zygote {
         }
         let handle = handle.doing("open the keeper's pidfd")?;
         let handle = register(handle).doing("watch the keeper")?;
-        Ok(Keeper { link, id, handle, gone, config, zygote: self.clone() })
+        Ok(Keeper {
+            link,
+            id,
+            handle,
+            gone,
+            config,
+            zygote: self.clone(),
+        })
     }
 }
 
 /// Takes leave of an ended process, where it is this process's child.
 pub(crate) fn reap(handle: &OwnedFd) {
     use std::os::fd::AsFd;
-    let _ = waitid(WaitId::PidFd(handle.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+    let _ = waitid(
+        WaitId::PidFd(handle.as_fd()),
+        WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
+    );
 }
 
 struct Actor {
@@ -166,12 +191,20 @@ impl Actor {
     }
 
     fn ask(&mut self, ask: Ask) {
-        let Ask { config, theirs, reply } = ask;
+        let Ask {
+            config,
+            theirs,
+            reply,
+        } = ask;
         if reply.is_closed() {
             return;
         }
         self.next = self.next.wrapping_add(1).max(1);
-        match self.link.post(self.next, &ZygoteRequest::Keeper(Box::new(config)), vec![theirs]) {
+        match self.link.post(
+            self.next,
+            &ZygoteRequest::Keeper(Box::new(config)),
+            vec![theirs],
+        ) {
             Ok(()) => drop(self.pending.insert(self.next, reply)),
             Err(error) => drop(reply.send(Err(error.into()))),
         }
@@ -192,7 +225,11 @@ impl Actor {
                     let _ = reply.send(Err(Error::Keeper(failure)));
                 }
             }
-            Ok(ZygoteReply::KeeperGone { id, status: _, report }) => {
+            Ok(ZygoteReply::KeeperGone {
+                id,
+                status: _,
+                report,
+            }) => {
                 if let Some(tree) = self.keepers.remove(&id) {
                     let _ = tree.send(report);
                 }

@@ -24,13 +24,31 @@ enum Command {
 
 fn main() -> std::process::ExitCode {
     match Cli::try_parse() {
-        Ok(Cli { command: Command::Run(options) }) => std::process::ExitCode::from(run::front::run(&options)),
-        Ok(Cli { command: Command::Zygote }) => hostler_keeper::zygote::serve_inherited(),
+        Ok(Cli {
+            command: Command::Run(options),
+        }) => std::process::ExitCode::from(run::front::run(&options)),
+        Ok(Cli {
+            command: Command::Zygote,
+        }) => hostler_keeper::zygote::serve_inherited(),
         Err(error) if error.use_stderr() => {
             // One line: what is wrong, and with which value.
             let text = error.to_string();
-            let text = text.split("\n\nUsage").next().unwrap_or_default().replace("error: ", "");
-            let line: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+            let text = text
+                .split("\n\nUsage")
+                .next()
+                .unwrap_or_default()
+                .replace("error: ", "");
+            let line: Vec<&str> = text
+                .lines()
+                .map(str::trim)
+                .filter(|line| !line.is_empty())
+                .collect();
+            let missing = error.kind() == clap::error::ErrorKind::MissingRequiredArgument;
+            let line = if missing {
+                vec!["there is no command to run"]
+            } else {
+                line
+            };
             run::say(&format!("{} (see hostler --help)", line.join(" ")));
             std::process::ExitCode::from(2)
         }

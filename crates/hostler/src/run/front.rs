@@ -47,7 +47,10 @@ struct Refusal {
 
 impl Refusal {
     fn new(text: impl std::fmt::Display) -> Self {
-        Self { status: 1, text: text.to_string() }
+        Self {
+            status: 1,
+            text: text.to_string(),
+        }
     }
 }
 
@@ -88,12 +91,18 @@ struct Front {
 fn prepare(options: &Options) -> Result<Front, Refusal> {
     let began = Instant::now();
     if options.command.first().is_none_or(|name| name.is_empty()) {
-        return Err(Refusal { status: 2, text: "the command is empty".to_owned() });
+        return Err(Refusal {
+            status: 2,
+            text: "the command is empty".to_owned(),
+        });
     }
     let owner = open_owner(options)?;
     let report = match &options.report {
         Some(path) => Some(std::fs::File::create(path).map_err(|error| {
-            Refusal::new(format_args!("cannot write the report {}: {error}", path.display()))
+            Refusal::new(format_args!(
+                "cannot write the report {}: {error}",
+                path.display()
+            ))
         })?),
         None => None,
     };
@@ -105,7 +114,8 @@ fn prepare(options: &Options) -> Result<Front, Refusal> {
     // Whatever zygote and keeper leave comes here, if both are killed; not where others' orphans would come too.
     let adopts = !has_children() && rustix::process::set_child_subreaper(Some(getpid())).is_ok();
     let signals = Signals::take()?;
-    let (zygote, keeper) = Zygote::fork_with(config).map_err(|error| Refusal::new(format_args!("{error}")))?;
+    let (zygote, keeper) =
+        Zygote::fork_with(config).map_err(|error| Refusal::new(format_args!("{error}")))?;
     let front = Front {
         keeper,
         zygote,
@@ -137,12 +147,21 @@ fn prepare(options: &Options) -> Result<Front, Refusal> {
 fn open_owner(options: &Options) -> Result<Option<OwnedFd>, Refusal> {
     match options.die_with {
         Some(Owner::Nobody) => Ok(None),
-        Some(Owner::Process(pid)) => pidfd_open(pid, PidfdFlags::empty()).map(Some).map_err(|errno| {
-            Refusal::new(format_args!("cannot die with process {}: {errno}", pid.as_raw_nonzero()))
-        }),
+        Some(Owner::Process(pid)) => {
+            pidfd_open(pid, PidfdFlags::empty())
+                .map(Some)
+                .map_err(|errno| {
+                    Refusal::new(format_args!(
+                        "cannot die with process {}: {errno}",
+                        pid.as_raw_nonzero()
+                    ))
+                })
+        }
         None => {
             // Nobody, for the first process of a namespace or a container.
-            let Some(parent) = getppid() else { return Ok(None) };
+            let Some(parent) = getppid() else {
+                return Ok(None);
+            };
             let handle = pidfd_open(parent, PidfdFlags::empty()).ok();
             // If it died before it was opened, it is another that was.
             Ok(handle.filter(|_| getppid() == Some(parent)))
@@ -175,7 +194,11 @@ fn configure(options: &Options) -> KeeperConfig {
         cpu_millis: options.cpu.map(|cpus| cpus.millis),
     };
     config.rules = Rules {
-        after_main: if options.keep_children { AfterMain::Wait } else { AfterMain::End },
+        after_main: if options.keep_children {
+            AfterMain::Wait
+        } else {
+            AfterMain::End
+        },
         timeout: options.timeout.as_ref().map(|time| time.span),
         idle_timeout: options.idle_timeout.as_ref().map(|time| time.span),
         max_lifetime: options.max_lifetime.as_ref().map(|time| time.span),
@@ -192,7 +215,13 @@ fn has_children() -> bool {
 }
 
 fn release_standard(open: &[i32]) {
-    let Ok(null) = std::fs::File::options().read(true).write(true).open("/dev/null") else { return };
+    let Ok(null) = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/null")
+    else {
+        return;
+    };
     for fd in open {
         match fd {
             0 => drop(rustix::stdio::dup2_stdin(&null)),
@@ -204,11 +233,19 @@ fn release_standard(open: &[i32]) {
 }
 
 impl Front {
-    fn start(&self, options: &Options, open: &[i32], blocked: u64, ignored: u64) -> Result<(), Refusal> {
+    fn start(
+        &self,
+        options: &Options,
+        open: &[i32],
+        blocked: u64,
+        ignored: u64,
+    ) -> Result<(), Refusal> {
         let args: Vec<CString> = options
             .command
             .iter()
-            .map(|word| CString::new(word.as_bytes()).map_err(|_| Refusal::new("an argument holds a NUL")))
+            .map(|word| {
+                CString::new(word.as_bytes()).map_err(|_| Refusal::new("an argument holds a NUL"))
+            })
             .collect::<Result<_, _>>()?;
         let fds: Vec<BorrowedFd<'_>> = open.iter().map(|fd| inherit::borrow(*fd)).collect();
         let spawn = Spawn {
@@ -230,7 +267,9 @@ impl Front {
         for part in staged.chunks(FDS_MAX) {
             self.keeper.send(0, &Request::Stage, part)?;
         }
-        Ok(self.keeper.send(2, &Request::Spawn(Box::new(spawn)), last)?)
+        Ok(self
+            .keeper
+            .send(2, &Request::Spawn(Box::new(spawn)), last)?)
     }
 
     /// Serves until the tree is gone.
@@ -243,7 +282,10 @@ impl Front {
             if self.keeper_gone && self.zygote_gone && self.end.is_none() {
                 // Both were killed: what is left has come to this process.
                 if !self.adopts {
-                    return Err(Refusal { status: KILLED, text: "keeper and zygote were killed".to_owned() });
+                    return Err(Refusal {
+                        status: KILLED,
+                        text: "keeper and zygote were killed".to_owned(),
+                    });
                 }
                 self.end = Some(hostler_keeper::zygote::end_adopted());
             }
@@ -266,7 +308,8 @@ impl Front {
         if !self.zygote_gone {
             poll.push(PollFd::new(&self.zygote.connection, PollFlags::IN));
         }
-        rustix::io::retry_on_intr(|| rustix::event::poll(&mut poll, None)).map_err(io::Error::from)?;
+        rustix::io::retry_on_intr(|| rustix::event::poll(&mut poll, None))
+            .map_err(io::Error::from)?;
         Ok(())
     }
 
@@ -274,7 +317,9 @@ impl Front {
         while !self.keeper_gone {
             let received = match self.keeper.try_receive() {
                 Ok(Some(received)) => received,
-                Err(ConnectionError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(ConnectionError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(());
+                }
                 Ok(None) | Err(_) => {
                     self.keeper_gone = true;
                     return Ok(());
@@ -302,12 +347,16 @@ impl Front {
                     && !enforced.cpu
                 {
                     let bound = cpus.millis.div_ceil(1000).max(1);
-                    say(&format!("--cpu: no cpu controller can be used here; bound to {bound} CPU(s) instead"));
+                    say(&format!(
+                        "--cpu: no cpu controller can be used here; bound to {bound} CPU(s) instead"
+                    ));
                 }
             }
             Event::Unfit(failure) => {
                 let how = self.contain.as_str();
-                return Err(Refusal::new(format_args!("cannot contain the command by {how}: {failure}")));
+                return Err(Refusal::new(format_args!(
+                    "cannot contain the command by {how}: {failure}"
+                )));
             }
             Event::Exited { exit, .. } => self.exit = Some(exit.status),
             Event::Stopped { signal, .. } => signals::stop(signal),
@@ -330,7 +379,9 @@ impl Front {
                                 Ok(Event::Exited { exit, .. }) => self.exit = Some(exit.status),
                                 Ok(Event::Ended(report)) => self.end = Some(report),
                                 Ok(Event::Unfit(failure)) => {
-                                    return Err(Refusal::new(format_args!("cannot contain the command: {failure}")));
+                                    return Err(Refusal::new(format_args!(
+                                        "cannot contain the command: {failure}"
+                                    )));
                                 }
                                 _ => {}
                             }
@@ -342,7 +393,9 @@ impl Front {
                     }
                     Err(_) => {}
                 },
-                Err(ConnectionError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(ConnectionError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(());
+                }
                 Ok(None) | Err(_) => self.zygote_gone = true,
             }
         }
@@ -359,7 +412,10 @@ impl Front {
             if received.signal <= 31 {
                 self.passed |= 1 << received.signal;
             }
-            let request = Request::Forward { signal: received.signal, sender: received.sender };
+            let request = Request::Forward {
+                signal: received.signal,
+                sender: received.sender,
+            };
             // A keeper that is gone is noticed by reading.
             let _ = self.keeper.send(3, &request, &[]);
         }
@@ -379,8 +435,16 @@ impl Front {
         };
         let by_signal = matches!(exit, ExitStatus::Signal { signal, .. } if signal <= 31 && self.passed & (1 << signal) != 0);
         let wall: Duration = self.began.elapsed();
-        let summary =
-            Summary { options, contain: self.contain.as_str(), pid: self.pid.unwrap_or(0), exit, status, end, by_signal, wall };
+        let summary = Summary {
+            options,
+            contain: self.contain.as_str(),
+            pid: self.pid.unwrap_or(0),
+            exit,
+            status,
+            end,
+            by_signal,
+            wall,
+        };
         summary.tell(self.report.take());
         status
     }
@@ -392,9 +456,19 @@ fn refused(options: &Options, failure: Failure) -> Refusal {
     let reason = io::Error::from_raw_os_error(failure.errno);
     match failure.step {
         Step::Exec => {
-            let status = if reason.kind() == io::ErrorKind::NotFound { 127 } else { 126 };
-            Refusal { status, text: format!("cannot execute `{name}`: {reason}") }
+            let status = if reason.kind() == io::ErrorKind::NotFound {
+                127
+            } else {
+                126
+            };
+            Refusal {
+                status,
+                text: format!("cannot execute `{name}`: {reason}"),
+            }
         }
-        step => Refusal { status: 126, text: format!("cannot {} for `{name}`: {reason}", step.as_str()) },
+        step => Refusal {
+            status: 126,
+            text: format!("cannot {} for `{name}`: {reason}", step.as_str()),
+        },
     }
 }

@@ -48,25 +48,8 @@ pub(crate) struct Options {
     #[arg(short, long)]
     pub verbose: bool,
     /// The command and its arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND", value_parser = Word)]
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
-}
-
-/// Any word, but an empty first one is no command; said where it is known which is first.
-#[derive(Clone)]
-struct Word;
-
-impl clap::builder::TypedValueParser for Word {
-    type Value = OsString;
-
-    fn parse_ref(
-        &self,
-        _: &clap::Command,
-        _: Option<&clap::Arg>,
-        value: &std::ffi::OsStr,
-    ) -> Result<OsString, clap::Error> {
-        Ok(value.to_owned())
-    }
 }
 
 /// How to hold the tree together.
@@ -96,8 +79,13 @@ impl FromStr for Owner {
         if text == "none" {
             return Ok(Self::Nobody);
         }
-        let pid = text.parse().ok().filter(|pid| *pid > 0).and_then(rustix::process::Pid::from_raw);
-        pid.map(Self::Process).ok_or("a process id or `none` is allowed")
+        let pid = text
+            .parse()
+            .ok()
+            .filter(|pid| *pid > 0)
+            .and_then(rustix::process::Pid::from_raw);
+        pid.map(Self::Process)
+            .ok_or("a process id or `none` is allowed")
     }
 }
 
@@ -128,12 +116,17 @@ impl FromStr for Time {
             "d" => 86400.0,
             _ => return Err(ALLOWED),
         };
-        let span = amount(number).and_then(|n| Duration::try_from_secs_f64(n * seconds).ok()).ok_or(ALLOWED)?;
+        let span = amount(number)
+            .and_then(|n| Duration::try_from_secs_f64(n * seconds).ok())
+            .ok_or(ALLOWED)?;
         // A century: so that no sum of times can overflow.
         if span > Duration::from_secs(100 * 365 * 86400) {
             return Err("at most a hundred years are allowed");
         }
-        Ok(Self { span, text: text.to_owned() })
+        Ok(Self {
+            span,
+            text: text.to_owned(),
+        })
     }
 }
 
@@ -169,7 +162,10 @@ impl FromStr for Size {
         if !(1.0..=9e15).contains(&bytes) {
             return Err(ALLOWED);
         }
-        Ok(Self { bytes: bytes as u64, text: text.to_owned() })
+        Ok(Self {
+            bytes: bytes as u64,
+            text: text.to_owned(),
+        })
     }
 }
 
@@ -185,18 +181,26 @@ impl FromStr for Cpus {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let count = amount(text).filter(|count| (0.001..=100_000.0).contains(count));
         let count = count.ok_or("a number of CPUs, at least 0.001, is allowed: 2, 0.5")?;
-        Ok(Self { millis: (count * 1000.0).round() as u64 })
+        Ok(Self {
+            millis: (count * 1000.0).round() as u64,
+        })
     }
 }
 
 fn split_unit(text: &str) -> (&str, &str) {
-    text.split_at(text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len()))
+    text.split_at(
+        text.find(|c: char| c.is_ascii_alphabetic())
+            .unwrap_or(text.len()),
+    )
 }
 
 /// A plain decimal number: digits, and a point between digits.
 fn amount(text: &str) -> Option<f64> {
-    let plain = text.bytes().all(|b| b.is_ascii_digit() || b == b'.') && text.starts_with(|c: char| c.is_ascii_digit());
-    text.parse().ok().filter(|value: &f64| plain && value.is_finite())
+    let plain = text.bytes().all(|b| b.is_ascii_digit() || b == b'.')
+        && text.starts_with(|c: char| c.is_ascii_digit());
+    text.parse()
+        .ok()
+        .filter(|value: &f64| plain && value.is_finite())
 }
 
 #[cfg(test)]
@@ -205,18 +209,41 @@ mod tests {
 
     #[test]
     fn times() {
-        for (text, ms) in [("500ms", 500), ("5s", 5000), ("5", 5000), ("2m", 120_000), ("1.5s", 1500), ("0", 0)] {
-            assert_eq!(text.parse::<Time>().map(|time| time.span), Ok(Duration::from_millis(ms)), "{text}");
+        for (text, ms) in [
+            ("500ms", 500),
+            ("5s", 5000),
+            ("5", 5000),
+            ("2m", 120_000),
+            ("1.5s", 1500),
+            ("0", 0),
+        ] {
+            assert_eq!(
+                text.parse::<Time>().map(|time| time.span),
+                Ok(Duration::from_millis(ms)),
+                "{text}"
+            );
         }
-        for text in ["", "s", "-1", "5 s", "1e9", "5x", "inf", "nan", "101000d", "1.2.3"] {
+        for text in [
+            "", "s", "-1", "5 s", "1e9", "5x", "inf", "nan", "101000d", "1.2.3",
+        ] {
             assert!(text.parse::<Time>().is_err(), "{text}");
         }
     }
 
     #[test]
     fn sizes() {
-        for (text, bytes) in [("1", 1), ("200M", 200 << 20), ("1.5G", 3 << 29), ("2GiB", 2 << 30), ("4k", 4096)] {
-            assert_eq!(text.parse::<Size>().map(|size| size.bytes), Ok(bytes), "{text}");
+        for (text, bytes) in [
+            ("1", 1),
+            ("200M", 200 << 20),
+            ("1.5G", 3 << 29),
+            ("2GiB", 2 << 30),
+            ("4k", 4096),
+        ] {
+            assert_eq!(
+                text.parse::<Size>().map(|size| size.bytes),
+                Ok(bytes),
+                "{text}"
+            );
         }
         for text in ["0", "", "M", "-5", "5X", "lots", "99999999999999999999G"] {
             assert!(text.parse::<Size>().is_err(), "{text}");

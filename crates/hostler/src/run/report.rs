@@ -75,30 +75,68 @@ impl Summary<'_> {
     /// What hostler did to the command and why, in one line; nothing if it ended by itself.
     pub(crate) fn cause(&self) -> Option<String> {
         let options = self.options;
-        let name = options.command.first().map(|name| name.to_string_lossy()).unwrap_or_default();
-        let text = |time: &Option<super::options::Time>| time.as_ref().map(ToString::to_string).unwrap_or_default();
+        let name = options
+            .command
+            .first()
+            .map(|name| name.to_string_lossy())
+            .unwrap_or_default();
+        let text = |time: &Option<super::options::Time>| {
+            time.as_ref().map(ToString::to_string).unwrap_or_default()
+        };
         Some(match self.end.reason {
             EndReason::MainExited | EndReason::Request | EndReason::HostGone => return None,
-            EndReason::OwnerGone => format!("ended `{name}`: the process it was to die with is gone"),
-            EndReason::Timeout => format!("ended `{name}`: it ran for {} (--timeout)", text(&options.timeout)),
-            EndReason::Idle => format!("ended `{name}`: quiet for {} (--idle-timeout)", text(&options.idle_timeout)),
-            EndReason::Lifetime => {
-                format!("ended `{name}`: older than {} (--max-lifetime)", text(&options.max_lifetime))
+            EndReason::OwnerGone => {
+                format!("ended `{name}`: the process it was to die with is gone")
             }
-            EndReason::Memory { used, largest, held } => {
-                let limit = options.memory.as_ref().map(ToString::to_string).unwrap_or_default();
+            EndReason::Timeout => format!(
+                "ended `{name}`: it ran for {} (--timeout)",
+                text(&options.timeout)
+            ),
+            EndReason::Idle => format!(
+                "ended `{name}`: quiet for {} (--idle-timeout)",
+                text(&options.idle_timeout)
+            ),
+            EndReason::Lifetime => {
+                format!(
+                    "ended `{name}`: older than {} (--max-lifetime)",
+                    text(&options.max_lifetime)
+                )
+            }
+            EndReason::Memory {
+                used,
+                largest,
+                held,
+            } => {
+                let limit = options
+                    .memory
+                    .as_ref()
+                    .map(ToString::to_string)
+                    .unwrap_or_default();
                 let holder = self.end.left.iter().find(|left| left.id == largest);
                 let holder = holder.map_or_else(String::new, |left| {
-                    format!(", {} of it held by {} (pid {})", mebibytes(held), left.command, largest.pid)
+                    format!(
+                        ", {} of it held by {} (pid {})",
+                        mebibytes(held),
+                        left.command,
+                        largest.pid
+                    )
                 });
-                format!("killed `{name}`: over its memory limit of {limit}: {} in use{holder}", mebibytes(used))
+                format!(
+                    "killed `{name}`: over its memory limit of {limit}: {} in use{holder}",
+                    mebibytes(used)
+                )
             }
             EndReason::Pids { count } => {
                 let limit = options.pids.unwrap_or_default();
-                format!("ended `{name}`: over its limit of {limit} processes: {count} were there or asked for")
+                format!(
+                    "ended `{name}`: over its limit of {limit} processes: {count} were there or asked for"
+                )
             }
             EndReason::KeeperLost => {
-                format!("killed `{name}`: its keeper was killed; {} processes went with it", self.end.left.len())
+                format!(
+                    "killed `{name}`: its keeper was killed; {} processes went with it",
+                    self.end.left.len()
+                )
             }
         })
     }
@@ -109,15 +147,28 @@ impl Summary<'_> {
             say(&cause);
         }
         if self.end.remaining > 0 {
-            let stuck: Vec<String> = self.end.left.iter().filter(|left| left.how.as_str() == "stuck").map(|left| {
-                format!("{} (pid {})", left.command, left.id.pid)
-            }).collect();
-            say(&format!("{} processes cannot be ended, and are tried again: {}", self.end.remaining, stuck.join(", ")));
+            let stuck: Vec<String> = self
+                .end
+                .left
+                .iter()
+                .filter(|left| left.how.as_str() == "stuck")
+                .map(|left| format!("{} (pid {})", left.command, left.id.pid))
+                .collect();
+            say(&format!(
+                "{} processes cannot be ended, and are tried again: {}",
+                self.end.remaining,
+                stuck.join(", ")
+            ));
         }
         if self.options.verbose {
             for left in &self.end.left {
                 let ms = left.took.as_secs_f64() * 1000.0;
-                say(&format!("left {} (pid {}): {} after {ms:.1} ms", left.command, left.id.pid, left.how.as_str()));
+                say(&format!(
+                    "left {} (pid {}): {} after {ms:.1} ms",
+                    left.command,
+                    left.id.pid,
+                    left.how.as_str()
+                ));
             }
             say(&format!(
                 "status {}, {:.1} s, cpu {:.2} s, peak memory {}, remaining {}, held by {}",
@@ -153,10 +204,19 @@ impl Summary<'_> {
         });
         File {
             version: 1,
-            command: self.options.command.iter().map(|word: &OsString| word.to_string_lossy().into_owned()).collect(),
+            command: self
+                .options
+                .command
+                .iter()
+                .map(|word: &OsString| word.to_string_lossy().into_owned())
+                .collect(),
             contain: self.contain,
             pid: self.pid,
-            exit: Exit { code, signal, status: self.status },
+            exit: Exit {
+                code,
+                signal,
+                status: self.status,
+            },
             ended_by: self.ended_by(),
             wall_ms: ms(self.wall),
             cpu_ms: ms(self.end.cpu),
