@@ -362,11 +362,8 @@ impl Releasing {
             self.members.insert(stat.id.pid, stat.id);
             let (index, new) = self.ending.note(stat);
             self.ending.entries[index].killed |= signal == libc::SIGKILL;
-            if (new || signal != libc::SIGTERM)
-                && process.signal(signal).is_ok()
-                && signal == libc::SIGTERM
-                && stat.state == b'T'
-            {
+            let sent = (new || signal != libc::SIGTERM) && process.signal(signal).is_ok();
+            if sent && signal == libc::SIGTERM && stat.state == b'T' {
                 let _ = process.signal(libc::SIGCONT);
             }
             Visit::Enter

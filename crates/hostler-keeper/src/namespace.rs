@@ -91,11 +91,12 @@ fn unshare() -> Result<(), Failure> {
         rustix::process::geteuid().as_raw(),
         rustix::process::getegid().as_raw(),
     );
-    // SAFETY (both): plain system calls; this process has one thread.
+    // SAFETY: a plain system call; this process has one thread.
     if unsafe { libc::unshare(plain) } == -1 {
         if last_errno() != Errno::PERM {
             return Err(Failure::new(Step::Namespace, last_errno()));
         }
+        // SAFETY: as above.
         if unsafe { libc::unshare(plain | libc::CLONE_NEWUSER) } == -1 {
             return Err(Failure::new(Step::Namespace, last_errno()));
         }

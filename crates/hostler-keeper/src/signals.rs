@@ -46,9 +46,8 @@ impl Signals {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: a descriptor that was just made for us.
-        Ok(Self {
-            fd: unsafe { OwnedFd::from_raw_fd(fd) },
-        })
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(Self { fd })
     }
 
     /// The next signal, if one is waiting.

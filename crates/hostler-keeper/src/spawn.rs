@@ -206,7 +206,7 @@ fn errno() -> i32 {
 /// Only in a child that shares its parent's memory while the parent stands still.
 unsafe fn run(plan: &mut Plan<'_>) -> Result<std::convert::Infallible, Failure> {
     let spawn = plan.spawn;
-    // SAFETY (for all calls below): plain system calls on values and on pointers into `plan`, which outlives them.
+    // SAFETY: for all calls below, plain system calls on values and on pointers into `plan`, which outlives them.
     unsafe {
         match spawn.group {
             Group::Inherit => {}

@@ -227,10 +227,10 @@ impl Actor {
                 );
             }
             Ask::Census { reply } => {
-                drop(self.post(&Request::Census, none, Pending::Census(reply)))
+                let _ = self.post(&Request::Census, none, Pending::Census(reply));
             }
             Ask::Processes { reply } => {
-                drop(self.post(&Request::Processes, none, Pending::Processes(reply)))
+                let _ = self.post(&Request::Processes, none, Pending::Processes(reply));
             }
             Ask::Store { name, fd, reply } => {
                 self.post(
@@ -240,7 +240,7 @@ impl Actor {
                 );
             }
             Ask::Fetch { name, reply } => {
-                drop(self.post(&Request::Fetch { name: &name }, none, Pending::Fetch(reply)))
+                let _ = self.post(&Request::Fetch { name: &name }, none, Pending::Fetch(reply));
             }
             Ask::Discard { name, reply } => {
                 self.post(
@@ -251,7 +251,7 @@ impl Actor {
             }
             Ask::Names { reply } => drop(self.post(&Request::Names, none, Pending::Names(reply))),
             Ask::Owner { pidfd, reply } => {
-                drop(self.post(&Request::Owner, vec![pidfd], Pending::Done(reply)))
+                let _ = self.post(&Request::Owner, vec![pidfd], Pending::Done(reply));
             }
             Ask::Release { key, grace, reply } => self.release(key, grace, reply),
             Ask::LetGo { key, grace } => self.let_go(key, grace),

@@ -16,7 +16,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Run a command, and leave nothing of it behind when it ends
-    Run(run::options::Options),
+    Run(Box<run::options::Options>),
     /// Be the zygote of the process that started this one (not for people)
     #[command(name = "__zygote", hide = true)]
     Zygote,
