@@ -218,7 +218,11 @@ fn in_lines() {
         let scene = Scene::new(cell);
         let outcome = scene.outcome(&mut scene.run(
             &["-v", "--grace", "300ms"],
-            ["sh", "-c", "setsid sleep 100 & sleep 100 & exit 0"],
+            [
+                "sh",
+                "-c",
+                "setsid sleep 100 & sleep 100 & sleep 0.3; exit 0",
+            ],
         ));
         assert_eq!(outcome.code, 0);
         let about = outcome

@@ -31,6 +31,8 @@ use crate::watch::Watch;
 /// front's word of it.
 const GROUP_SIGNAL_AGE: Duration = Duration::from_secs(2);
 
+/// How often it is tried to remove a cgroup, 2 ms apart.
+const CGROUP_REMOVALS: u32 = 250;
 /// How many are remembered.
 const GROUP_SIGNALS_MAX: usize = 1024;
 
@@ -408,7 +410,18 @@ impl Keeper {
         };
         let report = self.complete(ending.report(&[]));
         if let Some(cgroup) = self.cgroup.take() {
-            let _ = cgroup.remove();
+            // What is on its last instructions keeps it busy for a moment.
+            for _ in 0..CGROUP_REMOVALS {
+                if cgroup.remove() != Err(Errno::BUSY) {
+                    break;
+                }
+                let _ = cgroup.kill();
+                let pause = Timespec {
+                    tv_sec: 0,
+                    tv_nsec: 2_000_000,
+                };
+                let _ = rustix::event::poll(&mut [], Some(&pause));
+            }
         }
         for id in std::mem::take(&mut ending.waiting) {
             self.answer(id, &Reply::Ended(report.clone()), None);
