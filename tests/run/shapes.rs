@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{Cell, GRACE, Kit, Scene, Shape, heavy};
+use crate::support::{Cell, Contain, GRACE, Kit, Scene, Shape, heavy};
 
 /// What the end of a tree may take: the grace and a second.
 const LIMIT: Duration = Duration::from_millis(1300);
@@ -27,7 +27,10 @@ fn ends(cell: Cell, args: &[&str], shapes: &[&Shape]) {
     let status = front.wait(LIMIT);
     scene.await_none(&args.join(" "), since, LIMIT);
     assert_eq!(status.code(), Some(7), "{}", front.err());
-    scene.await_no_groups();
+    // In a plain tree the only groups are those of a nested hostler, which was killed before it could remove its own.
+    if cell.contain != Contain::Tree {
+        scene.await_no_groups();
+    }
 }
 
 fn ends_alone(name: &str) {

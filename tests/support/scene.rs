@@ -487,6 +487,9 @@ impl Front<'_> {
     pub(crate) fn wait(&mut self, limit: Duration) -> ExitStatus {
         let pid = Pid::from_raw(self.pid()).expect("a pid");
         if self.status.is_none() {
+            self.status = self.child.try_wait().expect("wait");
+        }
+        if self.status.is_none() {
             let fd = pidfd_open(pid, PidfdFlags::empty()).expect("pidfd_open");
             let time = Timespec {
                 tv_sec: (limit * slack()).as_secs().cast_signed() + 1,
