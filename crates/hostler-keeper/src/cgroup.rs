@@ -1,7 +1,6 @@
 //! A cgroup (v2) for a tree: cgroups(7) and the kernel's admin-guide/cgroup-v2.
 
 use std::ffi::{CStr, CString, OsString};
-use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -13,20 +12,21 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::config::Limits;
 
+/// The type of the file system, as statfs(2) gives it.
+const CGROUP2: rustix::fs::FsWord = 0x6367_7270;
+
 /// The directory of the cgroup (v2) that this process is in, if a group can be made in it.
 ///
 /// Nothing is made to find out: what a later mkdir says is what counts.
 pub fn base() -> Option<PathBuf> {
-    let mut groups = String::new();
-    std::fs::File::open("/proc/self/cgroup")
-        .ok()?
-        .read_to_string(&mut groups)
-        .ok()?;
+    let groups = String::from_utf8(read_all("/proc/self/cgroup").ok()?).ok()?;
     let own = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
-    let mounts = std::fs::read("/proc/self/mountinfo").ok()?;
-    let dir = mounts
-        .split(|b| *b == b'\n')
-        .find_map(|line| mounted(line, own))?;
+    let dir = usual(own).or_else(|| {
+        let mounts = read_all("/proc/self/mountinfo").ok()?;
+        mounts
+            .split(|b| *b == b'\n')
+            .find_map(|line| mounted(line, own))
+    })?;
     let usable = rustix::fs::accessat(
         rustix::fs::CWD,
         &dir,
@@ -41,6 +41,33 @@ pub fn base() -> Option<PathBuf> {
         AtFlags::EACCESS,
     );
     (usable.is_ok() && procs.is_ok()).then_some(dir)
+}
+
+/// Where the cgroup `own` is on nearly every machine: cgroups(7) and systemd mount the hierarchy here. The kernel takes
+/// longer to list all mounts than to look at two.
+fn usual(own: &str) -> Option<PathBuf> {
+    let below = own.strip_prefix('/').filter(|path| !path.contains(".."))?;
+    ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
+        .into_iter()
+        .find(|root| rustix::fs::statfs(*root).is_ok_and(|fs| fs.f_type == CGROUP2))
+        .map(|root| Path::new(root).join(below))
+        .filter(|dir| {
+            rustix::fs::access(dir.join("cgroup.procs"), rustix::fs::Access::EXISTS).is_ok()
+        })
+}
+
+/// A whole file of a kernel's file system, which does not know its length.
+fn read_all(path: &str) -> Result<Vec<u8>, Errno> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    read_to_end(&rustix::fs::open(path, flags, Mode::empty())?)
+}
+
+fn read_to_end(file: &OwnedFd) -> Result<Vec<u8>, Errno> {
+    let mut bytes = Vec::with_capacity(1024);
+    while rustix::io::read(file, rustix::buffer::spare_capacity(&mut bytes))? > 0 {
+        bytes.reserve(1024);
+    }
+    Ok(bytes)
 }
 
 /// Where the cgroup `own` is seen through the mount that this line of mountinfo describes (proc_pid_mountinfo(5)).
@@ -141,9 +168,7 @@ impl Cgroup {
             Mode::empty(),
         )
         .ok()?;
-        let mut text = String::new();
-        std::fs::File::from(file).read_to_string(&mut text).ok()?;
-        Some(text)
+        String::from_utf8(read_to_end(&file).ok()?).ok()
     }
 
     /// The number behind `key` in a flat-keyed file.

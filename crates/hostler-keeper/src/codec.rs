@@ -62,6 +62,19 @@ impl<'a> Decode<'a> for i32 {
     }
 }
 
+/// Sets of signals, in options.
+impl Encode for u64 {
+    fn put(&self, w: &mut Writer) {
+        w.u64(*self);
+    }
+}
+
+impl<'a> Decode<'a> for u64 {
+    fn get(r: &mut Reader<'a>) -> Result<Self, WireError> {
+        r.u64()
+    }
+}
+
 /// In microseconds; a longer one than 64 bits hold is as long as they hold.
 impl Encode for Duration {
     fn put(&self, w: &mut Writer) {
@@ -184,7 +197,8 @@ impl Encode for Spawn<'_> {
         self.nice.put(w);
         self.umask.map(u32::cast_signed).put(w);
         self.rlimits.put(w);
-        w.u64(self.blocked).u64(self.ignored);
+        w.u64(self.blocked);
+        self.ignored.put(w);
     }
 }
 
@@ -203,7 +217,7 @@ impl<'a> Decode<'a> for Spawn<'a> {
             umask: Option::<i32>::get(r)?.map(i32::cast_unsigned),
             rlimits: Vec::get(r)?,
             blocked: r.u64()?,
-            ignored: r.u64()?,
+            ignored: Option::get(r)?,
         })
     }
 }

@@ -304,7 +304,7 @@ mod tests {
                 hard: u64::MAX,
             }],
             blocked: 1 << 63,
-            ignored: 1,
+            ignored: Some(1),
         }))
     }
 

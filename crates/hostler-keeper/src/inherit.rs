@@ -4,13 +4,13 @@
 
 use std::ffi::{CStr, c_char};
 use std::os::fd::BorrowedFd;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use rustix::fs::{Dir, Mode, OFlags};
 use rustix::io::FdFlags;
 
-/// Signals ignored at the start, bit n-1 for signal n. All ones until it is known.
-static IGNORED: AtomicU64 = AtomicU64::new(u64::MAX);
+/// Whether SIGPIPE was ignored at the start.
+static PIPE_IGNORED: AtomicBool = AtomicBool::new(false);
 /// Signals blocked at the start.
 static BLOCKED: AtomicU64 = AtomicU64::new(0);
 /// Which of the standard descriptors were open, bit n for descriptor n.
@@ -32,19 +32,24 @@ extern "C" fn at_start() {
     }
     STANDARD.store(open, Ordering::Relaxed);
     BLOCKED.store(crate::signals::blocked(), Ordering::Relaxed);
-    // Only what Rust will change is asked for here; the rest is asked for when it is wanted.
-    let pipe = if crate::signals::is_ignored(libc::SIGPIPE) {
-        1 << (libc::SIGPIPE - 1)
-    } else {
-        0
-    };
-    IGNORED.store(pipe, Ordering::Relaxed);
+    // Only what Rust will change.
+    PIPE_IGNORED.store(crate::signals::is_ignored(libc::SIGPIPE), Ordering::Relaxed);
 }
 
-/// Signals that were ignored when this process was started, bit n-1 for signal n.
-pub fn ignored() -> u64 {
-    let pipe = 1 << (libc::SIGPIPE - 1);
-    (crate::signals::ignored() & !pipe) | (IGNORED.load(Ordering::Relaxed) & pipe)
+/// Ignores exactly the signals that were ignored when this process was started, while `fork` runs: so do those that it
+/// forks. To be called with all signals blocked.
+pub fn as_started<T>(fork: impl FnOnce() -> T) -> T {
+    let set = |action| {
+        // SAFETY: sets a disposition that runs no code.
+        unsafe { libc::signal(libc::SIGPIPE, action) };
+    };
+    if PIPE_IGNORED.load(Ordering::Relaxed) {
+        return fork();
+    }
+    set(libc::SIG_DFL);
+    let made = fork();
+    set(libc::SIG_IGN);
+    made
 }
 
 /// Signals that were blocked when this process was started.

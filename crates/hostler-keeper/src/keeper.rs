@@ -76,16 +76,18 @@ struct Keeper {
     ending: Option<Ending>,
     releasing: Vec<Releasing>,
     ended: bool,
-    ignored: u64,
+    /// The signals that this process ignores, once they were asked for.
+    ignored: Option<u64>,
 }
 
 /// Runs a keeper in this process, which has just been forked for it, to its end.
 pub(crate) fn serve(birth: Birth) -> ! {
     let status = match Keeper::new(birth) {
-        Ok(mut keeper) => match keeper.run() {
-            Ok(()) => 0,
-            Err(_) => 1,
-        },
+        Ok(keeper) => {
+            // The kernel takes it all back at once.
+            let mut keeper = std::mem::ManuallyDrop::new(keeper);
+            i32::from(keeper.run().is_err())
+        }
         Err(()) => 1,
     };
     // SAFETY: ends this process without running what the one it was forked from has left to run.
@@ -125,7 +127,7 @@ impl Keeper {
                     ending: None,
                     releasing: Vec::new(),
                     ended: false,
-                    ignored: signals::ignored(),
+                    ignored: None,
                 };
                 keeper.tell(&Event::Ready(enforced));
                 Ok(keeper)
@@ -282,8 +284,11 @@ impl Keeper {
                 Some(reason) => self.end_by_rule(reason, self.config.grace),
                 None => due.extend(self.watch.due()),
             }
-            if self.ending.is_none() && self.after_main() {
-                self.begin_end(EndReason::MainExited, self.config.grace);
+            if self.ending.is_none()
+                && self.after_main()
+                && self.begin_end(EndReason::MainExited, self.config.grace)
+            {
+                self.finish_end();
             }
         }
         due.extend(self.end_round());
@@ -335,13 +340,14 @@ impl Keeper {
         self.begin_end(reason, grace);
     }
 
-    fn begin_end(&mut self, reason: EndReason, grace: Duration) {
+    /// Begins to end the tree, or hurries on; says whether nobody is left as it begins.
+    fn begin_end(&mut self, reason: EndReason, grace: Duration) -> bool {
         if self.ended {
-            return;
+            return false;
         }
         if let Some(ending) = &mut self.ending {
             ending.hurry(grace);
-            return;
+            return false;
         }
         self.reap();
         if self.is_empty() {
@@ -352,10 +358,11 @@ impl Keeper {
                 reason,
                 Duration::ZERO,
             ));
-            return;
+            return true;
         }
         crate::hook!("keeper.end");
         self.ending = Some(Ending::begin(&self.proc, self.spare(), reason, grace));
+        false
     }
 
     /// Whether no process but the namespace's init is left, by the kernel's word.
@@ -459,10 +466,14 @@ impl Keeper {
     /// Adds what the whole tree used, and the kernel's word on what it died of.
     fn complete(&self, mut report: EndReport) -> EndReport {
         let (cpu, largest) = children_usage();
-        report.cpu = self.cgroup.as_ref().and_then(Cgroup::cpu).unwrap_or(cpu);
-        let peak = self
-            .cgroup
-            .as_ref()
+        // Reading what nobody asked for is a good part of what a short command costs.
+        let measured = self.cgroup.as_ref().filter(|_| {
+            self.config.rules.measure
+                || self.config.standing == Standing::Apart
+                || self.enforced.memory
+        });
+        report.cpu = measured.and_then(Cgroup::cpu).unwrap_or(cpu);
+        let peak = measured
             .and_then(Cgroup::peak_memory)
             .unwrap_or(self.watch.peak);
         report.peak_memory = peak.max(largest);
@@ -772,9 +783,12 @@ impl Keeper {
             return Err(Failure::new(Step::Fork, Errno::NOMEM));
         };
         let cpus = self.config.limits.cpu_millis.filter(|_| !self.enforced.cpu);
+        let turned = request.ignored.map_or(0, |wanted| {
+            wanted ^ *self.ignored.get_or_insert_with(signals::ignored)
+        });
         let around = Surroundings {
             cgroup: self.cgroup.as_ref().map(AsFd::as_fd),
-            ignored: self.ignored,
+            turned,
             keeper: if self.namespace.is_some() {
                 0
             } else {
@@ -976,7 +990,7 @@ pub(crate) fn wait_any() -> Option<(Pid, i32, Usage)> {
 }
 
 /// Whether there is any child, without taking leave of one: `CHILD` when there is none.
-fn wait_peek() -> Result<(), Errno> {
+pub(crate) fn wait_peek() -> Result<(), Errno> {
     // SAFETY: the kernel writes to a local.
     unsafe {
         let mut info: libc::siginfo_t = std::mem::zeroed();

@@ -174,8 +174,8 @@ pub struct Spawn<'a> {
     pub rlimits: Vec<Rlimit>,
     /// Signals that it starts with blocked, bit n-1 for signal n.
     pub blocked: u64,
-    /// Signals that it starts with ignored.
-    pub ignored: u64,
+    /// Signals that it starts with ignored; `None` for those that the keeper does.
+    pub ignored: Option<u64>,
 }
 
 /// What a signal goes to.

@@ -51,8 +51,9 @@ impl Drop for Stack {
 pub(crate) struct Surroundings<'a> {
     /// The cgroup that it is born into.
     pub cgroup: Option<BorrowedFd<'a>>,
-    /// Signals that the keeper itself ignores, bit n-1 for signal n.
-    pub ignored: u64,
+    /// Signals whose disposition a child is to have turned: ignored by it and not by the keeper, or the other way round.
+    /// Bit n-1 for signal n.
+    pub turned: u64,
     /// The keeper's own pid, or 0 where a child cannot see it (in a pid namespace).
     pub keeper: i32,
     /// CPUs to bind to, where that stands in for a limit.
@@ -312,8 +313,8 @@ unsafe fn place_descriptors(plan: &mut Plan<'_>) -> Result<(), Failure> {
 unsafe fn set_signals(plan: &Plan<'_>) -> Result<(), Failure> {
     for signal in 1..=64 {
         let bit = 1u64 << (signal - 1);
-        let wanted = plan.spawn.ignored & bit != 0;
-        if (plan.around.ignored & bit != 0) != wanted {
+        if plan.around.turned & bit != 0 {
+            let wanted = plan.spawn.ignored.is_some_and(|set| set & bit != 0);
             let action = if wanted { libc::SIG_IGN } else { libc::SIG_DFL };
             // SAFETY: sets a disposition that runs no code. Fails for signals that the C library keeps, which is right.
             unsafe { libc::signal(signal, action) };

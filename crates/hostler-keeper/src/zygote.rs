@@ -93,6 +93,20 @@ impl Zygote {
         }
     }
 
+    /// Sends off a zygote whose keepers have all ended their trees, and waits until it and they are gone. `adopts` says
+    /// that this process is a subreaper that has no other children: then nothing is lost by not waiting for the zygote to
+    /// take its leave.
+    pub fn dismiss(self, adopts: bool) {
+        drop(self.connection);
+        let none = rustix::process::WaitOptions::empty();
+        if !adopts {
+            let _ = rustix::io::retry_on_intr(|| rustix::process::waitpid(Some(self.pid), none));
+            return;
+        }
+        let _ = signal_child(self.pid, libc::SIGKILL);
+        while rustix::io::retry_on_intr(|| rustix::process::waitpid(None, none)).is_ok() {}
+    }
+
     /// Starts a zygote as a program, which calls [`serve_inherited`]: for a process that has threads.
     ///
     /// # Errors
@@ -186,6 +200,11 @@ pub fn end_adopted() -> EndReport {
         cpu: Duration::ZERO,
         peak_memory: 0,
     }
+}
+
+/// Whether this process has children: it may have been given some by the program that it was executed in place of.
+pub fn has_children() -> bool {
+    keeper::wait_peek() != Err(Errno::CHILD)
 }
 
 struct Kept {

@@ -319,7 +319,7 @@ impl Prepared {
             umask: self.umask,
             rlimits: self.rlimits.clone(),
             blocked: 0,
-            ignored: 0,
+            ignored: Some(0),
         }
     }
 }

@@ -23,6 +23,9 @@ enum Command {
 }
 
 fn main() -> std::process::ExitCode {
+    if let Some(options) = run::options::Options::plain(std::env::args_os().skip(1)) {
+        return std::process::ExitCode::from(run::front::run(&options));
+    }
     match Cli::try_parse() {
         Ok(Cli {
             command: Command::Run(options),

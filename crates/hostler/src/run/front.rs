@@ -106,16 +106,16 @@ fn prepare(options: &Options) -> Result<Front, Refusal> {
         })?),
         None => None,
     };
-    // Before anything is opened or blocked that the command must not see.
-    let (blocked, ignored) = (inherit::blocked(), inherit::ignored());
-    let open = inherit::descriptors().map_err(io::Error::from)?;
     let config = configure(options);
     let contain = config.contain;
     // Whatever zygote and keeper leave comes here, if both are killed; not where others' orphans would come too.
-    let adopts = !has_children() && rustix::process::set_child_subreaper(Some(getpid())).is_ok();
+    let adopts = !hostler_keeper::zygote::has_children()
+        && rustix::process::set_child_subreaper(Some(getpid())).is_ok();
     let signals = Signals::take()?;
-    let (zygote, keeper) =
-        Zygote::fork_with(config).map_err(|error| Refusal::new(format_args!("{error}")))?;
+    let (zygote, keeper) = inherit::as_started(|| Zygote::fork_with(config))
+        .map_err(|error| Refusal::new(format_args!("{error}")))?;
+    // While zygote and keeper come up. All that hostler has opened itself is close-on-exec, and so not among these.
+    let open = inherit::descriptors().map_err(io::Error::from)?;
     let front = Front {
         keeper,
         zygote,
@@ -136,7 +136,7 @@ fn prepare(options: &Options) -> Result<Front, Refusal> {
         let _ = front.keeper.send(1, &Request::Owner, &[owner.as_fd()]);
     }
     // If the keeper could not be set up it has said why, which is read below.
-    let _ = front.start(options, &open, blocked, ignored);
+    let _ = front.start(options, &open);
     // The command has them now. What reads from or writes to them must see it, and not hostler, hold them; but the user is
     // still to be spoken to.
     release_standard(&open);
@@ -207,13 +207,6 @@ fn configure(options: &Options) -> KeeperConfig {
     config
 }
 
-/// Whether this process was given children by the program that it was executed in place of.
-fn has_children() -> bool {
-    let mut children = Vec::new();
-    let proc = hostler_keeper::proc::Proc::open();
-    proc.is_ok_and(|proc| proc.children(getpid(), &mut children).is_ok()) && !children.is_empty()
-}
-
 fn release_standard(open: &[i32]) {
     let Ok(null) = std::fs::File::options()
         .read(true)
@@ -233,13 +226,7 @@ fn release_standard(open: &[i32]) {
 }
 
 impl Front {
-    fn start(
-        &self,
-        options: &Options,
-        open: &[i32],
-        blocked: u64,
-        ignored: u64,
-    ) -> Result<(), Refusal> {
+    fn start(&self, options: &Options, open: &[i32]) -> Result<(), Refusal> {
         let args: Vec<CString> = options
             .command
             .iter()
@@ -260,8 +247,8 @@ impl Front {
             nice: None,
             umask: None,
             rlimits: Vec::new(),
-            blocked,
-            ignored,
+            blocked: inherit::blocked(),
+            ignored: None,
         };
         let (staged, last) = fds.split_at(fds.len().saturating_sub(FDS_MAX));
         for part in staged.chunks(FDS_MAX) {
@@ -292,10 +279,7 @@ impl Front {
         }
         let status = self.finish(options);
         if self.end.as_ref().is_some_and(|end| end.remaining == 0) {
-            // It stays until this end hangs up.
-            let Zygote { connection, pid } = self.zygote;
-            drop(connection);
-            let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
+            self.zygote.dismiss(self.adopts);
         }
         Ok(status)
     }

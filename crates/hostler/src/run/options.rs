@@ -8,11 +8,14 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+/// The grace where none is given.
+const GRACE: &str = "5s";
+
 /// What `hostler run` is told.
-#[derive(Debug, Args)]
+#[derive(Debug, PartialEq, Args)]
 pub(crate) struct Options {
     /// Time between SIGTERM and SIGKILL for what is ended: 500ms, 5s, 2m, 1h
-    #[arg(long, value_name = "TIME", default_value = "5s")]
+    #[arg(long, value_name = "TIME", default_value = GRACE)]
     pub grace: Time,
     /// Most memory that the whole tree may use: 200M, 2G, or bytes
     #[arg(long, value_name = "SIZE")]
@@ -50,6 +53,33 @@ pub(crate) struct Options {
     /// The command and its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
+}
+
+impl Options {
+    /// What `run -- COMMAND...` means, if the words are that: the usual way to start, which takes no parser. (To make and
+    /// run one would be a tenth of what hostler adds to a short command.)
+    pub(crate) fn plain(mut words: impl Iterator<Item = OsString>) -> Option<Self> {
+        if words.next()? != "run" || words.next()? != "--" {
+            return None;
+        }
+        let command: Vec<OsString> = words.collect();
+        (!command.is_empty()).then_some(())?;
+        Some(Self {
+            grace: GRACE.parse().ok()?,
+            memory: None,
+            pids: None,
+            cpu: None,
+            timeout: None,
+            idle_timeout: None,
+            max_lifetime: None,
+            die_with: None,
+            keep_children: false,
+            contain: Containment::Auto,
+            report: None,
+            verbose: false,
+            command,
+        })
+    }
 }
 
 /// How to hold the tree together.
@@ -206,6 +236,34 @@ fn amount(text: &str) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_plain_command_is_read_as_the_parser_would() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            options: Options,
+        }
+        let plain = |words: &[&str]| Options::plain(words.iter().map(|word| OsString::from(*word)));
+        for command in [
+            &["true"][..],
+            &["sh", "-c", "--", "run"],
+            &["--", "-x"],
+            &[""],
+        ] {
+            let words = [&["run", "--"], command].concat();
+            let parsed = <Line as clap::Parser>::try_parse_from(&words).map(|line| line.options);
+            assert_eq!(plain(&words), parsed.ok(), "{words:?}");
+        }
+        for words in [
+            &["run", "--"][..],
+            &["run", "true"],
+            &["ls", "--", "x"],
+            &[],
+        ] {
+            assert_eq!(plain(words), None);
+        }
+    }
 
     #[test]
     fn times() {
