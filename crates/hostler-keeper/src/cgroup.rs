@@ -213,7 +213,11 @@ impl Cgroup {
         // A parent that holds processes (and isn't the root, which has no type) refuses some controllers; worse, it takes
         // others (pids, cpu) and becomes a threaded domain, below which no process can be started in a group.
         let is_root = !is_there("../cgroup.type");
-        if is_root || self.read("../cgroup.procs").is_some_and(|list| list.is_empty()) {
+        if is_root
+            || self
+                .read("../cgroup.procs")
+                .is_some_and(|list| list.is_empty())
+        {
             let name = format!("+{controller}");
             let _ = write_in(&self.dir, "../cgroup.subtree_control", &name);
         }

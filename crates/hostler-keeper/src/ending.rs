@@ -236,17 +236,32 @@ impl Ending {
                 progress: now,
             };
         }
-        self.kill(proc, now, kill_all)
+        self.kill(proc, spare, now, kill_all)
     }
 
-    fn kill(&mut self, proc: &Proc, now: Instant, kill_all: &mut dyn FnMut()) -> Round {
-        let Phase::Killing { next, .. } = &self.phase else {
+    fn kill(
+        &mut self,
+        proc: &Proc,
+        spare: Option<Pid>,
+        now: Instant,
+        kill_all: &mut dyn FnMut(),
+    ) -> Round {
+        let Phase::Killing { next, pause, .. } = &self.phase else {
             return Round::Wait(now);
         };
         if now < *next {
             return Round::Wait(*next);
         }
-        // Named before they are killed, since what a cgroup kills at once is not met by the walk.
+        if *pause == FIRST_PAUSE {
+            // All are named before the first is killed: it hands its children on, past the walk, and a cgroup is then
+            // quicker than the next one.
+            descendants(proc, getpid(), |stat| {
+                if !is(spare, stat) {
+                    let (index, _) = self.note(stat);
+                    self.entries[index].killed = true;
+                }
+            });
+        }
         proven(proc, |process| {
             let (index, _) = self.note(process.stat);
             self.entries[index].killed = true;
