@@ -263,8 +263,10 @@ impl Ending {
             });
         }
         proven(proc, |process| {
-            let (index, _) = self.note(process.stat);
-            self.entries[index].killed = true;
+            if !is(spare, process.stat) {
+                let (index, _) = self.note(process.stat);
+                self.entries[index].killed = true;
+            }
             // One of another user can't be signalled; it shows up as stuck.
             let _ = process.signal(libc::SIGKILL);
             Visit::Enter
