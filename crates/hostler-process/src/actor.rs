@@ -204,7 +204,16 @@ impl Actor {
                 .ending
                 .drain(..)
                 .for_each(|reply| drop(reply.send(Err(error.clone())))),
-            Some(pending) => pending.fail(error),
+            Some(pending) => {
+                let stored = pending.fail(error);
+                for name in stored {
+                    self.post(
+                        &Request::Discard { name: &name },
+                        Vec::new(),
+                        Pending::Nobody,
+                    );
+                }
+            }
             None => {}
         }
     }
@@ -307,11 +316,18 @@ impl Actor {
             .fetch_max(key.0.saturating_add(1), Ordering::Relaxed);
         let shown = prepared.shown.clone();
         let (pipes, asks, turn) = held;
+        // Before the process is there: whoever dies next, its pipes lead on.
+        let mut stored = Vec::new();
+        for (name, fd) in std::mem::take(&mut prepared.stored) {
+            self.post(&Request::Store { name: &name }, vec![fd], Pending::Nobody);
+            stored.push(name);
+        }
         let pending = Pending::Spawn {
             shown,
             key,
             grace: prepared.grace,
             pipes,
+            stored,
             asks,
             turn,
             reply,
@@ -519,7 +535,7 @@ impl Actor {
             (Pending::Nobody, _) => {}
             (pending, _) => {
                 let error = hostler_keeper::wire::WireError::Value("kind of the answer");
-                pending.fail(ConnectionError::from(error).into());
+                let _ = pending.fail(ConnectionError::from(error).into());
             }
         }
     }
@@ -591,7 +607,7 @@ impl Actor {
         let ended = self.report.is_some();
         let left = self.left.take();
         for (_, pending) in self.pending.drain() {
-            pending.fail(match &left {
+            let _ = pending.fail(match &left {
                 Some(error) => error.clone(),
                 None if ended => Error::Ended,
                 None => Error::KeeperGone,

@@ -132,6 +132,8 @@ pub(crate) enum Pending {
         key: Key,
         grace: Duration,
         pipes: Pipes,
+        /// What was stored for it, under which names.
+        stored: Vec<Vec<u8>>,
         asks: Asks,
         turn: Turn,
         reply: Answer<Process>,
@@ -150,10 +152,15 @@ pub(crate) enum Pending {
 }
 
 impl Pending {
-    /// Tells whoever waits that it failed.
-    pub(crate) fn fail(self, error: Error) {
+    /// Tells whoever waits that it failed, and gives back what is to be discarded for that.
+    pub(crate) fn fail(self, error: Error) -> Vec<Vec<u8>> {
         match self {
-            Self::Spawn { shown, reply, .. } => {
+            Self::Spawn {
+                shown,
+                stored,
+                reply,
+                ..
+            } => {
                 let error = match error {
                     Error::Failed(failure) if is_shutdown(failure) => Error::Ended,
                     Error::Failed(failure) => Error::Spawn {
@@ -163,6 +170,7 @@ impl Pending {
                     other => other,
                 };
                 let _ = reply.send(Err(error));
+                return stored;
             }
             Self::Done(reply) | Self::SetOnHostExit(_, reply) | Self::HandOver(reply) => {
                 drop(reply.send(Err(error)))
@@ -173,6 +181,7 @@ impl Pending {
             Self::Names(reply) => drop(reply.send(Err(error))),
             Self::Release(_) | Self::End | Self::Ping | Self::Nobody => {}
         }
+        Vec::new()
     }
 }
 
