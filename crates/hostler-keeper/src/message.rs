@@ -100,7 +100,7 @@ impl Step {
             Step::Exec => "execute",
             Step::Signal => "signal it",
             Step::Store => "keep the descriptor",
-            Step::Rendezvous => "make its rendezvous socket",
+            Step::Rendezvous => "listen at its rendezvous",
         }
     }
 }
@@ -281,7 +281,7 @@ pub struct Hello<'a> {
 }
 
 /// What a keeper tells its next host. All that it knows at that moment: what follows as [`Event`]s comes after it. Where its
-/// zygote had a witness file made, that is beside it.
+/// zygote has a [`Witness`](crate::witness::Witness), that is beside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Welcome {
     /// The protocol version to be spoken on this connection from here on.

@@ -122,6 +122,7 @@ impl Keeper {
         {
             return self.refuse(id, Step::Request, Errno::EXIST);
         }
+        self.next_key = self.next_key.max(request.key.0.saturating_add(1));
         let mut all = std::mem::take(&mut self.staged);
         all.append(&mut fds);
         match self.start_child(request, &all) {

@@ -33,7 +33,9 @@ impl Keeper {
             if done {
                 let mut releasing = self.releasing.swap_remove(index);
                 let report = releasing.report();
-                self.answer(releasing.id, &Reply::Ended(report), None);
+                if let Some(id) = releasing.id {
+                    self.answer(id, &Reply::Ended(report), None);
+                }
             } else {
                 index += 1;
             }
@@ -141,10 +143,26 @@ impl Keeper {
         for id in std::mem::take(&mut ending.waiting) {
             self.answer(id, &Reply::Ended(report.clone()), None);
         }
-        self.tell(&Event::Ended(report));
         self.ended = true;
+        if self.host.is_none() && report.reason != EndReason::HostGone && self.is_awaited() {
+            // What happened meanwhile, and what was written to the end, is for the next host to read.
+            self.unread = Some(report);
+            return;
+        }
+        self.tell(&Event::Ended(report));
+        self.leave();
+    }
+
+    /// Lets go of all that is kept, and hides from whoever looks for it.
+    pub(super) fn leave(&mut self) {
         self.stored.clear();
+        self.close_door();
         self.flush();
+    }
+
+    /// Whether the next host may come and ask.
+    fn is_awaited(&self) -> bool {
+        self.door.is_some() && self.waits().is_some()
     }
 
     /// SIGKILL does not help: whoever waits is told who is left, and it is tried on.

@@ -4,6 +4,7 @@
 //! children orphan comes back to it, since it is a subreaper (prctl(2)), so "nothing left" is a fact of the kernel's:
 //! waitpid(2) answers that there is no child, and the cgroup, where there is one, is not populated.
 
+mod adoption;
 mod children;
 mod finish;
 mod requests;
@@ -18,18 +19,21 @@ use rustix::io::Errno;
 use rustix::process::{Pid, getpid};
 
 use crate::cgroup::{Cgroup, Enforced};
-use crate::config::{AfterMain, Contain, KeeperConfig, OnHostExit};
+use crate::config::{AfterMain, Contain, KeeperConfig};
 use crate::connection::{Connection, Packet};
 use crate::ending::{Ending, Releasing};
-use crate::identity::Key;
+use crate::identity::{Key, ProcessId};
 use crate::message::{Event, Failure, Started, Step};
 use crate::namespace::Namespace;
-use crate::outcome::EndReason;
+use crate::outcome::{EndReason, EndReport};
 use crate::proc::Proc;
+use crate::rendezvous::Rendezvous;
 use crate::signals::{self, Signals};
 use crate::spawn::Stack;
 use crate::watch::Watch;
+use crate::witness::Witness;
 
+use adoption::Door;
 use children::children_cpu;
 pub(crate) use children::{wait_any, wait_peek};
 
@@ -40,6 +44,8 @@ pub(crate) struct Birth {
     pub host: Connection,
     /// The front, for a keeper that stands with one.
     pub front: Option<OwnedFd>,
+    /// Where its zygote writes down who was killed, for a keeper that can be adopted.
+    pub witness: Option<Witness>,
 }
 
 /// A process that this keeper has started.
@@ -53,6 +59,12 @@ struct Keeper {
     config: KeeperConfig,
     host: Option<Connection>,
     host_gone: Option<Instant>,
+    /// How long the host that let go wants it to wait for the next one.
+    handed_over: Option<Duration>,
+    /// For one that can be adopted.
+    door: Option<Door>,
+    witness: Option<Witness>,
+    zygote: ProcessId,
     outbox: VecDeque<(Packet, Option<OwnedFd>)>,
     signals: Signals,
     proc: Proc,
@@ -61,6 +73,8 @@ struct Keeper {
     enforced: Enforced,
     namespace: Option<Namespace>,
     children: Vec<Child>,
+    /// Above all keys that were used.
+    next_key: u64,
     main: Option<Key>,
     stored: Vec<(Vec<u8>, OwnedFd)>,
     staged: Vec<OwnedFd>,
@@ -73,6 +87,8 @@ struct Keeper {
     ending: Option<Ending>,
     releasing: Vec<Releasing>,
     ended: bool,
+    /// The report on a tree that ended while there was no host: kept for the next one.
+    unread: Option<EndReport>,
     /// The signals that this process ignores, once they were asked for.
     ignored: Option<u64>,
 }
@@ -83,7 +99,9 @@ pub(crate) fn serve(birth: Birth) -> ! {
         Ok(keeper) => {
             // The kernel takes it all back at once.
             let mut keeper = std::mem::ManuallyDrop::new(keeper);
-            i32::from(keeper.run().is_err())
+            let result = keeper.run();
+            keeper.close_door();
+            i32::from(result.is_err())
         }
         Err(()) => 1,
     };
@@ -97,14 +115,30 @@ impl Keeper {
             config,
             host,
             front,
+            witness,
         } = birth;
         match Self::contained(&config) {
             Ok((signals, proc, cgroup, enforced, namespace)) => {
+                let door = match Self::open_door(&config) {
+                    Ok(door) => door,
+                    Err(failure) => {
+                        if let Some(cgroup) = &cgroup {
+                            let _ = cgroup.remove();
+                        }
+                        let _ = host.send(0, &Event::Unfit(failure), &[]);
+                        return Err(());
+                    }
+                };
+                let zygote = parent(&proc, door.is_some());
                 let watch = Watch::new(&config.limits, enforced, &config.rules);
                 let mut keeper = Self {
                     config,
                     host: Some(host),
                     host_gone: None,
+                    handed_over: None,
+                    door,
+                    witness,
+                    zygote,
                     outbox: VecDeque::new(),
                     signals,
                     proc,
@@ -113,6 +147,7 @@ impl Keeper {
                     enforced,
                     namespace,
                     children: Vec::new(),
+                    next_key: 0,
                     main: None,
                     stored: Vec::new(),
                     staged: Vec::new(),
@@ -124,6 +159,7 @@ impl Keeper {
                     ending: None,
                     releasing: Vec::new(),
                     ended: false,
+                    unread: None,
                     ignored: None,
                 };
                 keeper.tell(&Event::Ready(enforced));
@@ -178,6 +214,22 @@ impl Keeper {
         Ok((signals, proc, cgroup, enforced, namespace))
     }
 
+    fn open_door(config: &KeeperConfig) -> Result<Option<Door>, Failure> {
+        let Some(path) = &config.rendezvous else {
+            return Ok(None);
+        };
+        match Rendezvous::listen(path) {
+            Ok(rendezvous) => Ok(Some(Door::new(rendezvous))),
+            Err(errno) => Err(Failure::new(Step::Rendezvous, errno)),
+        }
+    }
+
+    fn close_door(&self) {
+        if let Some(door) = &self.door {
+            door.remove();
+        }
+    }
+
     fn spare(&self) -> Option<Pid> {
         self.namespace.as_ref().map(|namespace| namespace.init)
     }
@@ -188,20 +240,26 @@ impl Keeper {
             if self.is_finished() {
                 return Ok(());
             }
-            self.wait(due)?;
+            let knocked = self.wait(due)?;
             self.read_signals()?;
             self.read_host();
+            if knocked {
+                self.answer_door();
+            }
         }
     }
 
     /// Whether there is nothing more to do, ever.
     fn is_finished(&self) -> bool {
         let told = self.outbox.is_empty() || self.host.is_none();
-        self.ended && told && (self.host.is_some() || self.host_gone.is_some())
+        self.ended
+            && self.unread.is_none()
+            && told
+            && (self.host.is_some() || self.host_gone.is_some())
     }
 
-    /// Waits for the next thing to happen.
-    fn wait(&mut self, due: Option<Instant>) -> io::Result<()> {
+    /// Waits for the next thing to happen; says whether it is something at the door.
+    fn wait(&mut self, due: Option<Instant>) -> io::Result<bool> {
         let timeout = due.map(|due| {
             let left = due.saturating_duration_since(Instant::now());
             Timespec {
@@ -226,6 +284,10 @@ impl Keeper {
             poll.push(PollFd::new(owner, PollFlags::IN));
             poll.len() - 1
         });
+        let at_door = poll.len();
+        if let Some(door) = &self.door {
+            door.poll(&mut poll);
+        }
         match rustix::event::poll(&mut poll, timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
@@ -233,6 +295,7 @@ impl Keeper {
         let is_ready =
             |index: Option<usize>| index.is_some_and(|index| !poll[index].revents().is_empty());
         let (owner_gone, reaped) = (is_ready(owner), is_ready(namespace));
+        let knocked = poll[at_door..].iter().any(|fd| !fd.revents().is_empty());
         drop(poll);
         if reaped && let Some(namespace) = &self.namespace {
             namespace.drain();
@@ -241,7 +304,7 @@ impl Keeper {
             self.owner = None;
             self.end_by_rule(EndReason::OwnerGone, self.config.grace);
         }
-        Ok(())
+        Ok(knocked)
     }
 
     /// Does all that is due by now, and says when the next thing is.
@@ -256,15 +319,16 @@ impl Keeper {
             due.extend(self.wake_front);
         }
         self.release_round(&mut due);
-        if let Some(gone) = self.host_gone
-            && let OnHostExit::Keep(wait) = self.config.on_host_exit
+        due.extend(self.door.as_mut().and_then(|door| door.round(now)));
+        if let (Some(gone), Some(wait)) = (self.host_gone, self.waits())
             && self.ending.is_none()
-            && !self.ended
+            && (!self.ended || self.unread.is_some())
         {
-            if now >= gone + wait {
-                self.begin_end(EndReason::HostGone, self.config.grace);
-            } else {
+            if now < gone + wait {
                 due.push(gone + wait);
+            } else if self.unread.take().is_none() {
+                crate::hook!("keeper.waited");
+                self.begin_end(EndReason::HostGone, self.config.grace);
             }
         }
         if self.ending.is_none() && !self.ended {
@@ -306,4 +370,17 @@ impl Keeper {
                 AfterMain::Wait => self.is_empty(),
             }
     }
+}
+
+/// This process's parent, if it is asked for.
+fn parent(proc: &Proc, asked: bool) -> ProcessId {
+    let parent = rustix::process::getppid().filter(|_| asked);
+    let known = parent.and_then(|pid| proc.stat(pid).ok());
+    known.map_or(
+        ProcessId {
+            pid: 0,
+            start_time: 0,
+        },
+        |stat| stat.id,
+    )
 }

@@ -8,7 +8,6 @@ use rustix::io::Errno;
 use rustix::process::getpid;
 
 use super::Keeper;
-use crate::config::OnHostExit;
 use crate::connection::{ConnectionError, Packet, Received};
 use crate::ending::Releasing;
 use crate::identity::Key;
@@ -42,9 +41,9 @@ impl Keeper {
     pub(super) fn lose_host(&mut self) {
         crate::hook!("keeper.host-gone");
         self.host = None;
-        self.outbox.clear();
+        self.forget_host();
         self.host_gone = Some(Instant::now());
-        if self.config.on_host_exit == OnHostExit::Kill {
+        if self.waits().is_none() {
             self.begin_end(EndReason::HostGone, self.config.grace);
         }
     }
@@ -86,6 +85,10 @@ impl Keeper {
                 self.answer(id, &Reply::Census(list), None);
             }
             Request::End { grace } => {
+                if let Some(report) = self.unread.take() {
+                    self.answer(id, &Reply::Ended(report), None);
+                    return self.leave();
+                }
                 self.begin_end(EndReason::Request, grace);
                 match &mut self.ending {
                     Some(ending) => ending.waiting.push(id),
@@ -129,7 +132,8 @@ impl Keeper {
                 self.answer(id, &Reply::Names(names), None);
             }
             Request::Processes => {
-                let list = self.children.iter().map(|child| child.started).collect();
+                let known = self.children.iter().filter(|child| !child.forget);
+                let list = known.map(|child| child.started).collect();
                 self.answer(id, &Reply::Processes(list), None);
             }
             Request::Forget { key } => {
@@ -155,8 +159,20 @@ impl Keeper {
                 };
                 self.acknowledge(id, Step::Request, result);
             }
-            Request::Hello(_) | Request::SetOnHostExit(_) | Request::HandOver { .. } => {
-                self.refuse(id, Step::Request, Errno::NOSYS);
+            // It is the host already.
+            Request::Hello(_) => self.refuse(id, Step::Request, Errno::ISCONN),
+            Request::SetOnHostExit(on_host_exit) => {
+                self.config.on_host_exit = on_host_exit;
+                self.answer(id, &Reply::Done, None);
+            }
+            Request::HandOver { wait } => {
+                let result = if self.door.is_some() {
+                    self.handed_over = Some(wait);
+                    Ok(())
+                } else {
+                    Err(Errno::OPNOTSUPP)
+                };
+                self.acknowledge(id, Step::Rendezvous, result);
             }
         }
     }
