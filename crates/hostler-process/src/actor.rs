@@ -617,6 +617,11 @@ impl Actor {
         if report.remaining == 0 {
             // Whoever waits is answered when the keeper is gone too.
             self.report = Some(report);
+            if self.config.rendezvous.is_some() {
+                // It was read: the keeper need not wait for another who does.
+                let grace = Duration::ZERO;
+                self.post(&Request::End { grace }, Vec::new(), Pending::Nobody);
+            }
             self.watch(Instant::now() + PATIENCE);
         } else {
             let _ = self.events.send(TreeEvent::Ended(report.clone()));

@@ -40,7 +40,7 @@ pub struct Adopted {
     /// Why the tree is being ended, where it is: by one of its own rules, or on a word of its former host. The report comes
     /// by [`Tree::ended`].
     pub ending: Option<EndReason>,
-    /// The report, where the tree ended by its own rules while it had no host. What it stored can be fetched until
+    /// The report, where the tree ended by its own rules and no host has read it. What it stored can be fetched until
     /// [`Tree::end`], or the drop of the tree, lets the keeper go.
     pub ended: Option<EndReport>,
 }

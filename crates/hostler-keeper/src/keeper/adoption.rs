@@ -263,6 +263,13 @@ impl Keeper {
         }
     }
 
+    /// Until when the next host may come; `None` while there is no waiting for one.
+    pub(super) fn host_due(&self) -> Option<Instant> {
+        let waiting = self.ending.is_none() && (!self.ended || self.unread.is_some());
+        let gone = self.host_gone.filter(|_| waiting)?;
+        Some(gone + self.waits()?)
+    }
+
     /// How long the tree waits for its next host; `None` when it does not.
     pub(super) fn waits(&self) -> Option<Duration> {
         self.handed_over.or(match self.config.on_host_exit {

@@ -140,17 +140,18 @@ impl Keeper {
                 let _ = rustix::event::poll(&mut [], Some(&pause));
             }
         }
+        self.ended = true;
+        // What happened unasked, and what was written to the end, is for the next host to read if this one does not.
+        if ending.waiting.is_empty() && report.reason != EndReason::HostGone && self.is_awaited() {
+            self.unread = Some(report.clone());
+        }
         for id in std::mem::take(&mut ending.waiting) {
             self.answer(id, &Reply::Ended(report.clone()), None);
         }
-        self.ended = true;
-        if self.host.is_none() && report.reason != EndReason::HostGone && self.is_awaited() {
-            // What happened meanwhile, and what was written to the end, is for the next host to read.
-            self.unread = Some(report);
-            return;
-        }
         self.tell(&Event::Ended(report));
-        self.leave();
+        if self.unread.is_none() {
+            self.leave();
+        }
     }
 
     /// Lets go of all that is kept, and hides from whoever looks for it.

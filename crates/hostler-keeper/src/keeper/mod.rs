@@ -87,7 +87,7 @@ struct Keeper {
     ending: Option<Ending>,
     releasing: Vec<Releasing>,
     ended: bool,
-    /// The report on a tree that ended while there was no host: kept for the next one.
+    /// The report on a tree that ended unasked, until a host has said that it has read it.
     unread: Option<EndReport>,
     /// The signals that this process ignores, once they were asked for.
     ignored: Option<u64>,
@@ -320,16 +320,9 @@ impl Keeper {
         }
         self.release_round(&mut due);
         due.extend(self.door.as_mut().and_then(|door| door.round(now)));
-        if let (Some(gone), Some(wait)) = (self.host_gone, self.waits())
-            && self.ending.is_none()
-            && (!self.ended || self.unread.is_some())
-        {
-            if now < gone + wait {
-                due.push(gone + wait);
-            } else if self.unread.take().is_none() {
-                crate::hook!("keeper.waited");
-                self.begin_end(EndReason::HostGone, self.config.grace);
-            }
+        if self.host_due().is_some_and(|due| now >= due) && self.unread.take().is_none() {
+            crate::hook!("keeper.waited");
+            self.begin_end(EndReason::HostGone, self.config.grace);
         }
         if self.ending.is_none() && !self.ended {
             let spent = if self.watch.due().is_some_and(|due| now >= due) {
@@ -353,6 +346,7 @@ impl Keeper {
             }
         }
         due.extend(self.end_round());
+        due.extend(self.host_due());
         due.into_iter().min()
     }
 
