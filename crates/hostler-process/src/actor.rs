@@ -2,19 +2,21 @@
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hostler_keeper::config::{KeeperConfig, OnHostExit};
 use hostler_keeper::connection::{ConnectionError, Received};
 use hostler_keeper::identity::{Key, ProcessId};
-use hostler_keeper::message::{Event, Failure, Reply, Request, Step};
+use hostler_keeper::message::{Event, Failure, Reply, Request, Started, Step};
 use hostler_keeper::outcome::EndReport;
 use rustix::process::{Signal, pidfd_send_signal};
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::aftermath::{Late, ZYGOTE_TIME, end_cgroup, hear};
+use crate::aftermath::{Late, Mourner, ZYGOTE_TIME, end_cgroup, hear};
 use crate::ask::{Answer, Ask, Asks, Pending, Turn, is_shutdown};
 use crate::command::{Pipes, Prepared};
 use crate::error::{Error, Result};
@@ -22,7 +24,7 @@ use crate::link::Link;
 use crate::process::Process;
 use crate::record::{Record, nothing_left};
 use crate::tree::{Tree, TreeEvent};
-use crate::zygote::{Zygote, reap};
+use crate::zygote::reap;
 
 /// How long beyond the grace a keeper may leave a question unanswered, before it is taken for hanging and killed.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -43,67 +45,87 @@ pub(crate) struct Keeper {
     pub(crate) id: ProcessId,
     /// Its pidfd, proven.
     pub(crate) handle: AsyncFd<OwnedFd>,
-    pub(crate) gone: oneshot::Receiver<EndReport>,
+    /// Who tells what it left, should it be killed.
+    pub(crate) mourner: Mourner,
     pub(crate) config: KeeperConfig,
-    /// Held so that its task lives and tells.
-    pub(crate) zygote: Zygote,
 }
 
 struct Actor {
     link: Link,
     handle: AsyncFd<OwnedFd>,
     /// `None` once it was heard.
-    gone: Option<oneshot::Receiver<EndReport>>,
+    mourner: Option<Mourner>,
+    /// What it has to say yet.
+    late: Option<Late>,
     config: KeeperConfig,
     inbox: mpsc::UnboundedReceiver<Ask>,
     inbox_open: bool,
     next_id: u32,
-    next_key: u64,
+    keys: Arc<AtomicU64>,
     pending: HashMap<u32, Pending>,
     processes: HashMap<Key, Record>,
     ending: Vec<Answer<EndReport>>,
     watchdog: Option<Watchdog>,
     /// The report that says that nothing is left.
     report: Option<EndReport>,
-    hung_up: bool,
+    /// Why the tree is this host's no more, though nothing of it was ended.
+    left: Option<Error>,
     events: broadcast::Sender<TreeEvent>,
     outcome: watch::Sender<Option<Result<EndReport>>>,
-    zygote: Zygote,
 }
 
-/// Starts the task, and returns the guard of the tree.
+/// Starts the task of a new tree, and returns its guard.
 pub(crate) fn start(keeper: Keeper) -> Tree {
+    go_on(keeper, 1, &[]).0
+}
+
+/// Starts the task of a tree in which these were started already, and returns its guard and theirs.
+pub(crate) fn go_on(keeper: Keeper, next_key: u64, started: &[Started]) -> (Tree, Vec<Process>) {
     let (asks, inbox) = mpsc::unbounded_channel();
     let (events, _) = broadcast::channel(1024);
     let (outcome, ended) = watch::channel(None);
+    let keys = Arc::new(AtomicU64::new(next_key.max(1)));
+    let mut processes = HashMap::new();
+    let mut guards = Vec::with_capacity(started.len());
+    for process in started {
+        let (exit, watcher) = watch::channel(process.exit);
+        processes.insert(process.key, Record::new(exit));
+        guards.push(Process::new(
+            (process.key, process.id),
+            keeper.config.grace,
+            watcher,
+            Pipes::default(),
+            asks.clone(),
+        ));
+    }
     let tree = Tree::new(
         asks,
         keeper.id,
-        keeper.config.contain,
+        (Arc::new(keeper.config.clone()), keys.clone()),
         events.clone(),
         ended,
     );
     let actor = Actor {
         link: keeper.link,
         handle: keeper.handle,
-        gone: Some(keeper.gone),
+        mourner: Some(keeper.mourner),
+        late: None,
         config: keeper.config,
         inbox,
         inbox_open: true,
         next_id: 1,
-        next_key: 0,
+        keys,
         pending: HashMap::new(),
-        processes: HashMap::new(),
+        processes,
         ending: Vec::new(),
         watchdog: None,
         report: None,
-        hung_up: false,
+        left: None,
         events,
         outcome,
-        zygote: keeper.zygote,
     };
     tokio::spawn(actor.run());
-    tree
+    (tree, guards)
 }
 
 impl Actor {
@@ -148,17 +170,12 @@ impl Actor {
         watch::Sender<Option<Result<EndReport>>>,
         Option<Late>,
     ) {
-        let zygote = self.zygote;
-        (
-            self.inbox,
-            self.outcome,
-            self.gone.map(|gone| Late::new(gone, zygote)),
-        )
+        (self.inbox, self.outcome, self.late)
     }
 
     /// Until the keeper is gone, or is left to the next host.
     async fn serve(&mut self) {
-        while !self.hung_up {
+        while self.left.is_none() {
             let watched = self.watchdog.as_ref().map(|watchdog| watchdog.at);
             tokio::select! {
                 received = self.link.receive() => match received {
@@ -200,7 +217,16 @@ impl Actor {
                 .ending
                 .drain(..)
                 .for_each(|reply| drop(reply.send(Err(error.clone())))),
-            Some(pending) => pending.fail(error),
+            Some(pending) => {
+                let stored = pending.fail(error);
+                for name in stored {
+                    self.post(
+                        &Request::Discard { name: &name },
+                        Vec::new(),
+                        Pending::Nobody,
+                    );
+                }
+            }
             None => {}
         }
     }
@@ -253,6 +279,19 @@ impl Actor {
             Ask::Owner { pidfd, reply } => {
                 let _ = self.post(&Request::Owner, vec![pidfd], Pending::Done(reply));
             }
+            Ask::SetOnHostExit {
+                on_host_exit,
+                reply,
+            } => {
+                self.post(
+                    &Request::SetOnHostExit(on_host_exit),
+                    none,
+                    Pending::SetOnHostExit(on_host_exit, reply),
+                );
+            }
+            Ask::HandOver { wait, reply } => {
+                let _ = self.post(&Request::HandOver { wait }, none, Pending::HandOver(reply));
+            }
             Ask::Release { key, grace, reply } => self.release(key, grace, reply),
             Ask::LetGo { key, grace } => self.let_go(key, grace),
             Ask::Detach { key } => self.detach(key),
@@ -260,11 +299,19 @@ impl Actor {
                 self.ending.push(reply);
                 self.end(grace);
             }
+            // It is on its way to the next host.
+            Ask::Drop if self.is_handed_over() => {}
             Ask::Drop => match self.config.on_host_exit {
                 OnHostExit::Kill => self.end(self.config.grace),
-                OnHostExit::Keep(_) => self.hung_up = true,
+                OnHostExit::Keep(_) => self.left = Some(Error::HungUp),
             },
         }
+    }
+
+    fn is_handed_over(&self) -> bool {
+        self.pending
+            .values()
+            .any(|pending| matches!(pending, Pending::HandOver(_)))
     }
 
     fn spawn(&mut self, mut prepared: Prepared, held: (Pipes, Asks, Turn), reply: Answer<Process>) {
@@ -283,15 +330,25 @@ impl Actor {
                 return;
             }
         }
-        self.next_key += 1;
-        let key = Key(self.next_key);
+        let key = prepared
+            .key
+            .unwrap_or_else(|| Key(self.keys.fetch_add(1, Ordering::Relaxed)));
+        self.keys
+            .fetch_max(key.0.saturating_add(1), Ordering::Relaxed);
         let shown = prepared.shown.clone();
         let (pipes, asks, turn) = held;
+        // Before the process is there: whoever dies next, its pipes lead on.
+        let mut stored = Vec::new();
+        for (name, fd) in std::mem::take(&mut prepared.stored) {
+            self.post(&Request::Store { name: &name }, vec![fd], Pending::Nobody);
+            stored.push(name);
+        }
         let pending = Pending::Spawn {
             shown,
             key,
             grace: prepared.grace,
             pipes,
+            stored,
             asks,
             turn,
             reply,
@@ -421,6 +478,12 @@ impl Actor {
             let key = *key;
             self.pending.remove(&id);
             self.released(key, Ok(nothing_left()));
+        } else if let Some(Pending::HandOver(reply)) = self.pending.get(&id)
+            && reply.is_closed()
+        {
+            // Its guard was dropped meanwhile, and waits for nothing.
+            self.pending.remove(&id);
+            self.ask(Ask::Drop);
         } else if matches!(self.pending.get(&id), Some(Pending::End)) {
             // It has ended by its own rules, and its report is on the way.
             self.pending.remove(&id);
@@ -463,6 +526,14 @@ impl Actor {
                 )));
             }
             (Pending::Done(reply), Reply::Done) => drop(reply.send(Ok(()))),
+            (Pending::SetOnHostExit(on_host_exit, reply), Reply::Done) => {
+                self.config.on_host_exit = on_host_exit;
+                let _ = reply.send(Ok(()));
+            }
+            (Pending::HandOver(reply), Reply::Done) => {
+                self.left = Some(Error::HungUp);
+                let _ = reply.send(Ok(()));
+            }
             (Pending::Census(reply), Reply::Census(list)) => drop(reply.send(Ok(list))),
             (Pending::Processes(reply), Reply::Processes(list)) => drop(reply.send(Ok(list))),
             (Pending::Fetch(reply), Reply::Done) => {
@@ -491,7 +562,7 @@ impl Actor {
             (Pending::Nobody, _) => {}
             (pending, _) => {
                 let error = hostler_keeper::wire::WireError::Value("kind of the answer");
-                pending.fail(ConnectionError::from(error).into());
+                let _ = pending.fail(ConnectionError::from(error).into());
             }
         }
     }
@@ -513,6 +584,7 @@ impl Actor {
             Event::Continued { key } => drop(self.events.send(TreeEvent::Continued { key })),
             Event::Ending(reason) => drop(self.events.send(TreeEvent::Ending(reason))),
             Event::Ended(report) => self.ended(report),
+            Event::Superseded => self.left = Some(Error::Superseded),
             Event::Ready(_) | Event::Unfit(_) => {}
         }
     }
@@ -545,6 +617,11 @@ impl Actor {
         if report.remaining == 0 {
             // Whoever waits is answered when the keeper is gone too.
             self.report = Some(report);
+            if self.config.rendezvous.is_some() {
+                // It was read: the keeper need not wait for another who does.
+                let grace = Duration::ZERO;
+                self.post(&Request::End { grace }, Vec::new(), Pending::Nobody);
+            }
             self.watch(Instant::now() + PATIENCE);
         } else {
             let _ = self.events.send(TreeEvent::Ended(report.clone()));
@@ -560,32 +637,39 @@ impl Actor {
     async fn settle(&mut self) -> Result<EndReport> {
         self.watchdog = None;
         let ended = self.report.is_some();
+        let left = self.left.take();
         for (_, pending) in self.pending.drain() {
-            pending.fail(if ended {
-                Error::Ended
-            } else {
-                Error::KeeperGone
+            let _ = pending.fail(match &left {
+                Some(error) => error.clone(),
+                None if ended => Error::Ended,
+                None => Error::KeeperGone,
             });
         }
-        if self.hung_up {
-            return Err(Error::HungUp);
+        if let Some(error) = left {
+            return Err(error);
         }
         if let Some(report) = self.report.take() {
             self.await_keeper().await;
             return Ok(report);
         }
-        // It closed without a word, so it was killed, or is about to be.
+        // It closed without a word. One that can be adopted and goes on has another host now, which is not to suffer.
+        if self.config.rendezvous.is_some()
+            && timeout(PATIENCE, self.handle.readable()).await.is_err()
+        {
+            return Err(Error::Superseded);
+        }
+        // Else it was killed, or is about to be.
         let _ = pidfd_send_signal(self.handle.get_ref(), Signal::KILL);
         self.await_keeper().await;
-        let Some(mut gone) = self.gone.take() else {
+        let Some(mut late) = self.mourner.take().map(Mourner::listen) else {
             return Err(Error::Unproven);
         };
-        match timeout(ZYGOTE_TIME, &mut gone).await {
+        match timeout(ZYGOTE_TIME, &mut late.gone).await {
             Ok(Ok(report)) => Ok(report),
             // The zygote is gone too.
             Ok(Err(_)) => end_cgroup(self.config.cgroup.as_deref()).await,
             Err(_) => {
-                self.gone = Some(gone);
+                self.late = Some(late);
                 end_cgroup(self.config.cgroup.as_deref()).await
             }
         }
