@@ -734,6 +734,9 @@ impl Keeper {
                 };
                 self.acknowledge(id, Step::Request, result);
             }
+            Request::Hello(_) | Request::SetOnHostExit(_) | Request::HandOver { .. } => {
+                self.refuse(id, Step::Request, Errno::NOSYS);
+            }
         }
     }
 
