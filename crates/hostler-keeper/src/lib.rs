@@ -34,12 +34,14 @@ pub mod message;
 mod namespace;
 pub mod outcome;
 pub mod proc;
+pub mod rendezvous;
 pub mod signals;
 mod spawn;
 mod title;
 pub mod walk;
 mod watch;
 pub mod wire;
+pub mod witness;
 pub mod zygote;
 
 pub(crate) use title::{process_name, set_title};

@@ -100,7 +100,7 @@ impl Step {
             Step::Exec => "execute",
             Step::Signal => "signal it",
             Step::Store => "keep the descriptor",
-            Step::Rendezvous => "make its rendezvous socket",
+            Step::Rendezvous => "listen at its rendezvous",
         }
     }
 }
@@ -281,7 +281,7 @@ pub struct Hello<'a> {
 }
 
 /// What a keeper tells its next host. All that it knows at that moment: what follows as [`Event`]s comes after it. Where its
-/// zygote had a witness file made, that is beside it.
+/// zygote has a [`Witness`](crate::witness::Witness), that is beside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Welcome {
     /// The protocol version to be spoken on this connection from here on.
@@ -302,7 +302,7 @@ pub struct Welcome {
     pub processes: Vec<Started>,
     /// Why the tree is being ended, if it is.
     pub ending: Option<EndReason>,
-    /// The report, where the tree ended while there was no host. Such a keeper goes when it is asked to end.
+    /// The report, where the tree ended and no host has read it. The keeper goes when it is asked to end.
     pub ended: Option<EndReport>,
 }
 
@@ -373,7 +373,8 @@ pub enum Event {
     },
     /// The tree is being ended by its own rules.
     Ending(EndReason),
-    /// The report on a tree that ended by its own rules.
+    /// The report on a tree that ended by its own rules. A keeper that waits for the next host when this one dies stays until
+    /// it is asked to end: then the report was read.
     Ended(EndReport),
     /// Another host has the tree from here on; nothing more comes on this connection.
     Superseded,

@@ -9,14 +9,14 @@ use std::time::Duration;
 use hostler_keeper::config::{KeeperConfig, OnHostExit};
 use hostler_keeper::connection::{ConnectionError, Received};
 use hostler_keeper::identity::{Key, ProcessId};
-use hostler_keeper::message::{Event, Failure, Reply, Request, Step};
+use hostler_keeper::message::{Event, Failure, Reply, Request, Started, Step};
 use hostler_keeper::outcome::EndReport;
 use rustix::process::{Signal, pidfd_send_signal};
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::aftermath::{Late, ZYGOTE_TIME, end_cgroup, hear};
+use crate::aftermath::{Late, Mourner, ZYGOTE_TIME, end_cgroup, hear};
 use crate::ask::{Answer, Ask, Asks, Pending, Turn, is_shutdown};
 use crate::command::{Pipes, Prepared};
 use crate::error::{Error, Result};
@@ -24,7 +24,7 @@ use crate::link::Link;
 use crate::process::Process;
 use crate::record::{Record, nothing_left};
 use crate::tree::{Tree, TreeEvent};
-use crate::zygote::{Zygote, reap};
+use crate::zygote::reap;
 
 /// How long beyond the grace a keeper may leave a question unanswered, before it is taken for hanging and killed.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -45,17 +45,18 @@ pub(crate) struct Keeper {
     pub(crate) id: ProcessId,
     /// Its pidfd, proven.
     pub(crate) handle: AsyncFd<OwnedFd>,
-    pub(crate) gone: oneshot::Receiver<EndReport>,
+    /// Who tells what it left, should it be killed.
+    pub(crate) mourner: Mourner,
     pub(crate) config: KeeperConfig,
-    /// Held so that its task lives and tells.
-    pub(crate) zygote: Zygote,
 }
 
 struct Actor {
     link: Link,
     handle: AsyncFd<OwnedFd>,
     /// `None` once it was heard.
-    gone: Option<oneshot::Receiver<EndReport>>,
+    mourner: Option<Mourner>,
+    /// What it has to say yet.
+    late: Option<Late>,
     config: KeeperConfig,
     inbox: mpsc::UnboundedReceiver<Ask>,
     inbox_open: bool,
@@ -71,15 +72,32 @@ struct Actor {
     left: Option<Error>,
     events: broadcast::Sender<TreeEvent>,
     outcome: watch::Sender<Option<Result<EndReport>>>,
-    zygote: Zygote,
 }
 
-/// Starts the task, and returns the guard of the tree.
+/// Starts the task of a new tree, and returns its guard.
 pub(crate) fn start(keeper: Keeper) -> Tree {
+    go_on(keeper, 1, &[]).0
+}
+
+/// Starts the task of a tree in which these were started already, and returns its guard and theirs.
+pub(crate) fn go_on(keeper: Keeper, next_key: u64, started: &[Started]) -> (Tree, Vec<Process>) {
     let (asks, inbox) = mpsc::unbounded_channel();
     let (events, _) = broadcast::channel(1024);
     let (outcome, ended) = watch::channel(None);
-    let keys = Arc::new(AtomicU64::new(1));
+    let keys = Arc::new(AtomicU64::new(next_key.max(1)));
+    let mut processes = HashMap::new();
+    let mut guards = Vec::with_capacity(started.len());
+    for process in started {
+        let (exit, watcher) = watch::channel(process.exit);
+        processes.insert(process.key, Record::new(exit));
+        guards.push(Process::new(
+            (process.key, process.id),
+            keeper.config.grace,
+            watcher,
+            Pipes::default(),
+            asks.clone(),
+        ));
+    }
     let tree = Tree::new(
         asks,
         keeper.id,
@@ -90,24 +108,24 @@ pub(crate) fn start(keeper: Keeper) -> Tree {
     let actor = Actor {
         link: keeper.link,
         handle: keeper.handle,
-        gone: Some(keeper.gone),
+        mourner: Some(keeper.mourner),
+        late: None,
         config: keeper.config,
         inbox,
         inbox_open: true,
         next_id: 1,
         keys,
         pending: HashMap::new(),
-        processes: HashMap::new(),
+        processes,
         ending: Vec::new(),
         watchdog: None,
         report: None,
         left: None,
         events,
         outcome,
-        zygote: keeper.zygote,
     };
     tokio::spawn(actor.run());
-    tree
+    (tree, guards)
 }
 
 impl Actor {
@@ -152,12 +170,7 @@ impl Actor {
         watch::Sender<Option<Result<EndReport>>>,
         Option<Late>,
     ) {
-        let zygote = self.zygote;
-        (
-            self.inbox,
-            self.outcome,
-            self.gone.map(|gone| Late::new(gone, zygote)),
-        )
+        (self.inbox, self.outcome, self.late)
     }
 
     /// Until the keeper is gone, or is left to the next host.
@@ -286,11 +299,19 @@ impl Actor {
                 self.ending.push(reply);
                 self.end(grace);
             }
+            // It is on its way to the next host.
+            Ask::Drop if self.is_handed_over() => {}
             Ask::Drop => match self.config.on_host_exit {
                 OnHostExit::Kill => self.end(self.config.grace),
                 OnHostExit::Keep(_) => self.left = Some(Error::HungUp),
             },
         }
+    }
+
+    fn is_handed_over(&self) -> bool {
+        self.pending
+            .values()
+            .any(|pending| matches!(pending, Pending::HandOver(_)))
     }
 
     fn spawn(&mut self, mut prepared: Prepared, held: (Pipes, Asks, Turn), reply: Answer<Process>) {
@@ -457,6 +478,12 @@ impl Actor {
             let key = *key;
             self.pending.remove(&id);
             self.released(key, Ok(nothing_left()));
+        } else if let Some(Pending::HandOver(reply)) = self.pending.get(&id)
+            && reply.is_closed()
+        {
+            // Its guard was dropped meanwhile, and waits for nothing.
+            self.pending.remove(&id);
+            self.ask(Ask::Drop);
         } else if matches!(self.pending.get(&id), Some(Pending::End)) {
             // It has ended by its own rules, and its report is on the way.
             self.pending.remove(&id);
@@ -590,6 +617,11 @@ impl Actor {
         if report.remaining == 0 {
             // Whoever waits is answered when the keeper is gone too.
             self.report = Some(report);
+            if self.config.rendezvous.is_some() {
+                // It was read: the keeper need not wait for another who does.
+                let grace = Duration::ZERO;
+                self.post(&Request::End { grace }, Vec::new(), Pending::Nobody);
+            }
             self.watch(Instant::now() + PATIENCE);
         } else {
             let _ = self.events.send(TreeEvent::Ended(report.clone()));
@@ -620,18 +652,24 @@ impl Actor {
             self.await_keeper().await;
             return Ok(report);
         }
-        // It closed without a word, so it was killed, or is about to be.
+        // It closed without a word. One that can be adopted and goes on has another host now, which is not to suffer.
+        if self.config.rendezvous.is_some()
+            && timeout(PATIENCE, self.handle.readable()).await.is_err()
+        {
+            return Err(Error::Superseded);
+        }
+        // Else it was killed, or is about to be.
         let _ = pidfd_send_signal(self.handle.get_ref(), Signal::KILL);
         self.await_keeper().await;
-        let Some(mut gone) = self.gone.take() else {
+        let Some(mut late) = self.mourner.take().map(Mourner::listen) else {
             return Err(Error::Unproven);
         };
-        match timeout(ZYGOTE_TIME, &mut gone).await {
+        match timeout(ZYGOTE_TIME, &mut late.gone).await {
             Ok(Ok(report)) => Ok(report),
             // The zygote is gone too.
             Ok(Err(_)) => end_cgroup(self.config.cgroup.as_deref()).await,
             Err(_) => {
-                self.gone = Some(gone);
+                self.late = Some(late);
                 end_cgroup(self.config.cgroup.as_deref()).await
             }
         }
