@@ -205,7 +205,7 @@ impl Sessions {
         let mut reports = Vec::new();
         let _ = tokio::time::timeout(deadline, async {
             while let Some(report) = closes.join_next().await {
-                reports.extend(report);
+                reports.extend(report.into_iter().flatten());
             }
         })
         .await;
