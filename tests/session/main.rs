@@ -1,0 +1,4 @@
+//! Sessions, over real keepers and a real ledger. What is left is counted by the kernel.
+
+mod basics;
+mod support;
