@@ -37,6 +37,8 @@ pub(crate) struct Stage {
     pub(crate) zygote: Zygote,
     pub(crate) mark: String,
     pub(crate) dir: PathBuf,
+    /// Hosts before this one that did not end well.
+    pub(crate) earlier: Vec<HostRun>,
     _dir: Option<tempfile::TempDir>,
 }
 
@@ -83,21 +85,20 @@ impl Stage {
             wait: Duration::from_secs(10),
             ..Default::default()
         };
-        let ledger = Ledger::open_with(dir, &run, &options)
-            .expect("a ledger")
-            .ledger;
+        let opened = Ledger::open_with(dir, &run, &options).expect("a ledger");
         let mut options = HostOptions::new(dir, run);
         options
             .env
             .insert("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into());
         options.env.insert("HOSTLER_TEST_MARK".into(), mark.into());
         change(&mut options);
-        let sessions = Sessions::new(zygote.clone(), ledger, options).expect("sessions");
+        let sessions = Sessions::new(zygote.clone(), opened.ledger, options).expect("sessions");
         Self {
             sessions,
             zygote,
             mark: mark.into(),
             dir: dir.into(),
+            earlier: opened.earlier,
             _dir: None,
         }
     }

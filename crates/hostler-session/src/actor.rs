@@ -263,7 +263,7 @@ impl Actor {
                 reply,
             } => self.exec(*options, by, paced, reply),
             Message::Started { id, result } => self.started(&id, result),
-            Message::Restarting { .. } => self.touch_status(),
+            Message::Restarting => self.touch_status(),
             Message::Exited { id } => self.exited(&id),
             Message::EndProcess { id, grace, by } => self.end_process(&id, grace, by),
             Message::Own {

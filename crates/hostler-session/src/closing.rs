@@ -36,6 +36,8 @@ pub(crate) struct Owned {
     /// What plugs in.
     pub(crate) resource: Option<Box<dyn Resource>>,
     pub(crate) process: Option<Arc<Shared>>,
+    /// Whether it is on a terminal, which the close hangs up.
+    pub(crate) hung_up: bool,
     /// Whether its release is in the ledger already.
     pub(crate) recorded: bool,
     pub(crate) outcome: Option<Outcome>,
@@ -360,7 +362,7 @@ fn settle(plan: &mut Plan, report: &mut CloseReport) {
                 .processes
                 .iter()
                 .find(|left| left.resource.as_ref() == Some(&owned.id));
-            owned.outcome = Some(of_process(shared, left));
+            owned.outcome = Some(of_process(shared, owned.hung_up, left));
             owned.took = left.map_or(Duration::ZERO, |left| left.took);
         }
         let outcome = owned.outcome.clone().unwrap_or(Outcome::Released);
@@ -377,13 +379,14 @@ fn settle(plan: &mut Plan, report: &mut CloseReport) {
     }
 }
 
-fn of_process(shared: &Shared, left: Option<&LeftProcess>) -> Outcome {
+fn of_process(shared: &Shared, hung_up: bool, left: Option<&LeftProcess>) -> Outcome {
     let exit = shared.status.borrow().exit;
     match (left.map(|left| left.how.as_str()), exit) {
         (Some(how), _) if how == How::Stuck.as_str() => Outcome::Stuck,
         (Some(how), _) if how == How::Terminated.as_str() => Outcome::Terminated,
         (Some(how), _) if how == How::Killed.as_str() => Outcome::Killed,
         (_, Some(exit)) if exit.lost => Outcome::Lost,
+        (None, Some(_)) if hung_up => Outcome::Terminated,
         (_, Some(exit)) => Outcome::Exited {
             code: exit.code,
             signal: exit.signal,

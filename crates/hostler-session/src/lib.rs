@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod actor;
+mod adopt;
 mod closing;
 mod dirs;
 mod error;
@@ -26,6 +27,7 @@ mod report;
 mod resource;
 mod session;
 mod sessions;
+mod sweep;
 mod takeover;
 mod tree;
 

@@ -129,7 +129,6 @@ impl Life {
     /// Goes on with one that an earlier host started.
     pub(crate) async fn adopted(self, process: Arc<Process>, streams: Streams) {
         let mut farewell = Farewell(self.shared.clone(), true);
-        self.set_running(&process, &streams);
         self.go_on(process, streams, &mut farewell).await;
     }
 
@@ -267,7 +266,7 @@ impl Life {
         });
     }
 
-    fn set_running(&self, process: &Arc<Process>, streams: &Streams) {
+    pub(crate) fn set_running(&self, process: &Arc<Process>, streams: &Streams) {
         let mut running = lock(&self.shared.running);
         running.process = Some(process.clone());
         running.intended = true;
@@ -470,9 +469,7 @@ impl Life {
         self.shared
             .status
             .send_modify(|status| status.state = ResourceState::Restarting);
-        self.shared.owner().send(Message::Restarting {
-            id: self.shared.id.clone(),
-        });
+        self.shared.owner().send(Message::Restarting);
         self.host.tell(SessionEvent::Restarting {
             session: self.shared.owner().id,
             resource: self.shared.id.clone(),

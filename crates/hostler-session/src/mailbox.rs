@@ -30,7 +30,7 @@ pub(crate) enum Message {
     /// It runs, or could not be started.
     Started { id: ResourceId, result: Result<()> },
     /// It failed, and is started again.
-    Restarting { id: ResourceId },
+    Restarting,
     /// It has ended for good.
     Exited { id: ResourceId },
     /// End it.

@@ -501,6 +501,9 @@ impl Actor {
                 shown: entry.shown.clone(),
                 resource: entry.resource.take(),
                 process: entry.process.clone(),
+                hung_up: entry.process.as_ref().is_some_and(|shared| {
+                    shared.options.terminal.is_some() && shared.state() != ResourceState::Ended
+                }),
                 recorded: entry.recorded,
                 outcome: entry
                     .process
