@@ -260,7 +260,7 @@ async fn a_tree_is_handed_over_whatever_its_policy() {
     drop(process);
     let adopted = adopt(&path).await;
     assert_eq!(adopted.processes.len(), 1);
-    assert_eq!(stage.living().len(), 1);
+    until("it lives", || stage.living().len() == 1).await;
 
     // A cancelled one is carried out all the same.
     let tree = adopted.tree;
@@ -282,8 +282,8 @@ async fn a_tree_is_handed_over_whatever_its_policy() {
         .spawn(stage.command("sleep").arg("1000"))
         .await
         .unwrap();
-    tree.hand_over(Duration::from_millis(200)).await.unwrap();
-    assert_eq!(stage.living().len(), 1);
+    tree.hand_over(Duration::from_secs(2)).await.unwrap();
+    until("it waits", || stage.living().len() == 1).await;
     stage.await_none("nobody came").await;
 
     // One that nobody could find is not handed over, but dropped.
@@ -377,7 +377,7 @@ async fn the_rendezvous_is_there_or_the_tree_is_not() {
     std::fs::write(&stale, "another's").unwrap();
     assert_eq!(tree.end(GRACE).await.unwrap().remaining, 0);
     assert_eq!(std::fs::read(&stale).unwrap(), b"another's");
-    assert!(stage.keepers().is_empty());
+    until("no keeper is left", || stage.keepers().is_empty()).await;
 }
 
 /// A tree whose end is under way goes over with that.

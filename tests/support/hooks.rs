@@ -10,7 +10,6 @@ use std::time::Duration;
 
 /// Somebody who waits at a hook. Dropping this lets it go on.
 pub(crate) struct Held {
-    pub(crate) pid: i32,
     _stream: UnixStream,
 }
 
@@ -35,16 +34,12 @@ impl Hooks {
                 if reader.read_line(&mut line).is_err() {
                     continue;
                 }
-                let Some((name, pid)) = line.trim_end().split_once(' ') else {
+                let Some((name, _pid)) = line.trim_end().split_once(' ') else {
                     continue;
                 };
                 // Each is held once.
                 if wanted.lock().expect("whole").remove(name) {
-                    let held = Held {
-                        pid: pid.parse().expect("a pid"),
-                        _stream: stream,
-                    };
-                    if sender.send(held).is_err() {
+                    if sender.send(Held { _stream: stream }).is_err() {
                         return;
                     }
                 } else {

@@ -141,11 +141,6 @@ impl Host {
             .unwrap_or_else(|error| panic!("{line}: {error}"))
     }
 
-    /// Its pid.
-    pub(crate) fn pid(&self) -> i32 {
-        self.child.id().cast_signed()
-    }
-
     /// Its zygote.
     pub(crate) fn zygote(&self) -> Found {
         self.zygote.clone().expect("a zygote")

@@ -56,8 +56,8 @@ pub struct Opened {
     pub earlier: Vec<HostRun>,
 }
 
-/// The record of one state directory. Clones are handles on the same one; when the last is dropped, what was queued is
-/// written and the lock let go, but the run is not marked as ended: that is [`close`](Self::close).
+/// The record of one state directory. Clones are handles on the same one; dropping the last waits until what was queued is
+/// written and lets go of the lock, but does not mark the run as ended: that is [`close`](Self::close).
 #[derive(Debug, Clone)]
 pub struct Ledger {
     inner: Arc<Inner>,
@@ -118,6 +118,7 @@ impl Ledger {
             last,
             overdue: VecDeque::new(),
             prunes: VecDeque::new(),
+            answers: Vec::new(),
         };
         let writer = thread::Builder::new()
             .name("ledger".to_owned())

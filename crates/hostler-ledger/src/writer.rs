@@ -85,6 +85,8 @@ pub(crate) struct Writer {
     /// Writes nobody waits for which could not be made, in their order.
     pub(crate) overdue: VecDeque<Write>,
     pub(crate) prunes: VecDeque<(Prune, Answer<Pruned>)>,
+    /// Who is to be answered what, once the group is done and counted.
+    pub(crate) answers: Vec<(Answer<Seq>, Result<Seq, WriteError>)>,
 }
 
 impl Writer {
@@ -184,6 +186,10 @@ impl Writer {
         self.counters
             .overdue
             .store(self.overdue.len() as u64, Ordering::Relaxed);
+        for (answer, result) in self.answers.drain(..) {
+            // The one who asked may be gone.
+            let _ = answer.send(result);
+        }
     }
 
     fn one_by_one(&mut self, writes: Vec<Write>) {
@@ -211,11 +217,10 @@ impl Writer {
         }
     }
 
-    /// Answers a write that was made or refused.
-    fn answer(&self, write: Write, result: Result<Seq, WriteError>) {
+    /// Notes the answer to a write that was made or refused.
+    fn answer(&mut self, write: Write, result: Result<Seq, WriteError>) {
         match write.answer {
-            // The one who asked may be gone.
-            Some(answer) => drop(answer.send(result)),
+            Some(answer) => self.answers.push((answer, result)),
             None if result.is_err() => drop(self.counters.lost.fetch_add(1, Ordering::Relaxed)),
             None => {}
         }

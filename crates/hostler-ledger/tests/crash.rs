@@ -4,7 +4,6 @@ mod common;
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Write};
-use std::time::Duration;
 
 use common::*;
 use hostler_ledger::{
@@ -70,7 +69,7 @@ fn what_was_acknowledged_survives_sigkill_in_order_and_once() {
         child.wait().expect("its end");
 
         let wait = LedgerOptions {
-            wait: Duration::from_secs(5),
+            wait: patience(),
             ..LedgerOptions::default()
         };
         let opened = open_with(dir.path(), &wait);
