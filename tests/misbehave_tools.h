@@ -12,6 +12,7 @@
  *   recycle PID                       be a bystander under that very pid; needs CAP_CHECKPOINT_RESTORE in the namespace
  *   send N PID [COUNT]                send signal N to a process, or to the group -PID, COUNT times
  *   write-endlessly                   to standard output, ignoring SIGPIPE
+ *   filtered ERRNO CMD...             execute CMD under a filter that refuses clone3 and close_range, as old containers' do
  */
 
 static void *tool_go(void *arg) {
@@ -189,6 +190,20 @@ static int tool_send(int signal, pid_t to, int count) {
     return 0;
 }
 
+static int tool_filtered(unsigned error, char **command) {
+    struct sock_filter steps[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone3, 1, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_close_range, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | error),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog filter = {sizeof steps / sizeof *steps, steps};
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter)) die("seccomp");
+    execvp(*command, command);
+    die(*command);
+}
+
 static int misbehave_tools(const char *verb, int argc, char **argv) {
     const char *first = argc > 2 ? argv[2] : "";
     const int second = argc > 3 ? atoi(argv[3]) : 1;
@@ -210,6 +225,7 @@ static int misbehave_tools(const char *verb, int argc, char **argv) {
     if (!strcmp(verb, "zombie-owner")) return tool_zombie_owner();
     if (!strcmp(verb, "recycle")) return tool_recycle(atoi(first));
     if (!strcmp(verb, "send")) return tool_send(atoi(first), second, argc > 4 ? atoi(argv[4]) : 1);
+    if (!strcmp(verb, "filtered") && argc > 3) return tool_filtered((unsigned)atoi(first), argv + 3);
     if (!strcmp(verb, "write-endlessly")) return tool_write_endlessly();
     dprintf(2, "misbehave: what is `%s`?\n", verb);
     return 96;

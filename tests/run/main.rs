@@ -6,6 +6,7 @@ mod support;
 mod bad_input;
 mod bystanders;
 mod exits;
+mod filtered;
 mod inherited;
 mod job_control;
 mod killers;

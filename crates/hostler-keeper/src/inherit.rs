@@ -62,29 +62,29 @@ pub fn blocked() -> u64 {
 /// # Errors
 /// Where /proc is not there.
 pub fn descriptors() -> Result<Vec<i32>, rustix::io::Errno> {
+    let standard = STANDARD.load(Ordering::Relaxed);
+    let mut open = listed()?;
+    // The listing's own was close-on-exec, and is closed.
+    open.retain(|fd| {
+        let was_open = *fd > 2 || standard & (1 << *fd) != 0;
+        let flags = rustix::io::fcntl_getfd(borrow(*fd));
+        was_open && flags.is_ok_and(|flags| !flags.contains(FdFlags::CLOEXEC))
+    });
+    open.sort_unstable();
+    Ok(open)
+}
+
+/// All numbers at which this process has something open, in no order, and the one that the listing itself had.
+pub(crate) fn listed() -> Result<Vec<i32>, rustix::io::Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let dir = Dir::new(rustix::fs::open("/proc/self/fd", flags, Mode::empty())?)?;
-    let standard = STANDARD.load(Ordering::Relaxed);
     let mut open = Vec::with_capacity(8);
     for entry in dir {
-        let Some(fd) = entry?
-            .file_name()
-            .to_str()
-            .ok()
-            .and_then(|name| name.parse::<i32>().ok())
-        else {
-            continue;
-        };
-        if fd < 3 && standard & (1 << fd) == 0 {
-            continue;
-        }
-        // The listing's own is close-on-exec, and so passed over.
-        if rustix::io::fcntl_getfd(borrow(fd)).is_ok_and(|flags| !flags.contains(FdFlags::CLOEXEC))
-        {
+        let name = entry?.file_name().to_str().map(str::parse::<i32>);
+        if let Ok(Ok(fd)) = name {
             open.push(fd);
         }
     }
-    open.sort_unstable();
     Ok(open)
 }
 

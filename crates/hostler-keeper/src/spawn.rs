@@ -73,6 +73,8 @@ struct Plan<'a> {
     /// Descriptors to pass, and numbers above all targets that they are moved to first.
     sources: Vec<c_int>,
     moved: Vec<c_int>,
+    /// Whether the child has to enter the cgroup by itself.
+    enters: bool,
     /// What failed, written by the child.
     failed: Option<Failure>,
 }
@@ -109,11 +111,12 @@ pub(crate) fn spawn(
         moved: vec![-1; fds.len()],
         spawn,
         around,
+        enters: false,
         failed: None,
     };
     let plan: *mut Plan<'_> = &mut plan;
     crate::hook!("spawn.before-clone");
-    let pid = clone(stack, around.cgroup, plan.cast())?;
+    let pid = clone(stack, around.cgroup, plan)?;
     crate::hook!("spawn.after-exec");
     // SAFETY: `plan` is the local above; the child that shared it has executed or ended, since CLONE_VFORK waits for that.
     match unsafe { (*plan).failed } {
@@ -146,15 +149,38 @@ fn candidates(program: &CStr, env: &[&CStr]) -> Vec<CString> {
 }
 
 /// Makes the child and waits until it no longer uses this process's memory.
-fn clone(stack: &Stack, cgroup: Option<BorrowedFd<'_>>, plan: *mut c_void) -> Result<Pid, Failure> {
+fn clone(
+    stack: &Stack,
+    cgroup: Option<BorrowedFd<'_>>,
+    plan: *mut Plan<'_>,
+) -> Result<Pid, Failure> {
     let flags = libc::CLONE_VM | libc::CLONE_VFORK;
     let result = arch::clone3(
         flags.cast_unsigned().into(),
         cgroup.map(|fd| fd.as_raw_fd()),
         stack.base,
         STACK_LEN,
-        plan,
+        plan.cast(),
     );
+    let result = match result {
+        // Containers whose filter does not know clone3, and kernels that do not know all of it.
+        Err(Errno::NOSYS | Errno::PERM | Errno::INVAL | Errno::TOOBIG) => {
+            // SAFETY: the plan of the caller, whom nobody shares it with yet.
+            unsafe { (*plan).enters = cgroup.is_some() };
+            // SAFETY: the child runs `child` on a stack of its own, which grows down from its end, while this process
+            // stands still (CLONE_VFORK): see there.
+            let pid = unsafe {
+                let top = stack.base.byte_add(STACK_LEN);
+                libc::clone(child_of_clone, top, flags | libc::SIGCHLD, plan.cast())
+            };
+            if pid == -1 {
+                Err(crate::signals::last_errno())
+            } else {
+                Ok(pid)
+            }
+        }
+        other => other,
+    };
     match result {
         Ok(pid) => Pid::from_raw(pid).ok_or(Failure::new(Step::Fork, Errno::AGAIN)),
         Err(errno) => {
@@ -170,6 +196,11 @@ fn clone(stack: &Stack, cgroup: Option<BorrowedFd<'_>>, plan: *mut c_void) -> Re
             ))
         }
     }
+}
+
+/// The same, as clone(2) of the C library wants it.
+extern "C" fn child_of_clone(plan: *mut c_void) -> c_int {
+    child(plan)
 }
 
 /// What runs in the child.
@@ -209,6 +240,9 @@ unsafe fn run(plan: &mut Plan<'_>) -> Result<std::convert::Infallible, Failure> 
     let spawn = plan.spawn;
     // SAFETY: for all calls below, plain system calls on values and on pointers into `plan`, which outlives them.
     unsafe {
+        if let Some(cgroup) = plan.around.cgroup.filter(|_| plan.enters) {
+            enter(cgroup)?;
+        }
         match spawn.group {
             Group::Inherit => {}
             Group::Group => {
@@ -259,6 +293,20 @@ unsafe fn run(plan: &mut Plan<'_>) -> Result<std::convert::Infallible, Failure> 
         set_signals(plan)?;
         exec(plan)
     }
+}
+
+/// Enters a cgroup, as cgroups(7) has it where clone3(2) cannot.
+unsafe fn enter(cgroup: BorrowedFd<'_>) -> Result<(), Failure> {
+    let flags = libc::O_WRONLY | libc::O_CLOEXEC;
+    // SAFETY: plain system calls on a constant path and one byte.
+    unsafe {
+        let file = libc::openat(cgroup.as_raw_fd(), c"cgroup.procs".as_ptr(), flags);
+        let file = check(Step::Cgroup, file)?;
+        let written = libc::write(file, c"0".as_ptr().cast(), 1);
+        check(Step::Cgroup, written as c_int)?;
+        libc::close(file);
+    }
+    Ok(())
 }
 
 /// Binds to the first `cpus` of the CPUs that this process may use.

@@ -17,6 +17,7 @@ use crate::cgroup::Cgroup;
 use crate::config::{KeeperConfig, Standing};
 use crate::connection::{Connection, ConnectionError, Received};
 use crate::identity::ProcessId;
+use crate::inherit;
 use crate::keeper::{self, Birth, wait_any};
 use crate::message::{Failure, Message, Step, ZygoteReply, ZygoteRequest};
 use crate::outcome::{EndReason, EndReport, ExitStatus, How, Left};
@@ -534,7 +535,15 @@ fn close_others(mut keep: Vec<i32>) {
     for fd in keep.into_iter().chain([i32::MAX]) {
         if fd > from {
             // SAFETY: closes descriptors that this freshly forked process holds no object for.
-            unsafe { libc::close_range(from.cast_unsigned(), (fd - 1).cast_unsigned(), 0) };
+            let closed =
+                unsafe { libc::close_range(from.cast_unsigned(), (fd - 1).cast_unsigned(), 0) };
+            if closed == -1 {
+                // Containers whose filter does not know it.
+                let open = inherit::listed().unwrap_or_default();
+                for other in open.into_iter().filter(|other| (from..fd).contains(other)) {
+                    inherit::close(other);
+                }
+            }
         }
         from = fd.saturating_add(1);
     }

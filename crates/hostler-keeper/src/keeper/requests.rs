@@ -222,6 +222,7 @@ impl Keeper {
         if let Some(index) = witnessed {
             self.group_signals.remove(index);
         }
+        let witnessed = witnessed.is_some() || self.was_taken_back(received.signal);
         let main = self.main.and_then(|key| self.child(key).ok());
         let Some(main) = main else {
             // The command is gone, and it is its children that are waited for.
@@ -229,7 +230,7 @@ impl Keeper {
                 received.signal,
                 libc::SIGTERM | libc::SIGINT | libc::SIGHUP | libc::SIGQUIT
             );
-            if ends && witnessed.is_none() && self.main.is_some() {
+            if ends && !witnessed && self.main.is_some() {
                 let grace = if self.ending.is_some() {
                     Duration::ZERO
                 } else {
@@ -245,14 +246,29 @@ impl Keeper {
                 received.signal,
                 libc::SIGINT | libc::SIGQUIT | libc::SIGTSTP | libc::SIGWINCH
             );
-        if own == ours && (witnessed.is_some() || by_terminal) {
+        if own == ours && (witnessed || by_terminal) {
             // It has it already. What a terminal sends, it sends to whole groups, and two of a kind become one on the way.
-        } else if witnessed.is_some() && own == Some(main.as_raw_nonzero().get()) {
+        } else if witnessed && own == Some(main.as_raw_nonzero().get()) {
             // The command has made a group of its own, as a shell does, and it was meant for the job that it stands for.
             let _ = signal_group(main, received.signal);
         } else {
             let _ = signal_child(main, received.signal);
         }
+    }
+
+    /// Whether the keeper would no longer know that it got this signal too: the kernel takes a SIGCONT that waits to be read
+    /// back when a stop signal comes, and the other way round (signal(7)). To send the first again would take the second
+    /// back from the command.
+    fn was_taken_back(&self, signal: i32) -> bool {
+        let stops = [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
+        let by: &[i32] = match signal {
+            libc::SIGCONT => &stops,
+            _ if stops.contains(&signal) => &[libc::SIGCONT],
+            _ => return false,
+        };
+        self.group_signals
+            .iter()
+            .any(|(_, seen)| by.contains(&seen.signal))
     }
 
     pub(super) fn census(&self) -> Vec<ProcessInfo> {

@@ -1,0 +1,41 @@
+//! In containers whose system call filter does not know what came with later kernels.
+
+use std::ffi::OsString;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+
+use crate::support::{Cell, Contain, Scene};
+
+/// The grace that is given, and a second.
+const LIMIT: Duration = Duration::from_millis(1300);
+
+#[test]
+fn a_filter_that_refuses_clone3_and_close_range() {
+    for cell in Cell::all() {
+        for errno in [Errno::NOSYS, Errno::PERM] {
+            let scene = Scene::new(cell);
+            let script = "setsid sleep 100 & cat /proc/self/cgroup; ls /proc/self/fd; exit 3";
+            let words = scene.run_words(&["--grace", "300ms"], ["sh", "-c", script]);
+            let number = errno.raw_os_error().to_string();
+            let filtered = scene.misbehave_words(&["filtered", &number]);
+            let all: Vec<OsString> = filtered.into_iter().chain(words).collect();
+            let since = Instant::now();
+            let outcome = scene.outcome(&mut scene.wrapped(all));
+            scene.await_none("what a filtered command left", since, LIMIT);
+            assert_eq!(outcome.code, 3, "{outcome:?}");
+            let in_group = outcome.out.contains("/hostler-run-");
+            assert_eq!(in_group, cell.contain != Contain::Tree, "{outcome:?}");
+        }
+    }
+}
+
+#[test]
+fn missing_programs_are_told_there_too() {
+    let scene = Scene::new(Cell::plain());
+    let words = scene.run_words(&[], ["/nowhere/at/all"]);
+    let filtered = scene.misbehave_words(&["filtered", "38"]);
+    let outcome = scene.outcome(&mut scene.wrapped(filtered.into_iter().chain(words)));
+    assert_eq!(outcome.code, 127, "{outcome:?}");
+    assert_eq!(outcome.err.lines().count(), 1, "{outcome:?}");
+}
