@@ -261,6 +261,8 @@ impl Ending {
         else {
             return Round::Wait(now);
         };
+        // Nobody is reaped during a walk, and that of many takes long: it is no time without progress.
+        *progress += now.elapsed();
         // A walk costs as much as there are processes: each comes after twice the time of the one before, so that all of
         // them together cost no more than a few.
         *next = Instant::now() + *pause;

@@ -10,6 +10,9 @@ use serde::Serialize;
 use super::options::Options;
 use super::say;
 
+/// The most processes that one line names.
+const NAMED_MAX: usize = 10;
+
 /// The report file.
 #[derive(Serialize)]
 struct File<'a> {
@@ -153,9 +156,15 @@ impl Summary<'_> {
                 .iter()
                 .filter(|left| left.how.as_str() == "stuck")
                 .map(|left| format!("{} (pid {})", left.command, left.id.pid))
+                .take(NAMED_MAX)
                 .collect();
+            let others = if self.end.remaining > NAMED_MAX as u64 {
+                ", …"
+            } else {
+                ""
+            };
             say(&format!(
-                "{} processes cannot be ended, and are tried again: {}",
+                "{} processes cannot be ended, and are tried again: {}{others}",
                 self.end.remaining,
                 stuck.join(", ")
             ));
