@@ -21,7 +21,7 @@ def peers():
 def ours():
     modes = ["auto", "tree"] + (["cgroup"] if cgroup_root() else [])
     return [
-        (f"hostler run --contain {mode}" if mode != "auto" else "hostler run", HOSTLER, f"run --contain {mode} --")
+        (f"hostler run --contain {mode}", HOSTLER, f"run --contain {mode} --") if mode != "auto" else ("hostler run", HOSTLER, "run --")
         for mode in modes
     ]
 

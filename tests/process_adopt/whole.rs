@@ -411,3 +411,29 @@ async fn a_tree_is_adopted_while_it_ends() {
         }
     }
 }
+
+#[tokio::test]
+async fn many_trees_are_found_at_once() {
+    const TREES: usize = 100;
+    let scene = Scene::new();
+    let mut host = scene.host();
+    for number in 0..TREES {
+        host.ok(&format!("tree t{number} 60000"));
+        host.ok(&format!("spawn t{number} p{number} exec sleep 1000"));
+    }
+    host.kill();
+    let began = Instant::now();
+    let mut adopted = Vec::new();
+    for number in 0..TREES {
+        adopted.push(adopt(&scene.socket(&format!("t{number}"))).await);
+    }
+    println!("{TREES} trees were adopted in {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(5));
+    let began = Instant::now();
+    for adopted in &adopted {
+        assert_eq!(adopted.processes.len(), 1);
+        assert_eq!(adopted.tree.end(GRACE).await.unwrap().remaining, 0);
+    }
+    println!("and ended in {:?}", began.elapsed());
+    assert!(scene.living().is_empty());
+}

@@ -179,8 +179,8 @@ impl Cgroup {
             .and_then(|v| v.trim().parse().ok())
     }
 
-    /// Sets what limits it can, and says which. A controller that the parent does not hand down is asked for first; that
-    /// fails where the parent holds processes of its own.
+    /// Sets what limits it can, and says which. A controller that the parent does not hand down is asked for first, unless
+    /// the parent holds processes of its own.
     pub fn limit(&self, limits: &Limits) -> Enforced {
         let mut enforced = Enforced::default();
         if let Some(bytes) = limits.memory {
@@ -206,12 +206,20 @@ impl Cgroup {
     }
 
     fn enable(&self, controller: &str, file: &str) {
-        if rustix::fs::statat(&self.dir, file, AtFlags::empty()).is_err() {
-            let _ = write_in(
-                &self.dir,
-                "../cgroup.subtree_control",
-                &format!("+{controller}"),
-            );
+        let is_there = |name: &str| rustix::fs::statat(&self.dir, name, AtFlags::empty()).is_ok();
+        if is_there(file) {
+            return;
+        }
+        // A parent that holds processes (and isn't the root, which has no type) refuses some controllers; worse, it takes
+        // others (pids, cpu) and becomes a threaded domain, below which no process can be started in a group.
+        let is_root = !is_there("../cgroup.type");
+        if is_root
+            || self
+                .read("../cgroup.procs")
+                .is_some_and(|list| list.is_empty())
+        {
+            let name = format!("+{controller}");
+            let _ = write_in(&self.dir, "../cgroup.subtree_control", &name);
         }
     }
 

@@ -13,8 +13,9 @@ use crate::walk::{Visit, descendants, proven};
 
 /// How often newcomers are looked for while the grace runs: what is born then is asked to end too.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-/// Walks in a row that look for those which changed their parent during the one before.
-const TERMINATE_WALKS: usize = 8;
+/// Walks in a row that look for those which changed their parent during the one before. Bounded, for what forks without
+/// end is always new; it has the rest of the grace to be met.
+const TERMINATE_WALKS: u32 = 8;
 /// How long SIGKILL may go without any progress before what is left is called stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(2);
 /// Between the first two rounds of SIGKILL: a chain of forks must be caught between two of them.
@@ -24,11 +25,13 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(2);
 /// Between attempts at what is stuck.
 const RETRY: Duration = Duration::from_secs(1);
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 enum Phase {
     Terminating {
         until: Instant,
         look: Instant,
+        /// Walks in a row that met somebody new.
+        walks: u32,
     },
     Killing {
         next: Instant,
@@ -69,13 +72,9 @@ pub(crate) enum Round {
 }
 
 impl Ending {
-    /// Begins: every process is sent SIGTERM, and SIGCONT where it is stopped. With no grace they are killed at once.
-    pub(crate) fn begin(
-        proc: &Proc,
-        spare: Option<Pid>,
-        reason: EndReason,
-        grace: Duration,
-    ) -> Self {
+    /// Begins, with the next round: every process is sent SIGTERM, and SIGCONT where it is stopped. With no grace they are
+    /// killed at once.
+    pub(crate) fn begin(reason: EndReason, grace: Duration) -> Self {
         let now = Instant::now();
         let phase = if grace.is_zero() {
             Phase::Killing {
@@ -86,10 +85,11 @@ impl Ending {
         } else {
             Phase::Terminating {
                 until: now + grace,
-                look: now + LOOK_AGAIN,
+                look: now,
+                walks: 0,
             }
         };
-        let mut ending = Self {
+        Self {
             reason,
             waiting: Vec::new(),
             reported: false,
@@ -97,11 +97,7 @@ impl Ending {
             phase,
             entries: Vec::new(),
             by_pid: HashMap::new(),
-        };
-        if !grace.is_zero() {
-            ending.terminate(proc, spare);
         }
-        ending
     }
 
     /// Ends the grace after this much more time, if it would last longer.
@@ -112,28 +108,19 @@ impl Ending {
         }
     }
 
-    /// Sends SIGTERM to all that had none yet. One that ends at once hands its children on while the walk goes by: it is
-    /// walked again until everybody who is there is known.
-    fn terminate(&mut self, proc: &Proc, spare: Option<Pid>) {
-        // Bounded: what forks without end is always new, and has the rest of the grace to be met.
-        for _ in 0..TERMINATE_WALKS {
-            let known = self.entries.len();
-            self.terminate_once(proc, spare);
-            let mut missed = false;
-            descendants(proc, getpid(), |stat| {
-                missed |= !is(spare, stat) && !self.knows(stat)
-            });
-            if !missed || self.entries.len() == known {
-                break;
-            }
+    /// Sends SIGTERM to all that had none yet, and says when to look again. One that ends at once hands its children on while
+    /// the walk goes by: it is walked again until nobody new is met. Between two walks the dead are reaped, so that together
+    /// they cost as much as there are processes.
+    fn terminate(&mut self, proc: &Proc, spare: Option<Pid>, walks: u32) -> (Instant, u32) {
+        let (began, known) = (Instant::now(), self.entries.len());
+        self.terminate_once(proc, spare);
+        let now = Instant::now();
+        if self.entries.len() > known && walks < TERMINATE_WALKS {
+            return (now, walks + 1);
         }
         crate::hook!("ending.terminated");
-    }
-
-    fn knows(&self, stat: &Stat) -> bool {
-        self.by_pid
-            .get(&stat.id.pid)
-            .is_some_and(|index| self.entries[*index].left.id == stat.id)
+        // Never more than a tenth of the time.
+        (now + LOOK_AGAIN.max((now - began) * 10), 0)
     }
 
     fn terminate_once(&mut self, proc: &Proc, spare: Option<Pid>) {
@@ -213,22 +200,15 @@ impl Ending {
         kill_all: &mut dyn FnMut(),
     ) -> Round {
         let now = Instant::now();
-        if let Phase::Terminating { until, look } = &mut self.phase {
-            if now < *until {
-                if now >= *look {
-                    // Never more than a tenth of the time.
-                    let cost = {
-                        self.terminate(proc, spare);
-                        now.elapsed()
-                    };
-                    if let Phase::Terminating { look, .. } = &mut self.phase {
-                        *look = Instant::now() + LOOK_AGAIN.max(cost * 10);
-                    }
+        if let Phase::Terminating { until, look, walks } = self.phase {
+            if now < until {
+                let mut next = look;
+                if now >= look {
+                    let (look, walks) = self.terminate(proc, spare, walks);
+                    self.phase = Phase::Terminating { until, look, walks };
+                    next = look;
                 }
-                let Phase::Terminating { until, look } = &self.phase else {
-                    return Round::Wait(now);
-                };
-                return Round::Wait((*until).min(*look));
+                return Round::Wait(until.min(next));
             }
             self.phase = Phase::Killing {
                 next: now,
@@ -236,20 +216,37 @@ impl Ending {
                 progress: now,
             };
         }
-        self.kill(proc, now, kill_all)
+        self.kill(proc, spare, now, kill_all)
     }
 
-    fn kill(&mut self, proc: &Proc, now: Instant, kill_all: &mut dyn FnMut()) -> Round {
-        let Phase::Killing { next, .. } = &self.phase else {
+    fn kill(
+        &mut self,
+        proc: &Proc,
+        spare: Option<Pid>,
+        now: Instant,
+        kill_all: &mut dyn FnMut(),
+    ) -> Round {
+        let Phase::Killing { next, pause, .. } = &self.phase else {
             return Round::Wait(now);
         };
         if now < *next {
             return Round::Wait(*next);
         }
-        // Named before they are killed, since what a cgroup kills at once is not met by the walk.
+        if *pause == FIRST_PAUSE {
+            // All are named before the first is killed: it hands its children on, past the walk, and a cgroup is then
+            // quicker than the next one.
+            descendants(proc, getpid(), |stat| {
+                if !is(spare, stat) {
+                    let (index, _) = self.note(stat);
+                    self.entries[index].killed = true;
+                }
+            });
+        }
         proven(proc, |process| {
-            let (index, _) = self.note(process.stat);
-            self.entries[index].killed = true;
+            if !is(spare, process.stat) {
+                let (index, _) = self.note(process.stat);
+                self.entries[index].killed = true;
+            }
             // One of another user can't be signalled; it shows up as stuck.
             let _ = process.signal(libc::SIGKILL);
             Visit::Enter
@@ -329,6 +326,7 @@ impl Releasing {
             phase: Phase::Terminating {
                 until: now + grace,
                 look: now,
+                walks: 0,
             },
             entries: Vec::new(),
             by_pid: HashMap::new(),
@@ -388,7 +386,7 @@ impl Releasing {
             return None;
         }
         let now = Instant::now();
-        let Phase::Terminating { until, look } = self.ending.phase else {
+        let Phase::Terminating { until, look, walks } = self.ending.phase else {
             let Phase::Killing {
                 next,
                 pause,
@@ -426,7 +424,11 @@ impl Releasing {
         } else {
             look
         };
-        self.ending.phase = Phase::Terminating { until, look: next };
+        self.ending.phase = Phase::Terminating {
+            until,
+            look: next,
+            walks,
+        };
         Some(Round::Wait(next.min(until)))
     }
 

@@ -106,7 +106,7 @@ impl Zygote {
             return;
         }
         let _ = signal_child(self.pid, libc::SIGKILL);
-        while rustix::io::retry_on_intr(|| rustix::process::waitpid(None, none)).is_ok() {}
+        while rustix::io::retry_on_intr(|| rustix::process::wait(none)).is_ok() {}
     }
 
     /// Starts a zygote as a program, which calls [`serve_inherited`]: for a process that has threads.

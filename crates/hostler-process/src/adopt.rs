@@ -71,7 +71,10 @@ async fn adopt(path: &CStr) -> Result<Adopted> {
     if !peer.is_ours() {
         return Err(Error::Foreign { uid: peer.uid });
     }
-    let pid = Pid::from_raw(peer.pid).ok_or(Error::Silent)?;
+    // One outside of this pid namespace has none here.
+    let pid = Pid::from_raw(peer.pid)
+        .ok_or(Errno::SRCH)
+        .doing("see the keeper's pid from here")?;
     // What this takes is taken before anything is said: a host that has no room for it leaves all as it is. The keeper that
     // answers was alive from before that, so the handle is its own.
     let handle = match pidfd_open(pid, PidfdFlags::NONBLOCK) {

@@ -62,26 +62,20 @@ impl Keeper {
         self.reap();
         if self.is_empty() {
             // The common case, nothing left behind: no look at anybody.
-            self.ending = Some(Ending::begin(
-                &self.proc,
-                self.spare(),
-                reason,
-                Duration::ZERO,
-            ));
+            self.ending = Some(Ending::begin(reason, Duration::ZERO));
             return true;
         }
         crate::hook!("keeper.end");
-        self.ending = Some(Ending::begin(&self.proc, self.spare(), reason, grace));
+        self.ending = Some(Ending::begin(reason, grace));
         false
     }
 
     /// Whether no process but the namespace's init is left, by the kernel's word.
     pub(super) fn is_empty(&self) -> bool {
-        if self.cgroup.as_ref().is_some_and(Cgroup::is_populated) && self.namespace.is_none() {
-            return false;
-        }
         let Some(namespace) = &self.namespace else {
-            return matches!(wait_peek(), Err(Errno::CHILD));
+            // The cheaper question first.
+            return matches!(wait_peek(), Err(Errno::CHILD))
+                && !self.cgroup.as_ref().is_some_and(Cgroup::is_populated);
         };
         let mut pids = Vec::new();
         let _ = self.proc.children(getpid(), &mut pids);
