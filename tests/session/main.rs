@@ -3,5 +3,10 @@
 mod basics;
 mod cancel;
 mod death;
+mod keeping;
+mod measure;
 mod once;
+mod output;
+mod reaping;
 mod support;
+mod takeover;

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hostler_ledger::{By, Change, ResourceId, SessionId};
-use hostler_process::EndReason;
+use hostler_process::{EndReason, EndReport, Tree};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
@@ -27,6 +27,14 @@ use crate::tree::SharedTree;
 /// The pauses between tries to end what is stuck.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
+
+/// Waits for the end of a tree, and holds it no longer than that.
+async fn ended(tree: Option<Arc<Tree>>) -> hostler_process::Result<EndReport> {
+    match tree {
+        Some(tree) => tree.ended().await,
+        None => std::future::pending().await,
+    }
+}
 
 /// Who waits for a process to be started.
 pub(crate) type Starter = oneshot::Sender<Result<(ProcessHandle, Option<Paced>)>>;
@@ -160,7 +168,7 @@ impl Actor {
                     None => return,
                 },
                 () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => self.due(),
-                ended = async { match &tree { Some(tree) => tree.ended().await, None => std::future::pending().await } },
+                ended = ended(tree),
                     if watched => self.tree_ended(ended),
             }
         }
@@ -217,7 +225,7 @@ impl Actor {
         (status.foreground, status.background)
     }
 
-    fn tree_ended(&mut self, ended: hostler_process::Result<hostler_process::EndReport>) {
+    fn tree_ended(&mut self, ended: hostler_process::Result<EndReport>) {
         use hostler_process::Error::{HungUp, Superseded};
         let (reason, why) = match ended {
             Ok(report) => match report.reason {
@@ -449,7 +457,7 @@ impl Actor {
         }
     }
 
-    fn tree(&self) -> Option<Arc<hostler_process::Tree>> {
+    fn tree(&self) -> Option<Arc<Tree>> {
         self.tree.as_ref().and_then(|tree| tree.get().ok())
     }
 
