@@ -11,6 +11,7 @@ mod inherited;
 mod job_control;
 mod killers;
 mod limits;
+mod odd_starts;
 mod report;
 mod shapes;
 mod signals;

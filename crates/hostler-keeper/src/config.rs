@@ -102,7 +102,8 @@ pub struct KeeperConfig {
     pub title: CString,
     /// How to contain.
     pub contain: Contain,
-    /// The cgroup to make and use: an absolute path below the v2 mount. Required by [`Contain::Cgroup`].
+    /// The cgroup to make and use: an absolute path below the v2 mount. Required by [`Contain::Cgroup`]; with
+    /// [`Contain::Tree`] it is used where it can be made and entered, and done without elsewhere.
     pub cgroup: Option<CString>,
     /// What a dead host means.
     pub on_host_exit: OnHostExit,

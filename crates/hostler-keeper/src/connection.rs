@@ -8,8 +8,8 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 
 use crate::message::Message;
@@ -25,6 +25,13 @@ pub enum ConnectionError {
     /// The kernel refused.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// This process, or the machine, has no descriptors left for those that came with a message: they are lost, and it with
+    /// them.
+    #[error("no descriptors are left for those of a message")]
+    Descriptors {
+        /// The message's id.
+        id: u32,
+    },
     /// The message makes no sense.
     #[error(transparent)]
     Wire(#[from] WireError),
@@ -200,7 +207,7 @@ impl Connection {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX + 1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-        retry_on_reset(|| {
+        let received = retry_on_reset(|| {
             rustix::net::recvmsg(
                 &self.socket,
                 &mut [IoSliceMut::new(&mut frame)],
@@ -215,6 +222,9 @@ impl Connection {
             }
         }
         let (header, inline) = Header::decode(&frame)?;
+        if received.flags.contains(ReturnFlags::CTRUNC) {
+            return Err(ConnectionError::Descriptors { id: header.id });
+        }
         let body = if header.in_file {
             if fds.is_empty() {
                 return Err(WireError::Short.into());

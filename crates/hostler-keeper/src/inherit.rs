@@ -11,6 +11,8 @@ use rustix::io::FdFlags;
 
 /// Whether SIGPIPE was ignored at the start.
 static PIPE_IGNORED: AtomicBool = AtomicBool::new(false);
+/// Whether SIGCHLD was.
+static CHILD_IGNORED: AtomicBool = AtomicBool::new(false);
 /// Signals blocked at the start.
 static BLOCKED: AtomicU64 = AtomicU64::new(0);
 /// Which of the standard descriptors were open, bit n for descriptor n.
@@ -32,11 +34,29 @@ extern "C" fn at_start() {
     }
     STANDARD.store(open, Ordering::Relaxed);
     BLOCKED.store(crate::signals::blocked(), Ordering::Relaxed);
-    // Only what Rust will change.
-    PIPE_IGNORED.store(crate::signals::is_ignored(libc::SIGPIPE), Ordering::Relaxed);
+    // Only what Rust, and whoever has children, will change.
+    for (signal, ignored) in [
+        (libc::SIGPIPE, &PIPE_IGNORED),
+        (libc::SIGCHLD, &CHILD_IGNORED),
+    ] {
+        ignored.store(crate::signals::is_ignored(signal), Ordering::Relaxed);
+    }
 }
 
-/// Ignores exactly the signals that were ignored when this process was started, while `fork` runs: so do those that it
+/// The signals that were ignored when this process was started, where that isn't what those ignore which were forked in
+/// [`as_started`]; bit n-1 for signal n.
+pub fn ignored() -> Option<u64> {
+    if !CHILD_IGNORED.load(Ordering::Relaxed) {
+        return None;
+    }
+    let bit = |signal: i32| 1u64 << (signal - 1);
+    let others = crate::signals::ignored() & !bit(libc::SIGPIPE);
+    let pipe = PIPE_IGNORED.load(Ordering::Relaxed);
+    let pipe = if pipe { bit(libc::SIGPIPE) } else { 0 };
+    Some(others | pipe | bit(libc::SIGCHLD))
+}
+
+/// Ignores exactly the signals that were ignored when this process was started (but for SIGCHLD), while `fork` runs: so do those that it
 /// forks. To be called with all signals blocked.
 pub fn as_started<T>(fork: impl FnOnce() -> T) -> T {
     let set = |action| {

@@ -210,7 +210,15 @@ pub enum Request<'a> {
     Forward {
         /// Which.
         signal: i32,
-        /// The sender's pid as siginfo names it; 0 for the kernel.
+        /// Who sent it ([`crate::signals::Received::sender`]).
+        sender: i32,
+    },
+    /// The zygote, which is in no group of the front's, received this signal as well: so it was sent to process after
+    /// process, and that the keeper got it does not say that the command did.
+    Insist {
+        /// Which.
+        signal: i32,
+        /// Who sent it.
         sender: i32,
     },
     /// List every living descendant.
@@ -393,6 +401,13 @@ pub enum ZygoteReply {
     Forked(ProcessId),
     /// It could not be.
     Failed(Failure),
+    /// Unasked, from a front's zygote: a process has sent it this signal.
+    Signalled {
+        /// Which.
+        signal: i32,
+        /// Who sent it.
+        sender: i32,
+    },
     /// Unasked: a keeper has ended, and nothing is left of what was under it.
     KeeperGone {
         /// Which.

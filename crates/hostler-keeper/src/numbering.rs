@@ -72,6 +72,10 @@ impl<'a> Message<'a> for Request<'a> {
                 wait.put(w);
                 17
             }
+            Request::Insist { signal, sender } => {
+                w.i32(*signal).i32(*sender);
+                18
+            }
         }
     }
 
@@ -111,6 +115,10 @@ impl<'a> Message<'a> for Request<'a> {
             16 => Request::SetOnHostExit(OnHostExit::get(r)?),
             17 => Request::HandOver {
                 wait: Duration::get(r)?,
+            },
+            18 => Request::Insist {
+                signal: r.i32()?,
+                sender: r.i32()?,
             },
             _ => return Err(WireError::Kind(kind)),
         })
@@ -263,6 +271,10 @@ impl<'a> Message<'a> for ZygoteReply {
                 failure.put(w);
                 194
             }
+            ZygoteReply::Signalled { signal, sender } => {
+                w.i32(*signal).i32(*sender);
+                196
+            }
             ZygoteReply::KeeperGone { id, status, report } => {
                 id.put(w);
                 status.put(w);
@@ -277,6 +289,10 @@ impl<'a> Message<'a> for ZygoteReply {
         Ok(match kind {
             193 => ZygoteReply::Forked(ProcessId::get(r)?),
             194 => ZygoteReply::Failed(Failure::get(r)?),
+            196 => ZygoteReply::Signalled {
+                signal: r.i32()?,
+                sender: r.i32()?,
+            },
             195 => ZygoteReply::KeeperGone {
                 id: ProcessId::get(r)?,
                 status: Decode::get(r)?,

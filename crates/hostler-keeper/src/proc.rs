@@ -112,12 +112,23 @@ impl Proc {
     /// Opens /proc.
     ///
     /// # Errors
-    /// open(2)'s.
+    /// open(2)'s; `SRCH` for the /proc of another pid namespace, in which the same numbers are other processes.
     pub fn open() -> Result<Self, Errno> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self {
-            dir: rustix::fs::open("/proc", flags, Mode::empty())?,
-        })
+        let dir = rustix::fs::open("/proc", flags, Mode::empty())?;
+        let own = rustix::fs::readlinkat(&dir, "self", Vec::new())?;
+        if number(own.to_bytes())
+            != Some(
+                rustix::process::getpid()
+                    .as_raw_nonzero()
+                    .get()
+                    .cast_unsigned()
+                    .into(),
+            )
+        {
+            return Err(Errno::SRCH);
+        }
+        Ok(Self { dir })
     }
 
     fn file(&self, path: std::fmt::Arguments<'_>, flags: OFlags) -> Result<OwnedFd, Errno> {

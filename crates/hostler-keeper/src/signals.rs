@@ -8,12 +8,15 @@ use rustix::io::Errno;
 /// A child has ended, stopped or gone on.
 pub const CHLD: i32 = libc::SIGCHLD;
 
+/// The sender of what the kernel sends by itself: for the terminal, above all.
+pub const KERNEL: i32 = -1;
+
 /// A signal that came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Received {
     /// Its number.
     pub signal: i32,
-    /// The sender's pid; 0 when the kernel sent it, or a process outside of this pid namespace.
+    /// The sender's pid; 0 for a process outside of this pid namespace; [`KERNEL`].
     pub sender: i32,
 }
 
@@ -35,8 +38,10 @@ impl Signals {
     /// # Errors
     /// The kernel's, when out of descriptors.
     pub fn take() -> io::Result<Self> {
-        // SAFETY: a full set in a local, which the calls only read.
+        // SAFETY: a disposition without code, and a full set in a local, which the calls only read.
         let fd = unsafe {
+            // Where it is ignored, the kernel reaps, and nobody is told of an exit (waitpid(2)).
+            libc::signal(libc::SIGCHLD, libc::SIG_DFL);
             let mut all: libc::sigset_t = mem::zeroed();
             libc::sigfillset(&raw mut all);
             libc::sigprocmask(libc::SIG_SETMASK, &raw const all, ptr::null_mut());
@@ -62,10 +67,13 @@ impl Signals {
             Ok(_) => {
                 // SAFETY: the kernel filled in a whole structure of plain numbers.
                 let info: libc::signalfd_siginfo = unsafe { mem::transmute(bytes) };
-                Ok(Some(Received {
-                    signal: info.ssi_signo as i32,
-                    sender: info.ssi_pid as i32,
-                }))
+                let sender = if info.ssi_code == libc::SI_KERNEL {
+                    KERNEL
+                } else {
+                    info.ssi_pid as i32
+                };
+                let signal = info.ssi_signo as i32;
+                Ok(Some(Received { signal, sender }))
             }
         }
     }

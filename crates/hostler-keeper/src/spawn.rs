@@ -70,9 +70,8 @@ struct Plan<'a> {
     env: Vec<*const c_char>,
     /// Arguments for `/bin/sh`, if the program turns out to be a script without an interpreter line (execvp(3)).
     script: Vec<*const c_char>,
-    /// Descriptors to pass, and numbers above all targets that they are moved to first.
+    /// Descriptors to pass: where each is now, or [`PLACED`].
     sources: Vec<c_int>,
-    moved: Vec<c_int>,
     /// Whether the child has to enter the cgroup by itself.
     enters: bool,
     /// What failed, written by the child.
@@ -108,7 +107,6 @@ pub(crate) fn spawn(
             .chain([ptr::null()])
             .collect(),
         sources: fds.iter().map(AsRawFd::as_raw_fd).collect(),
-        moved: vec![-1; fds.len()],
         spawn,
         around,
         enters: false,
@@ -336,24 +334,58 @@ unsafe fn bind(cpus: usize) -> Result<(), Failure> {
 }
 
 /// Puts the descriptors at their numbers. Everything else the keeper holds is close-on-exec.
+///
+/// Each number is taken once nobody who is still to be placed stands there; only where they stand in a ring does one have
+/// to be moved out of the way. So no more numbers are needed than there are, however close to the limit.
 unsafe fn place_descriptors(plan: &mut Plan<'_>) -> Result<(), Failure> {
     let targets = &plan.spawn.fds;
-    let above = targets.iter().max().map_or(0, |max| max + 1);
-    for (moved, source) in plan.moved.iter_mut().zip(&plan.sources) {
-        // Out of the way of the targets first, so that none overwrites one that is still to be placed.
-        // SAFETY: plain system calls on descriptors of this child's own table.
-        *moved = unsafe {
-            check(
-                Step::Descriptors,
-                libc::fcntl(*source, libc::F_DUPFD_CLOEXEC, above),
-            )?
-        };
-    }
-    for (moved, target) in plan.moved.iter().zip(targets) {
-        // SAFETY: as above.
-        unsafe { check(Step::Descriptors, libc::dup2(*moved, *target))? };
+    let mut left = targets.len();
+    while left > 0 {
+        let before = left;
+        for index in 0..targets.len() {
+            let (source, target) = (plan.sources[index], targets[index]);
+            let is_free = || !plan.sources.contains(&target) || source == target;
+            if source == PLACED || !is_free() {
+                continue;
+            }
+            // SAFETY: plain system calls on descriptors of this child's own table.
+            unsafe {
+                if source == target {
+                    check(Step::Descriptors, libc::fcntl(source, libc::F_SETFD, 0))?;
+                } else {
+                    check(Step::Descriptors, libc::dup2(source, target))?;
+                }
+            }
+            plan.sources[index] = PLACED;
+            left -= 1;
+        }
+        if left == before
+            && let Some(index) = plan.sources.iter().position(|source| *source != PLACED)
+        {
+            // SAFETY: as above.
+            plan.sources[index] = unsafe { move_away(plan.sources[index], targets)? };
+        }
     }
     Ok(())
+}
+
+/// In place of a source whose descriptor is at its number.
+const PLACED: c_int = -1;
+
+/// Duplicates a descriptor to a number that is nobody's target.
+unsafe fn move_away(source: c_int, targets: &[c_int]) -> Result<c_int, Failure> {
+    let mut least = 0;
+    loop {
+        // SAFETY: plain system calls on descriptors of this child's own table.
+        let moved = unsafe { libc::fcntl(source, libc::F_DUPFD_CLOEXEC, least) };
+        let moved = check(Step::Descriptors, moved)?;
+        if !targets.contains(&moved) {
+            return Ok(moved);
+        }
+        // SAFETY: as above.
+        unsafe { libc::close(moved) };
+        least = moved + 1;
+    }
 }
 
 /// Sets the ignored and the blocked signals to exactly those asked for. The keeper handles none by a function, so the

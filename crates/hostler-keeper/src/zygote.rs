@@ -23,7 +23,7 @@ use crate::message::{Failure, Message, Step, ZygoteReply, ZygoteRequest};
 use crate::outcome::{EndReason, EndReport, ExitStatus, How, Left};
 use crate::proc::Proc;
 use crate::rendezvous;
-use crate::signals::{Signals, last_errno, signal_child};
+use crate::signals::{self, Signals, last_errno, signal_child};
 use crate::walk::{Visit, proven};
 use crate::witness::Witness;
 
@@ -222,6 +222,8 @@ struct ZygoteLoop {
     signals: Signals,
     proc: Proc,
     keepers: Vec<Kept>,
+    /// Whether the host is a front.
+    for_front: bool,
     /// Keepers that have died, whose orphans are not all gone yet.
     mourned: Vec<(Kept, ExitStatus, Instant)>,
     left: Vec<Left>,
@@ -272,6 +274,7 @@ impl ZygoteLoop {
             signals,
             proc: Proc::open()?,
             keepers: Vec::new(),
+            for_front: false,
             mourned: Vec::new(),
             left: Vec::new(),
             next_kill: None,
@@ -284,9 +287,10 @@ impl ZygoteLoop {
                 .map_err(|failure| io::Error::from_raw_os_error(failure.errno))?;
             zygote.tell(0, &ZygoteReply::Forked(id));
             if with_front {
-                // A group of its own, in the front's session: what is sent to the front's group spares the zygote, and
-                // the keeper's group is not an orphaned one.
-                rustix::process::setpgid(None, None)?;
+                zygote.for_front = true;
+                // A session of its own: what is sent to the front's group spares the zygote, and whether that group is an
+                // orphaned one, which a terminal cannot stop, is as it would be without.
+                rustix::process::setsid()?;
                 return Ok(zygote);
             }
         }
@@ -318,7 +322,11 @@ impl ZygoteLoop {
                 Err(errno) => return Err(errno.into()),
             }
             drop(poll);
-            while self.signals.next()?.is_some() {}
+            while let Some(signals::Received { signal, sender }) = self.signals.next()? {
+                if self.for_front && signal != libc::SIGCHLD && sender != signals::KERNEL {
+                    self.tell(0, &ZygoteReply::Signalled { signal, sender });
+                }
+            }
             self.reap();
             self.read_host();
         }
@@ -436,6 +444,10 @@ impl ZygoteLoop {
                     return;
                 }
                 Err(ConnectionError::Wire(_)) => {}
+                Err(ConnectionError::Descriptors { id }) => {
+                    let failure = Failure::new(Step::Descriptors, Errno::MFILE);
+                    self.tell(id, &ZygoteReply::Failed(failure));
+                }
                 Ok(None) | Err(ConnectionError::Io(_)) => {
                     self.host = None;
                     for keeper in &self.keepers {

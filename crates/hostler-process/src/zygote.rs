@@ -237,7 +237,8 @@ impl Actor {
                     let _ = tree.send(report);
                 }
             }
-            Err(_) => {}
+            // Only a front is told of signals.
+            Ok(ZygoteReply::Signalled { .. }) | Err(_) => {}
         }
     }
 }

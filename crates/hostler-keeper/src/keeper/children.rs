@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, getpid};
 
 use super::{Child, Keeper};
+use crate::config::Contain;
 use crate::config::Standing;
 use crate::identity::{Key, ProcessId};
 use crate::message::{Event, Failure, Reply, Spawn, Started, Step};
@@ -125,7 +126,19 @@ impl Keeper {
         self.next_key = self.next_key.max(request.key.0.saturating_add(1));
         let mut all = std::mem::take(&mut self.staged);
         all.append(&mut fds);
-        match self.start_child(request, &all) {
+        let mut started = self.start_child(request, &all);
+        if let Err(Failure {
+            step: Step::Cgroup, ..
+        }) = started
+            && self.config.contain == Contain::Tree
+            && self.children.is_empty()
+            && let Some(cgroup) = self.cgroup.take()
+        {
+            // It can be made, but not entered: a threaded parent, for one.
+            let _ = cgroup.remove();
+            started = self.start_child(request, &all);
+        }
+        match started {
             Ok((pid, process)) => {
                 let started = Started {
                     key: request.key,

@@ -18,6 +18,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::process::{Pid, getpid};
 
+use self::requests::Passed;
 use crate::cgroup::{Cgroup, Enforced};
 use crate::config::{AfterMain, Contain, KeeperConfig};
 use crate::connection::{Connection, Packet};
@@ -81,6 +82,8 @@ struct Keeper {
     owner: Option<OwnedFd>,
     front: Option<OwnedFd>,
     group_signals: VecDeque<(Instant, signals::Received)>,
+    /// What the command was sent for the front lately.
+    passed: VecDeque<(Instant, signals::Received, Passed)>,
     /// When to make sure that the front goes on with its command, which it may have missed.
     wake_front: Option<Instant>,
     watch: Watch,
@@ -154,6 +157,7 @@ impl Keeper {
                     owner: None,
                     front,
                     group_signals: VecDeque::new(),
+                    passed: VecDeque::new(),
                     wake_front: None,
                     watch,
                     ending: None,
@@ -189,11 +193,14 @@ impl Keeper {
         let proc = Proc::open().map_err(|e| Failure::new(Step::Mount, e))?;
         let mut enforced = Enforced::default();
         let cgroup = match &config.cgroup {
-            Some(path) => {
-                let cgroup = Cgroup::make(path).map_err(|e| Failure::new(Step::Cgroup, e))?;
-                enforced = cgroup.limit(&config.limits);
-                Some(cgroup)
-            }
+            Some(path) => match Cgroup::make(path) {
+                Ok(cgroup) => {
+                    enforced = cgroup.limit(&config.limits);
+                    Some(cgroup)
+                }
+                Err(_) if config.contain == Contain::Tree => None,
+                Err(errno) => return Err(Failure::new(Step::Cgroup, errno)),
+            },
             None if config.contain == Contain::Cgroup => {
                 return Err(Failure::new(Step::Cgroup, Errno::NOENT));
             }

@@ -20,6 +20,15 @@ use crate::walk::{Visit, descendants, proven};
 /// front's word of it.
 const GROUP_SIGNAL_AGE: Duration = Duration::from_secs(2);
 
+/// On whose word the command was sent a signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Passed {
+    /// The front's.
+    Forwarded,
+    /// The zygote's.
+    Insisted,
+}
+
 impl Keeper {
     pub(super) fn read_host(&mut self) {
         loop {
@@ -31,6 +40,11 @@ impl Keeper {
                     return;
                 }
                 Err(ConnectionError::Io(_)) => return self.lose_host(),
+                Err(ConnectionError::Descriptors { id }) => {
+                    // What it was for would be done with the wrong ones.
+                    self.staged.clear();
+                    self.refuse(id, Step::Descriptors, Errno::MFILE);
+                }
                 Err(ConnectionError::Wire(_)) => {
                     // Without a header there is nobody to answer; with one, `handle` answers.
                 }
@@ -78,6 +92,10 @@ impl Keeper {
             }
             Request::Forward { signal, sender } => {
                 self.forward(signals::Received { signal, sender });
+                self.answer(id, &Reply::Done, None);
+            }
+            Request::Insist { signal, sender } => {
+                self.insist(signals::Received { signal, sender });
                 self.answer(id, &Reply::Done, None);
             }
             Request::Census => {
@@ -222,6 +240,15 @@ impl Keeper {
         if let Some(index) = witnessed {
             self.group_signals.remove(index);
         }
+        self.passed
+            .retain(|(when, ..)| now.duration_since(*when) < GROUP_SIGNAL_AGE);
+        let passed = |(_, seen, by): &(Instant, signals::Received, Passed)| {
+            *seen == received && *by == Passed::Insisted
+        };
+        if let Some(index) = self.passed.iter().position(passed) {
+            self.passed.remove(index);
+            return;
+        }
         let witnessed = witnessed.is_some() || self.was_taken_back(received.signal);
         let main = self.main.and_then(|key| self.child(key).ok());
         let Some(main) = main else {
@@ -230,7 +257,13 @@ impl Keeper {
                 received.signal,
                 libc::SIGTERM | libc::SIGINT | libc::SIGHUP | libc::SIGQUIT
             );
-            if ends && !witnessed && self.main.is_some() {
+            if let Some(key) = self.main
+                && received.signal == libc::SIGTSTP
+            {
+                let signal = received.signal;
+                return self.tell(&Event::Stopped { key, signal });
+            }
+            if ends && self.main.is_some() {
                 let grace = if self.ending.is_some() {
                     Duration::ZERO
                 } else {
@@ -241,7 +274,7 @@ impl Keeper {
             return;
         };
         let (own, ours) = (group_of(Some(main)), group_of(None));
-        let by_terminal = received.sender == 0
+        let by_terminal = received.sender == signals::KERNEL
             && matches!(
                 received.signal,
                 libc::SIGINT | libc::SIGQUIT | libc::SIGTSTP | libc::SIGWINCH
@@ -253,6 +286,21 @@ impl Keeper {
             let _ = signal_group(main, received.signal);
         } else {
             let _ = signal_child(main, received.signal);
+            self.passed.push_back((now, received, Passed::Forwarded));
+        }
+    }
+
+    /// Passes on a signal that was not meant for a group, unless that was done.
+    pub(super) fn insist(&mut self, received: signals::Received) {
+        let passed = |(_, seen, by): &(Instant, signals::Received, Passed)| {
+            *seen == received && *by == Passed::Forwarded
+        };
+        if let Some(index) = self.passed.iter().position(passed) {
+            self.passed.remove(index);
+        } else if let Some(main) = self.main.and_then(|key| self.child(key).ok()) {
+            let _ = signal_child(main, received.signal);
+            self.passed
+                .push_back((Instant::now(), received, Passed::Insisted));
         }
     }
 

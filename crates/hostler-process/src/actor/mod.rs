@@ -182,6 +182,10 @@ impl Actor {
                 received = self.link.receive() => match received {
                     Ok(Some(received)) => self.handle(received),
                     Ok(None) | Err(ConnectionError::Io(_)) => return,
+                    Err(ConnectionError::Descriptors { id }) => {
+                        let error = std::io::Error::from(rustix::io::Errno::MFILE);
+                        self.failed(id, Error::io("receive a descriptor", error));
+                    }
                     // Nothing that this version knows of.
                     Err(ConnectionError::Wire(_)) => {}
                 },

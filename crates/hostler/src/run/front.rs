@@ -12,15 +12,17 @@ use hostler_keeper::config::{AfterMain, Contain, KeeperConfig, Limits, Rules, St
 use hostler_keeper::connection::{Connection, ConnectionError, FDS_MAX};
 use hostler_keeper::identity::Key;
 use hostler_keeper::inherit;
-use hostler_keeper::message::{Event, Failure, Group, Reply, Request, Spawn, Step, ZygoteReply};
+use hostler_keeper::message::{
+    Event, Failure, Group, Reply, Request, Rlimit, Spawn, Step, ZygoteReply,
+};
 use hostler_keeper::outcome::{EndReason, EndReport, ExitStatus};
 use hostler_keeper::signals::{self, Signals};
 use hostler_keeper::zygote::Zygote;
 use rustix::event::{PollFd, PollFlags};
-use rustix::process::{PidfdFlags, getpid, getppid, pidfd_open};
+use rustix::process::{PidfdFlags, Resource, getpid, getppid, getrlimit, pidfd_open};
 
 use super::options::{Containment, Options, Owner};
-use super::report::Summary;
+use super::report::{self, Summary};
 use super::say;
 
 /// What hostler exits with when it ended the command for its time or quiet, as timeout(1) does.
@@ -34,6 +36,7 @@ pub(crate) fn run(options: &Options) -> u8 {
         Ok(status) => status,
         Err(Refusal { status, text }) => {
             say(&text);
+            report::refusal(options, status, &text);
             status
         }
     }
@@ -73,6 +76,8 @@ struct Front {
     signals: Signals,
     report: Option<std::fs::File>,
     contain: Contain,
+    /// The cgroup that the keeper was asked to make.
+    cgroup: Option<CString>,
     /// Whether what zygote and keeper leave comes to this process, and nothing else does.
     adopts: bool,
     began: Instant,
@@ -81,6 +86,8 @@ struct Front {
     pid: Option<u32>,
     exit: Option<ExitStatus>,
     end: Option<EndReport>,
+    /// The limit on file sizes that the command is to have, where hostler has another.
+    file_size: Option<Rlimit>,
     /// Signals that would end a command and were passed on.
     passed: u64,
     /// The keeper and the zygote have hung up.
@@ -96,6 +103,11 @@ fn prepare(options: &Options) -> Result<Front, Refusal> {
             text: "the command is empty".to_owned(),
         });
     }
+    if hostler_keeper::proc::Proc::open().is_err() {
+        return Err(Refusal::new(
+            "cannot read /proc: it must be mounted, and be this pid namespace's own",
+        ));
+    }
     let owner = open_owner(options)?;
     let report = match &options.report {
         Some(path) => Some(std::fs::File::create(path).map_err(|error| {
@@ -107,11 +119,12 @@ fn prepare(options: &Options) -> Result<Front, Refusal> {
         None => None,
     };
     let config = configure(options);
-    let contain = config.contain;
+    let (contain, cgroup) = (config.contain, config.cgroup.clone());
     // Whatever zygote and keeper leave comes here, if both are killed; not where others' orphans would come too.
     let adopts = !hostler_keeper::zygote::has_children()
         && rustix::process::set_child_subreaper(Some(getpid())).is_ok();
     let signals = Signals::take()?;
+    let file_size = lift_file_size();
     let (zygote, keeper) = inherit::as_started(|| Zygote::fork_with(config))
         .map_err(|error| Refusal::new(format_args!("{error}")))?;
     // While zygote and keeper come up. All that hostler has opened itself is close-on-exec, and so not among these.
@@ -122,12 +135,14 @@ fn prepare(options: &Options) -> Result<Front, Refusal> {
         signals,
         report,
         contain,
+        cgroup,
         adopts,
         began,
         keeper_pid: None,
         pid: None,
         exit: None,
         end: None,
+        file_size,
         passed: 0,
         keeper_gone: false,
         zygote_gone: false,
@@ -135,8 +150,12 @@ fn prepare(options: &Options) -> Result<Front, Refusal> {
     if let Some(owner) = owner {
         let _ = front.keeper.send(1, &Request::Owner, &[owner.as_fd()]);
     }
-    // If the keeper could not be set up it has said why, which is read below.
-    let _ = front.start(options, &open);
+    let mut front = front;
+    if let Err(refusal) = front.start(options, &open) {
+        // If the keeper could not be set up it has said why.
+        front.read_keeper(options)?;
+        return Err(refusal);
+    }
     // The command has them now. What reads from or writes to them must see it, and not hostler, hold them; but the user is
     // still to be spoken to.
     release_standard(&open);
@@ -178,7 +197,7 @@ fn configure(options: &Options) -> KeeperConfig {
         Containment::Tree => Contain::Tree,
         Containment::Pidns => Contain::Pidns,
         Containment::Cgroup => Contain::Cgroup,
-        Containment::Auto if base.is_some() => Contain::Cgroup,
+        // With the cgroup, where it can be had.
         Containment::Auto => Contain::Tree,
     };
     let mut config = KeeperConfig::new(contain, options.grace.span);
@@ -225,6 +244,23 @@ fn release_standard(open: &[i32]) {
     }
 }
 
+/// Long messages travel in memory files, which the limit on file sizes is for as well (setrlimit(2)). Gives back the limit
+/// that was in force, if it was one.
+fn lift_file_size() -> Option<Rlimit> {
+    let limit = getrlimit(Resource::Fsize);
+    let soft = limit.current?;
+    let lifted = rustix::process::Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    rustix::process::setrlimit(Resource::Fsize, lifted).ok()?;
+    Some(Rlimit {
+        resource: Resource::Fsize as u32,
+        soft,
+        hard: limit.maximum.unwrap_or(u64::MAX),
+    })
+}
+
 impl Front {
     fn start(&self, options: &Options, open: &[i32]) -> Result<(), Refusal> {
         let args: Vec<CString> = options
@@ -246,9 +282,9 @@ impl Front {
             group: Group::Inherit,
             nice: None,
             umask: None,
-            rlimits: Vec::new(),
+            rlimits: self.file_size.into_iter().collect(),
             blocked: inherit::blocked(),
-            ignored: None,
+            ignored: inherit::ignored(),
         };
         let (staged, last) = fds.split_at(fds.len().saturating_sub(FDS_MAX));
         for part in staged.chunks(FDS_MAX) {
@@ -327,6 +363,12 @@ impl Front {
     fn take_event(&mut self, event: Event, options: &Options) -> Result<(), Refusal> {
         match event {
             Event::Ready(enforced) => {
+                let made = |path: &CString| {
+                    rustix::fs::access(path.as_c_str(), rustix::fs::Access::EXISTS)
+                };
+                if self.cgroup.as_ref().is_some_and(|path| made(path).is_ok()) {
+                    self.contain = self.contain.max(Contain::Cgroup);
+                }
                 if let Some(cpus) = options.cpu
                     && !enforced.cpu
                 {
@@ -356,6 +398,11 @@ impl Front {
                 Ok(Some(received)) => match received.message::<ZygoteReply>() {
                     Ok(ZygoteReply::Forked(id)) => self.keeper_pid = Some(id.pid),
                     Ok(ZygoteReply::Failed(failure)) => return Err(Refusal::new(failure)),
+                    Ok(ZygoteReply::Signalled { signal, sender }) => {
+                        let _ = self
+                            .keeper
+                            .send(3, &Request::Insist { signal, sender }, &[]);
+                    }
                     Ok(ZygoteReply::KeeperGone { report, .. }) => {
                         // What the keeper said before it went counts first.
                         while let Ok(Some(received)) = self.keeper.try_receive() {
@@ -396,10 +443,8 @@ impl Front {
             if received.signal <= 31 {
                 self.passed |= 1 << received.signal;
             }
-            let request = Request::Forward {
-                signal: received.signal,
-                sender: received.sender,
-            };
+            let signals::Received { signal, sender } = received;
+            let request = Request::Forward { signal, sender };
             // A keeper that is gone is noticed by reading.
             let _ = self.keeper.send(3, &request, &[]);
         }

@@ -20,7 +20,7 @@ pub(crate) struct Options {
     /// Most memory that the whole tree may use: 200M, 2G, or bytes
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<Size>,
-    /// Most processes that the tree may have
+    /// Most processes that the tree may have (threads count too, where the kernel enforces it)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub pids: Option<u64>,
     /// Most CPUs that the tree may use: 2, 0.5

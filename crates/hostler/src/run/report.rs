@@ -29,6 +29,35 @@ struct File<'a> {
     remaining: u64,
 }
 
+/// The report file where nothing was run.
+#[derive(Serialize)]
+struct NotRun<'a> {
+    version: u32,
+    command: Vec<String>,
+    error: &'a str,
+    status: u8,
+}
+
+fn words(options: &Options) -> Vec<String> {
+    let text = |word: &OsString| word.to_string_lossy().into_owned();
+    options.command.iter().map(text).collect()
+}
+
+/// Writes a report that says why there was nothing to report on.
+pub(crate) fn refusal(options: &Options, status: u8, error: &str) {
+    let Some(path) = &options.report else { return };
+    let report = NotRun {
+        version: 1,
+        command: words(options),
+        error,
+        status,
+    };
+    // Where it is the file that cannot be written, that has been said.
+    if let Ok(text) = serde_json::to_string_pretty(&report) {
+        let _ = std::fs::write(path, text + "\n");
+    }
+}
+
 #[derive(Serialize)]
 struct Exit {
     code: Option<u8>,
@@ -213,12 +242,7 @@ impl Summary<'_> {
         });
         File {
             version: 1,
-            command: self
-                .options
-                .command
-                .iter()
-                .map(|word: &OsString| word.to_string_lossy().into_owned())
-                .collect(),
+            command: words(self.options),
             contain: self.contain,
             pid: self.pid,
             exit: Exit {
