@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::cgroup::Enforced;
 use crate::config::{AfterMain, Contain, KeeperConfig, Limits, OnHostExit, Rules, Standing};
 use crate::identity::{Comm, Key, ProcessId};
-use crate::message::{Failure, Group, Rlimit, Spawn, Started, Step, Target};
+use crate::message::{Failure, Group, Rlimit, Spawn, Started, Step, Target, Welcome};
 use crate::outcome::{EndReason, EndReport, Exit, ExitStatus, How, Left, ProcessInfo, Usage};
 use crate::wire::{Reader, WireError, Writer};
 
@@ -467,6 +467,26 @@ impl<'a> Decode<'a> for EndReport {
     }
 }
 
+impl Encode for OnHostExit {
+    fn put(&self, w: &mut Writer) {
+        match self {
+            OnHostExit::Kill => w.option_u64(None),
+            // What the field does not hold is as long as it holds.
+            OnHostExit::Keep(wait) => {
+                w.option_u64(Some(u64::try_from(wait.as_micros()).unwrap_or(u64::MAX)))
+            }
+        };
+    }
+}
+
+impl<'a> Decode<'a> for OnHostExit {
+    fn get(r: &mut Reader<'a>) -> Result<Self, WireError> {
+        Ok(r.option_u64()?.map_or(OnHostExit::Kill, |us| {
+            OnHostExit::Keep(Duration::from_micros(us))
+        }))
+    }
+}
+
 impl Encode for KeeperConfig {
     fn put(&self, w: &mut Writer) {
         w.cstr(&self.title).u8(match self.contain {
@@ -476,10 +496,7 @@ impl Encode for KeeperConfig {
         });
         w.bool(self.cgroup.is_some())
             .cstr(self.cgroup.as_deref().unwrap_or_default());
-        match self.on_host_exit {
-            OnHostExit::Kill => w.option_u64(None),
-            OnHostExit::Keep(wait) => w.option_u64(u64::try_from(wait.as_micros()).ok()),
-        };
+        self.on_host_exit.put(w);
         self.grace.put(w);
         let Limits {
             memory,
@@ -499,6 +516,10 @@ impl Encode for KeeperConfig {
             Standing::Apart => 0,
             Standing::WithFront => 1,
         });
+        // Appended later, so absent from an older peer's; and nothing at all where there is none.
+        if let Some(path) = &self.rendezvous {
+            w.cstr(path);
+        }
     }
 }
 
@@ -518,9 +539,7 @@ impl<'a> Decode<'a> for KeeperConfig {
                     .filter(|_| present)
                     .map(std::ffi::CStr::to_owned)
             },
-            on_host_exit: r.option_u64()?.map_or(OnHostExit::Kill, |us| {
-                OnHostExit::Keep(Duration::from_micros(us))
-            }),
+            on_host_exit: OnHostExit::get(r)?,
             grace: Duration::get(r)?,
             limits: Limits {
                 memory: r.option_u64()?,
@@ -544,6 +563,48 @@ impl<'a> Decode<'a> for KeeperConfig {
                 1 => Standing::WithFront,
                 _ => return Err(WireError::Value("standing")),
             },
+            rendezvous: if r.at_end() {
+                None
+            } else {
+                Some(r.cstr()?)
+                    .filter(|path| !path.is_empty())
+                    .map(std::ffi::CStr::to_owned)
+            },
+        })
+    }
+}
+
+/// The configuration lies in it as bytes with their length, so that both can grow.
+impl Encode for Welcome {
+    fn put(&self, w: &mut Writer) {
+        w.u8(self.version);
+        self.keeper.put(w);
+        self.zygote.put(w);
+        let mut config = Writer::new();
+        self.config.put(&mut config);
+        w.bytes(&config.finish());
+        self.enforced.put(w);
+        self.main.put(w);
+        w.u64(self.next_key);
+        self.processes.put(w);
+        self.ending.put(w);
+        self.ended.put(w);
+    }
+}
+
+impl<'a> Decode<'a> for Welcome {
+    fn get(r: &mut Reader<'a>) -> Result<Self, WireError> {
+        Ok(Welcome {
+            version: r.u8()?,
+            keeper: ProcessId::get(r)?,
+            zygote: ProcessId::get(r)?,
+            config: KeeperConfig::get(&mut Reader::new(r.bytes()?))?,
+            enforced: Enforced::get(r)?,
+            main: Option::get(r)?,
+            next_key: r.u64()?,
+            processes: Vec::get(r)?,
+            ending: Option::get(r)?,
+            ended: Option::get(r)?,
         })
     }
 }

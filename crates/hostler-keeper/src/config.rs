@@ -114,6 +114,8 @@ pub struct KeeperConfig {
     pub rules: Rules,
     /// Session and process group.
     pub standing: Standing,
+    /// Where the next host finds the keeper: an absolute path for a Unix socket, which the keeper makes and removes.
+    pub rendezvous: Option<CString>,
 }
 
 impl KeeperConfig {
@@ -128,6 +130,7 @@ impl KeeperConfig {
             limits: Limits::default(),
             rules: Rules::default(),
             standing: Standing::default(),
+            rendezvous: None,
         }
     }
 }

@@ -728,6 +728,9 @@ impl Keeper {
                 };
                 self.acknowledge(id, Step::Request, result);
             }
+            Request::Hello(_) | Request::SetOnHostExit(_) | Request::HandOver { .. } => {
+                self.refuse(id, Step::Request, Errno::NOSYS);
+            }
         }
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::cgroup::Enforced;
 use crate::codec::{Decode, Encode};
-use crate::config::KeeperConfig;
+use crate::config::{KeeperConfig, OnHostExit};
 use crate::identity::{Key, ProcessId};
 use crate::outcome::{EndReason, EndReport, Exit, ProcessInfo};
 use crate::wire::{Reader, WireError, Writer};
@@ -51,10 +51,12 @@ pub enum Step {
     Signal,
     /// Keeping or giving back a descriptor.
     Store,
+    /// Making the socket at which the next host finds the keeper.
+    Rendezvous,
 }
 
 impl Step {
-    const ALL: [Step; 16] = [
+    const ALL: [Step; 17] = [
         Step::Request,
         Step::Fork,
         Step::Session,
@@ -71,6 +73,7 @@ impl Step {
         Step::Exec,
         Step::Signal,
         Step::Store,
+        Step::Rendezvous,
     ];
 
     /// The step with this number.
@@ -97,6 +100,7 @@ impl Step {
             Step::Exec => "execute",
             Step::Signal => "signal it",
             Step::Store => "keep the descriptor",
+            Step::Rendezvous => "make its rendezvous socket",
         }
     }
 }
@@ -253,6 +257,53 @@ pub enum Request<'a> {
     },
     /// The tree is tied to the life of the process on the pidfd beside this.
     Owner,
+    /// The first message on a connection to the keeper's rendezvous: who knocks is the next host, and speaks these versions.
+    /// Answered by [`Reply::Welcome`] or [`Reply::Incompatible`].
+    Hello(Hello<'a>),
+    /// What a dead host means from now on.
+    SetOnHostExit(OnHostExit),
+    /// The host lets go: the keeper waits so long for the next one, whatever a dead host means.
+    HandOver {
+        /// How long.
+        wait: Duration,
+    },
+}
+
+/// Who knocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hello<'a> {
+    /// The oldest protocol version that it speaks.
+    pub oldest: u8,
+    /// The newest.
+    pub newest: u8,
+    /// Its name, for people.
+    pub name: &'a [u8],
+}
+
+/// What a keeper tells its next host. All that it knows at that moment: what follows as [`Event`]s comes after it. Where its
+/// zygote had a witness file made, that is beside it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Welcome {
+    /// The protocol version to be spoken on this connection from here on.
+    pub version: u8,
+    /// Who the keeper is.
+    pub keeper: ProcessId,
+    /// Who its zygote is, or was.
+    pub zygote: ProcessId,
+    /// What it was made with, as it stands now.
+    pub config: KeeperConfig,
+    /// Which limits the kernel enforces.
+    pub enforced: Enforced,
+    /// The process that the tree is for.
+    pub main: Option<Key>,
+    /// A key above all that were used.
+    pub next_key: u64,
+    /// What it started and was not told to forget.
+    pub processes: Vec<Started>,
+    /// Why the tree is being ended, if it is.
+    pub ending: Option<EndReason>,
+    /// The report, where the tree ended while there was no host. Such a keeper goes when it is asked to end.
+    pub ended: Option<EndReport>,
 }
 
 /// One process that a keeper started.
@@ -283,6 +334,15 @@ pub enum Reply {
     Names(Vec<CString>),
     /// The started processes.
     Processes(Vec<Started>),
+    /// The connection is the host's now.
+    Welcome(Box<Welcome>),
+    /// The keeper speaks none of those versions, but these. It closes the connection.
+    Incompatible {
+        /// The oldest.
+        oldest: u8,
+        /// The newest.
+        newest: u8,
+    },
 }
 
 /// What a keeper tells unasked.
@@ -315,6 +375,8 @@ pub enum Event {
     Ending(EndReason),
     /// The report on a tree that ended by its own rules.
     Ended(EndReport),
+    /// Another host has the tree from here on; nothing more comes on this connection.
+    Superseded,
 }
 
 /// What a host asks of the zygote.
@@ -400,6 +462,18 @@ impl<'a> Message<'a> for Request<'a> {
                 13
             }
             Request::Owner => 14,
+            Request::Hello(hello) => {
+                w.u8(hello.oldest).u8(hello.newest).bytes(hello.name);
+                15
+            }
+            Request::SetOnHostExit(on_host_exit) => {
+                on_host_exit.put(w);
+                16
+            }
+            Request::HandOver { wait } => {
+                wait.put(w);
+                17
+            }
         }
     }
 
@@ -431,6 +505,15 @@ impl<'a> Message<'a> for Request<'a> {
             12 => Request::Processes,
             13 => Request::Forget { key: Key::get(r)? },
             14 => Request::Owner,
+            15 => Request::Hello(Hello {
+                oldest: r.u8()?,
+                newest: r.u8()?,
+                name: r.bytes()?,
+            }),
+            16 => Request::SetOnHostExit(OnHostExit::get(r)?),
+            17 => Request::HandOver {
+                wait: Duration::get(r)?,
+            },
             _ => return Err(WireError::Kind(kind)),
         })
     }
@@ -464,6 +547,14 @@ impl<'a> Message<'a> for Reply {
                 list.put(w);
                 70
             }
+            Reply::Welcome(welcome) => {
+                welcome.put(w);
+                71
+            }
+            Reply::Incompatible { oldest, newest } => {
+                w.u8(*oldest).u8(*newest);
+                72
+            }
         }
     }
 
@@ -477,6 +568,11 @@ impl<'a> Message<'a> for Reply {
             68 => Reply::Ended(EndReport::get(r)?),
             69 => Reply::Names(r.cstrs()?.into_iter().map(CStr::to_owned).collect()),
             70 => Reply::Processes(Vec::get(r)?),
+            71 => Reply::Welcome(Box::new(Welcome::get(r)?)),
+            72 => Reply::Incompatible {
+                oldest: r.u8()?,
+                newest: r.u8()?,
+            },
             _ => return Err(WireError::Kind(kind)),
         })
     }
@@ -515,6 +611,7 @@ impl<'a> Message<'a> for Event {
                 report.put(w);
                 134
             }
+            Event::Superseded => 135,
         }
     }
 
@@ -534,6 +631,7 @@ impl<'a> Message<'a> for Event {
             132 => Event::Continued { key: Key::get(r)? },
             133 => Event::Ending(EndReason::get(r)?),
             134 => Event::Ended(EndReport::get(r)?),
+            135 => Event::Superseded,
             _ => return Err(WireError::Kind(kind)),
         })
     }

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hostler_keeper::config::{KeeperConfig, OnHostExit};
@@ -58,14 +60,15 @@ struct Actor {
     inbox: mpsc::UnboundedReceiver<Ask>,
     inbox_open: bool,
     next_id: u32,
-    next_key: u64,
+    keys: Arc<AtomicU64>,
     pending: HashMap<u32, Pending>,
     processes: HashMap<Key, Record>,
     ending: Vec<Answer<EndReport>>,
     watchdog: Option<Watchdog>,
     /// The report that says that nothing is left.
     report: Option<EndReport>,
-    hung_up: bool,
+    /// Why the tree is this host's no more, though nothing of it was ended.
+    left: Option<Error>,
     events: broadcast::Sender<TreeEvent>,
     outcome: watch::Sender<Option<Result<EndReport>>>,
     zygote: Zygote,
@@ -76,10 +79,11 @@ pub(crate) fn start(keeper: Keeper) -> Tree {
     let (asks, inbox) = mpsc::unbounded_channel();
     let (events, _) = broadcast::channel(1024);
     let (outcome, ended) = watch::channel(None);
+    let keys = Arc::new(AtomicU64::new(1));
     let tree = Tree::new(
         asks,
         keeper.id,
-        keeper.config.contain,
+        (Arc::new(keeper.config.clone()), keys.clone()),
         events.clone(),
         ended,
     );
@@ -91,13 +95,13 @@ pub(crate) fn start(keeper: Keeper) -> Tree {
         inbox,
         inbox_open: true,
         next_id: 1,
-        next_key: 0,
+        keys,
         pending: HashMap::new(),
         processes: HashMap::new(),
         ending: Vec::new(),
         watchdog: None,
         report: None,
-        hung_up: false,
+        left: None,
         events,
         outcome,
         zygote: keeper.zygote,
@@ -158,7 +162,7 @@ impl Actor {
 
     /// Until the keeper is gone, or is left to the next host.
     async fn serve(&mut self) {
-        while !self.hung_up {
+        while self.left.is_none() {
             let watched = self.watchdog.as_ref().map(|watchdog| watchdog.at);
             tokio::select! {
                 received = self.link.receive() => match received {
@@ -200,7 +204,16 @@ impl Actor {
                 .ending
                 .drain(..)
                 .for_each(|reply| drop(reply.send(Err(error.clone())))),
-            Some(pending) => pending.fail(error),
+            Some(pending) => {
+                let stored = pending.fail(error);
+                for name in stored {
+                    self.post(
+                        &Request::Discard { name: &name },
+                        Vec::new(),
+                        Pending::Nobody,
+                    );
+                }
+            }
             None => {}
         }
     }
@@ -253,6 +266,19 @@ impl Actor {
             Ask::Owner { pidfd, reply } => {
                 let _ = self.post(&Request::Owner, vec![pidfd], Pending::Done(reply));
             }
+            Ask::SetOnHostExit {
+                on_host_exit,
+                reply,
+            } => {
+                self.post(
+                    &Request::SetOnHostExit(on_host_exit),
+                    none,
+                    Pending::SetOnHostExit(on_host_exit, reply),
+                );
+            }
+            Ask::HandOver { wait, reply } => {
+                let _ = self.post(&Request::HandOver { wait }, none, Pending::HandOver(reply));
+            }
             Ask::Release { key, grace, reply } => self.release(key, grace, reply),
             Ask::LetGo { key, grace } => self.let_go(key, grace),
             Ask::Detach { key } => self.detach(key),
@@ -262,7 +288,7 @@ impl Actor {
             }
             Ask::Drop => match self.config.on_host_exit {
                 OnHostExit::Kill => self.end(self.config.grace),
-                OnHostExit::Keep(_) => self.hung_up = true,
+                OnHostExit::Keep(_) => self.left = Some(Error::HungUp),
             },
         }
     }
@@ -283,15 +309,25 @@ impl Actor {
                 return;
             }
         }
-        self.next_key += 1;
-        let key = Key(self.next_key);
+        let key = prepared
+            .key
+            .unwrap_or_else(|| Key(self.keys.fetch_add(1, Ordering::Relaxed)));
+        self.keys
+            .fetch_max(key.0.saturating_add(1), Ordering::Relaxed);
         let shown = prepared.shown.clone();
         let (pipes, asks, turn) = held;
+        // Before the process is there: whoever dies next, its pipes lead on.
+        let mut stored = Vec::new();
+        for (name, fd) in std::mem::take(&mut prepared.stored) {
+            self.post(&Request::Store { name: &name }, vec![fd], Pending::Nobody);
+            stored.push(name);
+        }
         let pending = Pending::Spawn {
             shown,
             key,
             grace: prepared.grace,
             pipes,
+            stored,
             asks,
             turn,
             reply,
@@ -463,6 +499,14 @@ impl Actor {
                 )));
             }
             (Pending::Done(reply), Reply::Done) => drop(reply.send(Ok(()))),
+            (Pending::SetOnHostExit(on_host_exit, reply), Reply::Done) => {
+                self.config.on_host_exit = on_host_exit;
+                let _ = reply.send(Ok(()));
+            }
+            (Pending::HandOver(reply), Reply::Done) => {
+                self.left = Some(Error::HungUp);
+                let _ = reply.send(Ok(()));
+            }
             (Pending::Census(reply), Reply::Census(list)) => drop(reply.send(Ok(list))),
             (Pending::Processes(reply), Reply::Processes(list)) => drop(reply.send(Ok(list))),
             (Pending::Fetch(reply), Reply::Done) => {
@@ -491,7 +535,7 @@ impl Actor {
             (Pending::Nobody, _) => {}
             (pending, _) => {
                 let error = hostler_keeper::wire::WireError::Value("kind of the answer");
-                pending.fail(ConnectionError::from(error).into());
+                let _ = pending.fail(ConnectionError::from(error).into());
             }
         }
     }
@@ -513,6 +557,7 @@ impl Actor {
             Event::Continued { key } => drop(self.events.send(TreeEvent::Continued { key })),
             Event::Ending(reason) => drop(self.events.send(TreeEvent::Ending(reason))),
             Event::Ended(report) => self.ended(report),
+            Event::Superseded => self.left = Some(Error::Superseded),
             Event::Ready(_) | Event::Unfit(_) => {}
         }
     }
@@ -560,15 +605,16 @@ impl Actor {
     async fn settle(&mut self) -> Result<EndReport> {
         self.watchdog = None;
         let ended = self.report.is_some();
+        let left = self.left.take();
         for (_, pending) in self.pending.drain() {
-            pending.fail(if ended {
-                Error::Ended
-            } else {
-                Error::KeeperGone
+            let _ = pending.fail(match &left {
+                Some(error) => error.clone(),
+                None if ended => Error::Ended,
+                None => Error::KeeperGone,
             });
         }
-        if self.hung_up {
-            return Err(Error::HungUp);
+        if let Some(error) = left {
+            return Err(error);
         }
         if let Some(report) = self.report.take() {
             self.await_keeper().await;

@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use hostler_keeper::config::OnHostExit;
 use hostler_keeper::identity::Key;
 use hostler_keeper::message::{Failure, Started, Step, Target};
 use hostler_keeper::outcome::{EndReason, EndReport, ProcessInfo};
@@ -62,6 +63,14 @@ pub(crate) enum Ask {
         pidfd: OwnedFd,
         reply: Answer<()>,
     },
+    SetOnHostExit {
+        on_host_exit: OnHostExit,
+        reply: Answer<()>,
+    },
+    HandOver {
+        wait: Duration,
+        reply: Answer<()>,
+    },
     /// End one process.
     Release {
         key: Key,
@@ -92,6 +101,7 @@ impl Ask {
         let error = || match outcome {
             Ok(report) if report.reason != EndReason::KeeperLost => Error::Ended,
             Err(Error::HungUp) => Error::HungUp,
+            Err(Error::Superseded) => Error::Superseded,
             _ => Error::KeeperGone,
         };
         match self {
@@ -99,7 +109,9 @@ impl Ask {
             Ask::Signal { reply, .. }
             | Ask::Store { reply, .. }
             | Ask::Discard { reply, .. }
-            | Ask::Owner { reply, .. } => drop(reply.send(Err(error()))),
+            | Ask::Owner { reply, .. }
+            | Ask::SetOnHostExit { reply, .. }
+            | Ask::HandOver { reply, .. } => drop(reply.send(Err(error()))),
             Ask::Census { reply } => drop(reply.send(Err(error()))),
             Ask::Processes { reply } => drop(reply.send(Err(error()))),
             Ask::Fetch { reply, .. } => drop(reply.send(Err(error()))),
@@ -120,11 +132,15 @@ pub(crate) enum Pending {
         key: Key,
         grace: Duration,
         pipes: Pipes,
+        /// What was stored for it, under which names.
+        stored: Vec<Vec<u8>>,
         asks: Asks,
         turn: Turn,
         reply: Answer<Process>,
     },
     Done(Answer<()>),
+    SetOnHostExit(OnHostExit, Answer<()>),
+    HandOver(Answer<()>),
     Census(Answer<Vec<ProcessInfo>>),
     Processes(Answer<Vec<Started>>),
     Fetch(Answer<OwnedFd>),
@@ -136,10 +152,15 @@ pub(crate) enum Pending {
 }
 
 impl Pending {
-    /// Tells whoever waits that it failed.
-    pub(crate) fn fail(self, error: Error) {
+    /// Tells whoever waits that it failed, and gives back what is to be discarded for that.
+    pub(crate) fn fail(self, error: Error) -> Vec<Vec<u8>> {
         match self {
-            Self::Spawn { shown, reply, .. } => {
+            Self::Spawn {
+                shown,
+                stored,
+                reply,
+                ..
+            } => {
                 let error = match error {
                     Error::Failed(failure) if is_shutdown(failure) => Error::Ended,
                     Error::Failed(failure) => Error::Spawn {
@@ -149,14 +170,18 @@ impl Pending {
                     other => other,
                 };
                 let _ = reply.send(Err(error));
+                return stored;
             }
-            Self::Done(reply) => drop(reply.send(Err(error))),
+            Self::Done(reply) | Self::SetOnHostExit(_, reply) | Self::HandOver(reply) => {
+                drop(reply.send(Err(error)))
+            }
             Self::Census(reply) => drop(reply.send(Err(error))),
             Self::Processes(reply) => drop(reply.send(Err(error))),
             Self::Fetch(reply) => drop(reply.send(Err(error))),
             Self::Names(reply) => drop(reply.send(Err(error))),
             Self::Release(_) | Self::End | Self::Ping | Self::Nobody => {}
         }
+        Vec::new()
     }
 }
 

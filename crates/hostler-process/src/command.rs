@@ -49,6 +49,8 @@ pub struct Command {
     umask: Option<u32>,
     main: bool,
     grace: Duration,
+    key: Option<Key>,
+    stored: Option<String>,
 }
 
 impl Command {
@@ -69,6 +71,8 @@ impl Command {
             umask: None,
             main: false,
             grace: Duration::from_secs(5),
+            key: None,
+            stored: None,
         }
     }
 
@@ -189,6 +193,22 @@ impl Command {
         self
     }
 
+    /// Its number within the tree, from [`Tree::new_key`](crate::Tree::new_key) of that very tree. One of its own unless
+    /// said. A number that a process of the tree has already makes the spawn fail with `EEXIST`.
+    pub fn key(mut self, key: Key) -> Self {
+        self.key = Some(key);
+        self
+    }
+
+    /// Has the keeper keep duplicates of this side's ends of the pipes ([`Stdio::Piped`]), from before the process runs, so
+    /// that the next host gets them: as `NAME.stdin`, `NAME.stdout` and `NAME.stderr` ([`Tree::fetch`](crate::Tree::fetch)).
+    /// While they are kept, dropping this side's ends closes no pipe: see [`Tree::discard`](crate::Tree::discard). Where the
+    /// spawn fails they are discarded.
+    pub fn stored(mut self, name: impl Into<String>) -> Self {
+        self.stored = Some(name.into());
+        self
+    }
+
     /// Makes the strings and descriptors ready. Must be called in a runtime.
     pub(crate) fn prepare(self) -> Result<(Prepared, Pipes)> {
         let mut pipes = Pipes::default();
@@ -240,6 +260,10 @@ impl Command {
             numbers.push(number);
             fds.push(fd);
         }
+        let stored = match &self.stored {
+            Some(name) => pipes.duplicates(name).doing("duplicate its pipes")?,
+            None => Vec::new(),
+        };
         let shown = self.program.to_string_lossy().into_owned();
         let program = text(&self.program)?;
         let args =
@@ -264,6 +288,8 @@ impl Command {
             umask: self.umask,
             main: self.main,
             grace: self.grace,
+            key: self.key,
+            stored,
         };
         Ok((prepared, pipes))
     }
@@ -281,6 +307,21 @@ pub(crate) struct Pipes {
     pub(crate) stderr: Option<pipe::Receiver>,
 }
 
+impl Pipes {
+    /// Duplicates, with the names to keep them under.
+    fn duplicates(&self, name: &str) -> std::io::Result<Vec<(Vec<u8>, OwnedFd)>> {
+        let ends = [
+            ("stdin", self.stdin.as_ref().map(AsFd::as_fd)),
+            ("stdout", self.stdout.as_ref().map(AsFd::as_fd)),
+            ("stderr", self.stderr.as_ref().map(AsFd::as_fd)),
+        ];
+        ends.into_iter()
+            .filter_map(|(stream, end)| Some((format!("{name}.{stream}").into_bytes(), end?)))
+            .map(|(name, end)| Ok((name, end.try_clone_to_owned()?)))
+            .collect()
+    }
+}
+
 /// A command that is ready to be sent.
 #[derive(Debug)]
 pub(crate) struct Prepared {
@@ -288,6 +329,9 @@ pub(crate) struct Prepared {
     pub(crate) shown: String,
     pub(crate) fds: Vec<OwnedFd>,
     pub(crate) grace: Duration,
+    pub(crate) key: Option<Key>,
+    /// What to have the keeper keep, under which names.
+    pub(crate) stored: Vec<(Vec<u8>, OwnedFd)>,
     program: CString,
     args: Vec<CString>,
     env: Vec<CString>,

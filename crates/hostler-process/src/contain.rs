@@ -11,10 +11,18 @@
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use hostler_keeper::config::Contain;
 use hostler_keeper::message::{Failure, Step};
+use hostler_keeper::outcome::{EndReason, EndReport};
+use rustix::io::Errno;
+
+use crate::aftermath::end_cgroup;
+use crate::error::Result;
+use crate::record::nothing_left;
+use crate::tree::path_text;
 
 /// What `auto` tries first on this machine: [`Contain::Cgroup`] where this process's own cgroup (v2) can be written to, else
 /// [`Contain::Tree`]. Making the group is what counts in the end: see [`crate::Tree::contain`] for what is in force.
@@ -61,4 +69,23 @@ pub(crate) fn attempts(wanted: Option<Contain>) -> Vec<(Contain, Option<CString>
 /// Whether the next way is to be tried after this failure: when it was for the cgroup.
 pub(crate) fn goes_on_after(failure: Failure) -> bool {
     failure.step == Step::Cgroup
+}
+
+/// Ends what is left in a cgroup whose keeper is gone, and removes it: kills it whole, until the kernel says that nothing
+/// lives in it. For a path that a ledger has ([`crate::Tree::cgroup`]), when there is no keeper to adopt any more. A group
+/// that is not there is an end that had nothing to do.
+///
+/// Cancel safe: dropped, what is done is done.
+///
+/// # Errors
+/// [`Error::Unproven`](crate::Error::Unproven) when something in it lives on after 5 s, or it may not be killed.
+pub async fn end_group(path: &Path) -> Result<EndReport> {
+    let path = path_text(path)?;
+    match hostler_keeper::cgroup::Cgroup::open(&path) {
+        Err(Errno::NOENT) => Ok(EndReport {
+            reason: EndReason::KeeperLost,
+            ..nothing_left()
+        }),
+        _ => end_cgroup(Some(&path)).await,
+    }
 }

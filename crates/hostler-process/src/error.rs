@@ -1,6 +1,7 @@
 //! What can go wrong.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use hostler_keeper::connection::ConnectionError;
@@ -37,6 +38,30 @@ pub enum Error {
     /// The tree was left to the next host.
     #[error("the tree was left to the next host")]
     HungUp,
+    /// Another host has adopted the tree, and has it now. Nothing of it was ended.
+    #[error("another host has taken the tree over")]
+    Superseded,
+    /// No keeper is there to be adopted: there is no socket at the rendezvous, or nobody listens on it. Its tree has ended,
+    /// or it was killed; [`crate::contain::end_group`] makes sure.
+    #[error("no keeper is there at `{0}`")]
+    NoKeeper(PathBuf),
+    /// The keeper to be adopted did not answer in time. Nothing was changed.
+    #[error("the keeper does not answer")]
+    Silent,
+    /// The socket at the rendezvous is another user's. Nothing was sent to it.
+    #[error("the keeper belongs to user {uid}")]
+    Foreign {
+        /// Whose it is.
+        uid: u32,
+    },
+    /// The keeper to be adopted speaks none of the protocol versions that this side does. Nothing was changed.
+    #[error("the keeper speaks protocol versions {oldest} to {newest} only")]
+    Incompatible {
+        /// Its oldest version.
+        oldest: u8,
+        /// Its newest.
+        newest: u8,
+    },
     /// The keeper is gone, and the zygote, which would have ended what it left behind, has not said (within a bound) that
     /// nothing is left. Nobody is told that a tree is gone when it may not be.
     #[error("the tree's keeper is gone, and nobody could count what it left behind")]

@@ -45,6 +45,7 @@
 //! ```
 
 mod actor;
+mod adopt;
 mod aftermath;
 mod ask;
 mod command;
@@ -57,6 +58,7 @@ mod terminal;
 mod tree;
 mod zygote;
 
+pub use adopt::Adopted;
 pub use command::{Command, Stdio};
 pub use contain::Contain;
 pub use error::{Error, Result};

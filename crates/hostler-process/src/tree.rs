@@ -1,12 +1,15 @@
 //! A keeper and all that is under it, as its owner sees it.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hostler_keeper::config::{Contain, KeeperConfig, Limits, OnHostExit, Rules};
-use hostler_keeper::identity::ProcessId;
+use hostler_keeper::identity::{Key, ProcessId};
 use hostler_keeper::message::{Started, Target};
 use hostler_keeper::outcome::{EndReport, ProcessInfo};
 use tokio::sync::{Semaphore, broadcast, oneshot, watch};
@@ -38,6 +41,10 @@ pub struct TreeOptions {
     pub limits: Limits,
     /// When the tree ends without being asked.
     pub rules: Rules,
+    /// Where the next host finds the keeper ([`Tree::adopt`]): an absolute path for a Unix socket of this tree's own, in a
+    /// directory that is there. The keeper makes it (0600) before the tree is ready, in place of a dead keeper's, and removes
+    /// it when it goes. Of any length. `None`: the tree cannot be adopted.
+    pub rendezvous: Option<PathBuf>,
 }
 
 impl Default for TreeOptions {
@@ -49,6 +56,7 @@ impl Default for TreeOptions {
             grace: Duration::from_secs(5),
             limits: Limits::default(),
             rules: Rules::default(),
+            rendezvous: None,
         }
     }
 }
@@ -61,9 +69,15 @@ impl TreeOptions {
             on_host_exit: self.on_host_exit,
             limits: self.limits,
             rules: self.rules.clone(),
+            rendezvous: self.rendezvous.as_deref().map(path_text).transpose()?,
             ..KeeperConfig::new(contain, self.grace)
         })
     }
+}
+
+/// A path for the kernel.
+pub(crate) fn path_text(path: &Path) -> Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| Error::Nul(path.display().to_string()))
 }
 
 /// What happens in a tree.
@@ -106,7 +120,8 @@ pub enum TreeEvent {
 pub struct Tree {
     asks: Asks,
     keeper: ProcessId,
-    contain: Contain,
+    config: Arc<KeeperConfig>,
+    keys: Arc<AtomicU64>,
     events: broadcast::Sender<TreeEvent>,
     outcome: watch::Receiver<Option<Result<EndReport>>>,
     spawning: Arc<Semaphore>,
@@ -116,14 +131,15 @@ impl Tree {
     pub(crate) fn new(
         asks: Asks,
         keeper: ProcessId,
-        contain: Contain,
+        (config, keys): (Arc<KeeperConfig>, Arc<AtomicU64>),
         events: broadcast::Sender<TreeEvent>,
         outcome: watch::Receiver<Option<Result<EndReport>>>,
     ) -> Self {
         Self {
             asks,
             keeper,
-            contain,
+            config,
+            keys,
             events,
             outcome,
             spawning: Arc::new(Semaphore::new(SPAWNS_AT_ONCE)),
@@ -137,7 +153,26 @@ impl Tree {
 
     /// The way of containing that is in force.
     pub fn contain(&self) -> Contain {
-        self.contain
+        self.config.contain
+    }
+
+    /// The cgroup that the tree is in, where it has one. To be recorded: when host, zygote and keeper are all killed, it is
+    /// what still names what survives ([`crate::contain::end_group`]).
+    pub fn cgroup(&self) -> Option<&Path> {
+        let path = self.config.cgroup.as_deref()?;
+        Some(Path::new(OsStr::from_bytes(path.to_bytes())))
+    }
+
+    /// Where the next host finds the keeper ([`TreeOptions::rendezvous`]).
+    pub fn rendezvous(&self) -> Option<&Path> {
+        let path = self.config.rendezvous.as_deref()?;
+        Some(Path::new(OsStr::from_bytes(path.to_bytes())))
+    }
+
+    /// A number that no process of this tree has had, for [`Command::key`]: it can be recorded before the process exists,
+    /// and a host that adopts the tree finds the process by it.
+    pub fn new_key(&self) -> Key {
+        Key(self.keys.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Starts a process. When this returns, its program has been executed. Of many at once, some wait their turn before they
@@ -309,6 +344,34 @@ impl Tree {
     /// [`Error::Failed`], [`Error::Ended`] and [`Error::KeeperGone`].
     pub async fn tie_to(&self, pidfd: OwnedFd) -> Result<()> {
         self.ask(|reply| Ask::Owner { pidfd, reply }).await
+    }
+
+    /// Changes what becomes of the tree when this process dies or hangs up, or drops it.
+    ///
+    /// Cancel safe: dropped, it is changed or not.
+    ///
+    /// # Errors
+    /// [`Error::Failed`], [`Error::Ended`] and [`Error::KeeperGone`].
+    pub async fn set_on_host_exit(&self, on_host_exit: OnHostExit) -> Result<()> {
+        self.ask(|reply| Ask::SetOnHostExit {
+            on_host_exit,
+            reply,
+        })
+        .await
+    }
+
+    /// Lets go of the tree without ending anything: the next host has so long to adopt it, whatever the options say of a
+    /// host that dies. When this returns the keeper waits for it. Guards of its processes own nothing from then on (they end
+    /// as [`ExitStatus::Lost`](crate::ExitStatus::Lost) here, and go on there); one that is dropped before releases its
+    /// process as ever.
+    ///
+    /// Cancel safe: dropped, it is carried out or not; where not, the tree is dropped.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] for a tree without a [rendezvous](TreeOptions::rendezvous), which is then dropped;
+    /// [`Error::Ended`], [`Error::KeeperGone`]; [`Error::Superseded`] when the next host has it already.
+    pub async fn hand_over(self, wait: Duration) -> Result<()> {
+        self.ask(|reply| Ask::HandOver { wait, reply }).await
     }
 
     async fn ask<T>(&self, ask: impl FnOnce(oneshot::Sender<Result<T>>) -> Ask) -> Result<T> {

@@ -345,7 +345,7 @@ impl Front {
             Event::Exited { exit, .. } => self.exit = Some(exit.status),
             Event::Stopped { signal, .. } => signals::stop(signal),
             Event::Ended(report) => self.end = Some(report),
-            Event::Continued { .. } | Event::Ending(_) => {}
+            Event::Continued { .. } | Event::Ending(_) | Event::Superseded => {}
         }
         Ok(())
     }

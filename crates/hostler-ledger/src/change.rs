@@ -1,0 +1,192 @@
+//! What can be written.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::id::{ResourceId, SessionId};
+
+/// Who asked for something, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct By {
+    /// Who: a client, a rule, the host itself.
+    pub who: String,
+    /// Why, in a few words.
+    pub why: String,
+}
+
+impl By {
+    /// `who` asked, for the reason `why`.
+    pub fn new(who: impl Into<String>, why: impl Into<String>) -> Self {
+        Self {
+            who: who.into(),
+            why: why.into(),
+        }
+    }
+}
+
+/// One change of the record. The changes of one [`write`](crate::Ledger::write) are made together or not at all.
+///
+/// Each leaves an event in the log, whose kind is named here.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Change {
+    /// A session begins; its state is `starting`. Event `session.opened`. Refused when the id is taken, when the name belongs
+    /// to a session that is open, or when the parent is not open.
+    SessionOpened {
+        /// What is known of it.
+        session: SessionRow,
+        /// Who wanted it.
+        by: By,
+    },
+    /// A session goes over into another state. Event `session.state`.
+    SessionState {
+        /// Which.
+        id: SessionId,
+        /// Its state from now on.
+        state: String,
+        /// Who or what brought it there.
+        by: By,
+    },
+    /// What is kept with a session is replaced. Event `session.detail`, without the detail.
+    SessionDetail {
+        /// Which.
+        id: SessionId,
+        /// What is kept from now on.
+        detail: Value,
+    },
+    /// A session has got another name, or none. Event `session.named`. Refused when the name belongs to a session that is open.
+    SessionNamed {
+        /// Which.
+        id: SessionId,
+        /// Its name from now on.
+        name: Option<String>,
+        /// Who wanted it.
+        by: By,
+    },
+    /// A session has ended, for good; its state is `closed`. Event `session.closed`. Refused while it has resources that
+    /// were not released, or children that are not closed: nothing is called closed that still holds something.
+    SessionClosed {
+        /// Which.
+        id: SessionId,
+        /// Why, as a word of the close reasons.
+        reason: String,
+        /// The close report.
+        report: Value,
+        /// Who wanted it.
+        by: By,
+    },
+    /// A resource is about to be made: written before it is. Event `resource.intended`. Refused when the id is taken or the
+    /// session is not open.
+    ResourceIntended {
+        /// What is known of it.
+        resource: ResourceRow,
+        /// Who wanted it.
+        by: By,
+    },
+    /// A resource exists, and this is how the kernel knows it. Event `resource.identified`.
+    ResourceIdentified {
+        /// Which.
+        id: ResourceId,
+        /// How it is found again.
+        identity: Identity,
+    },
+    /// What is kept with a resource is replaced. Event `resource.detail`, without the detail.
+    ResourceDetail {
+        /// Which.
+        id: ResourceId,
+        /// What is kept from now on.
+        detail: Value,
+    },
+    /// A resource belongs to another session from now on. Event `resource.moved`, in the log of the one that gets it.
+    ResourceMoved {
+        /// Which.
+        id: ResourceId,
+        /// The session that has it from now on; it has to be open.
+        to: SessionId,
+        /// Who wanted it.
+        by: By,
+    },
+    /// A resource is gone (or was never made). Event `resource.released`.
+    ResourceReleased {
+        /// Which.
+        id: ResourceId,
+        /// What became of it.
+        outcome: Value,
+        /// Who wanted it, or how it came about.
+        by: By,
+    },
+    /// What earlier hosts left behind is settled: [`Opened::earlier`](crate::Opened::earlier) need not be told again. Event
+    /// `host.settled`.
+    EarlierSettled {
+        /// What was found and done.
+        detail: Value,
+        /// Who did it.
+        by: By,
+    },
+    /// Something happened that is to be remembered.
+    Event(EventRow),
+}
+
+/// A session as it begins.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SessionRow {
+    /// Its id.
+    pub id: SessionId,
+    /// Its name among the open sessions, where it has one.
+    pub name: Option<String>,
+    /// The session that it belongs to.
+    pub parent: Option<SessionId>,
+    /// What else is to be kept with it, such as its policy.
+    pub detail: Value,
+    /// When: Unix time in milliseconds.
+    pub opened: u64,
+}
+
+/// A resource as it is intended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ResourceRow {
+    /// Its id.
+    pub id: ResourceId,
+    /// The session that owns it.
+    pub session: SessionId,
+    /// What it is: process, terminal, …
+    pub kind: String,
+    /// Its name, where it has one.
+    pub name: Option<String>,
+    /// What else is to be kept with it, such as its command.
+    pub detail: Value,
+}
+
+/// How a resource is found again in the kernel, by another host, after this one has died.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Identity {
+    /// The boot in which the process lives: `/proc/sys/kernel/random/boot_id`.
+    pub boot: String,
+    /// Its pid.
+    pub pid: u32,
+    /// When it started, in clock ticks since the boot: field 22 of `/proc/PID/stat`.
+    pub start_time: u64,
+    /// Its cgroup, where it has one of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<String>,
+    /// The socket under which its keeper is found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket: Option<String>,
+}
+
+/// An event of the callers' own. Its time and its number are the writer's.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EventRow {
+    /// The session that it is about.
+    pub session: Option<SessionId>,
+    /// The resource that it is about.
+    pub resource: Option<ResourceId>,
+    /// What happened, as `noun.verb`.
+    pub kind: String,
+    /// Who asked for it.
+    pub who: String,
+    /// Why.
+    pub why: String,
+    /// What else is to be remembered.
+    pub detail: Value,
+}

@@ -1,0 +1,4 @@
+//! stub
+pub(crate) fn prepare(_: &std::path::Path) -> crate::Result<()> {
+    unimplemented!()
+}
