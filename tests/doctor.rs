@@ -483,6 +483,90 @@ fn background_work_of_an_agent_is_possible_at_most() {
 }
 
 #[test]
+fn a_browser_for_one_run_is_leaked_when_its_driver_is_gone() {
+    let stage = Stage::new(Cell::plain());
+    let line = "exec 3<&0; bash -c 'exec -a chrome \"$MISBEHAVE\" signals /dev/null --headless --remote-debugging-pipe' \
+                < /dev/null & echo browser $! >> \"$MISBEHAVE_READY\"";
+    let start = |input: Stdio| {
+        let mut command = stage.shell(line);
+        command.env("MISBEHAVE", stage.scene.kit.misbehave());
+        let before = stage.scene.ready.count("browser");
+        let status = command
+            .stdin(input)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        assert!(status.expect("sh").success());
+        stage.scene.ready.wait_for("it is told", SOON, |lines| {
+            lines
+                .iter()
+                .filter(|line| line.starts_with("browser"))
+                .count()
+                > before
+        });
+        let all = stage.scene.ready.all();
+        let pids = all
+            .iter()
+            .filter_map(|line| line.strip_prefix("browser ")?.parse::<i32>().ok());
+        let pid = pids.last().expect("a pid");
+        wait_until("it stands", SOON, || {
+            Found::read(pid).is_some_and(|found| found.command_line().starts_with("chrome signals"))
+        });
+        pid
+    };
+    let (input, _writer) = pipe().expect("a pipe");
+    let driven = start(input.into());
+    let (input, writer) = pipe().expect("a pipe");
+    let loose = start(input.into());
+    drop(writer);
+    let report = stage.json(&["--all"]);
+    assert_eq!(of_pid(&report, "owned", driven)["owner"]["code"], "holder");
+    let one = of_pid(&report, "leaked", loose);
+    assert_eq!(
+        (&one["kind"], &one["certainty"]),
+        (&"browser".into(), &"likely".into()),
+        "{one:#}"
+    );
+    let reasons = codes(&one);
+    assert!(
+        reasons.contains(&"driver_gone") && reasons.contains(&"for_one_run"),
+        "{one:#}"
+    );
+}
+
+#[test]
+fn a_server_with_a_client_is_left_alone() {
+    if !Path::new("/usr/bin/tmux").exists() {
+        eprintln!("skipped: there is no tmux");
+        return;
+    }
+    let stage = Stage::new(Cell::plain());
+    let socket = stage.scene.path("tmux");
+    let line = format!("tmux -S {} new-session -d 'sleep 1000'", socket.display());
+    assert!(stage.shell(&line).status().expect("sh").success());
+    let report = stage.json(&[]);
+    let leaked = report["leaked"].as_array().expect("a list");
+    assert_eq!(leaked.len(), 1, "{report:#}");
+    assert_eq!(
+        (&leaked[0]["kind"], &leaked[0]["certainty"]),
+        (&"multiplexer".into(), &"possible".into())
+    );
+    let pty = Pty::new();
+    let mut attach = stage.shell(&format!("TERM=xterm tmux -S {} attach", socket.display()));
+    let path = stage.scene.path("attached");
+    let _client = stage
+        .scene
+        .start_as_is(pty.connect(&mut attach), path.clone(), path);
+    pty.expect("[");
+    let report = stage.json(&["--all"]);
+    assert_eq!(report["leaked"], serde_json::json!([]), "{report:#}");
+    assert!(
+        !report["owned"].as_array().expect("a list").is_empty(),
+        "{report:#}"
+    );
+}
+
+#[test]
 fn what_a_killed_hostler_left_is_found() {
     let cell = Cell {
         contain: Contain::Cgroup,

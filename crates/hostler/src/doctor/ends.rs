@@ -64,6 +64,8 @@ pub(crate) struct Ends {
     sockets: HashMap<u64, Vec<u32>>,
     unix: Option<HashMap<u64, Unix>>,
     net: Option<u64>,
+    /// Directories in which processes work.
+    places: Vec<PathBuf>,
 }
 
 impl Ends {
@@ -76,8 +78,11 @@ impl Ends {
             sockets: HashMap::new(),
             unix: unix().ok(),
             net: net(std::process::id()),
+            places: Vec::new(),
         };
         for pid in pids {
+            ends.places
+                .extend(fs::read_link(format!("/proc/{pid}/cwd")));
             let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else {
                 continue;
             };
@@ -235,12 +240,13 @@ impl Ends {
         })
     }
 
-    /// Whether any process has a file below this directory open.
+    /// Whether any process works in this directory, or has a file below it open.
     pub(crate) fn is_in_use(&self, dir: &Path) -> bool {
         self.open
             .values()
             .flatten()
             .any(|(_, open)| matches!(open, Open::File(path) if path.starts_with(dir)))
+            || self.places.iter().any(|place| place.starts_with(dir))
     }
 }
 

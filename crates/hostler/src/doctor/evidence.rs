@@ -82,8 +82,8 @@ pub(crate) enum Reason {
     GroupOfGone { group: String, pid: u32 },
     /// An agent's mark is in its environment.
     Hint { variable: &'static str },
-    /// Others in its systemd scope live.
-    ScopeLives { scope: String },
+    /// It is in a systemd scope of a program or a terminal.
+    InScope { scope: String },
 }
 
 impl Reason {
@@ -105,7 +105,7 @@ impl Reason {
             Self::PiledUp { .. } => "piled_up",
             Self::GroupOfGone { .. } => "group_of_gone",
             Self::Hint { .. } => "hint",
-            Self::ScopeLives { .. } => "scope_lives",
+            Self::InScope { .. } => "in_scope",
         }
     }
 }
@@ -163,8 +163,11 @@ impl fmt::Display for Reason {
                 )
             }
             Self::Hint { variable } => write!(f, "{variable} is in its environment (a hint only)"),
-            Self::ScopeLives { scope } => {
-                write!(f, "others of {scope} live on, and may know of it")
+            Self::InScope { scope } => {
+                write!(
+                    f,
+                    "it is in {scope}, where it may have been started on purpose"
+                )
             }
         }
     }

@@ -106,15 +106,16 @@ fn unit(judge: &Judge<'_>, one: &Candidate<'_>) -> Option<Owner> {
     Some(Owner::Unit { name })
 }
 
-/// The scope of the tree, if processes outside of the tree live there.
-pub(crate) fn living_scope(judge: &Judge<'_>, one: &Candidate<'_>) -> Option<String> {
+/// The scope of the tree, if it may have been started as that, or by others who live there.
+pub(crate) fn scope(judge: &Judge<'_>, one: &Candidate<'_>) -> Option<String> {
     let scope = unit_of(judge, one).filter(|unit| is_a_place(unit) && unit != "init.scope")?;
     let lives = judge
         .now
         .processes
         .values()
         .any(|process| process.unit == one.root.unit && !one.tree.contains(&process.pid()));
-    (lives && !scope.starts_with("session-") && !scope.starts_with("user")).then_some(scope)
+    let login = scope.starts_with("session-") || scope.starts_with("user");
+    (scope.starts_with("app-") || lives && !login).then_some(scope)
 }
 
 fn holder(judge: &Judge<'_>, far: &Far, channel: Channel, leaked: &HashSet<u32>) -> Option<Owner> {

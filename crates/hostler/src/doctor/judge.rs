@@ -108,6 +108,11 @@ impl<'a> Judge<'a> {
             .into_iter()
             .filter_map(|candidate| {
                 let verdict = verdicts.remove(&candidate.root.pid())?;
+                let part = candidate.known.kind == Kind::BrowserPart;
+                if part && matches!(verdict, Verdict::Owned(Owner::Parent { .. })) {
+                    // Of any browser with windows there are dozens.
+                    return None;
+                }
                 Some(Finding {
                     root: candidate.root.stat.id,
                     known: candidate.known,
@@ -225,7 +230,16 @@ impl<'a> Judge<'a> {
             return Above::Outside;
         }
         let Some(parent) = self.now.get(process.stat.parent) else {
-            // It has just lost its parent: another look will tell.
+            if process.stat.parent == 1 {
+                // /proc hides it (hidepid).
+                let init = "init".to_owned();
+                let reason = Reason::Orphan { init };
+                return Above::Orphan {
+                    reason,
+                    proven: false,
+                };
+            }
+            // Hidden too, or it has just lost its parent: another look will tell.
             return Above::Living;
         };
         let name = program(parent).to_owned();
@@ -396,18 +410,20 @@ impl<'a> Judge<'a> {
         let survives = survivor.is_some();
         reasons.extend(survivor.map(|(group, pid)| Reason::GroupOfGone { group, pid }));
         let session = one.root.stat.session;
-        if session != one.root.pid() && session != 0 && self.now.get(session).is_none() {
+        if session != one.root.pid() && session != 0 && !lives(session) {
             reasons.push(Reason::SessionOver { session });
         }
         let dead = holders::speak(self, one, &mut reasons);
-        let scope = holders::living_scope(self, one);
+        let scope = holders::scope(self, one);
         let unsure = scope.is_some();
-        reasons.extend(scope.map(|scope| Reason::ScopeLives { scope }));
+        reasons.extend(scope.map(|scope| Reason::InScope { scope }));
         let looked = self.now.taken.saturating_sub(self.before.taken);
         let (cpu, moved) = self.activity(&one.tree);
-        reasons.push(match (cpu, moved) {
-            (Duration::ZERO, 0) => Reason::Quiet { looked },
-            _ => Reason::Busy { looked, cpu, moved },
+        let quiet = (cpu, moved) == (Duration::ZERO, 0);
+        reasons.push(if quiet {
+            Reason::Quiet { looked }
+        } else {
+            Reason::Busy { looked, cpu, moved }
         });
         let hint = one.agent.hint().or_else(|| one.root.hint());
         reasons.extend(hint.map(|variable| Reason::Hint { variable }));
@@ -415,7 +431,8 @@ impl<'a> Judge<'a> {
             _ if unsure => Certainty::Possible,
             _ if survives => Certainty::Likely,
             holders::Use::Over => Certainty::Likely,
-            holders::Use::None if proven => Certainty::Likely,
+            // What works without a client may be a job of its own.
+            holders::Use::None if proven && quiet => Certainty::Likely,
             _ => Certainty::Possible,
         };
         Verdict::Leaked { certainty, reasons }

@@ -113,11 +113,8 @@ pub(crate) const TABLE: &[Known] = &[
             "@anthropic-ai/claude-code",
             "claude-agent-sdk",
         ],
-        With::Word(&[
-            "stream-json",
-            "--input-format=stream-json",
-            "--output-format=stream-json",
-        ]),
+        // Driven by a program. One that was given its prompt with the command may be a job that someone left running.
+        With::Word(&["--input-format", "--input-format=stream-json"]),
     ),
     row(
         "Codex adapter",
@@ -134,7 +131,7 @@ pub(crate) const TABLE: &[Known] = &[
         "Codex",
         Kind::Agent,
         &["codex", "@openai/codex"],
-        With::Word(&["app-server", "mcp-server", "mcp", "proto", "exec"]),
+        With::Word(&["app-server", "mcp-server", "proto"]),
     ),
     row(
         "Gemini CLI",

@@ -219,8 +219,7 @@ pub(crate) fn stale(dir: &Path, ends: &Ends) -> Vec<Leftover> {
         let tmp = session.join("tmp");
         let is_dir = fs::symlink_metadata(&tmp).is_ok_and(|meta| meta.is_dir());
         if over && is_dir && !ends.is_in_use(&tmp) {
-            let reason =
-                "its session's keeper is gone, and nobody has a file in it open".to_owned();
+            let reason = "its session's keeper is gone, and nobody works in it".to_owned();
             found.push(Leftover {
                 what: What::TempDir,
                 path: tmp,
@@ -258,8 +257,10 @@ pub(crate) fn remove(leftover: &Leftover, dir: Option<&Path>) -> io::Result<()> 
         return fs::remove_dir(path);
     }
     // A host that starts meanwhile waits.
-    let lock = dir.map(|dir| File::open(dir.join("host.lock")));
-    if let Some(Ok(lock)) = &lock {
+    let lock = dir.map(|dir| File::open(dir.join("host.lock"))).transpose();
+    let absent = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+    let lock = lock.or_else(|error| if absent(&error) { Ok(None) } else { Err(error) })?;
+    if let Some(lock) = &lock {
         lock.try_lock()
             .map_err(|_| io::Error::other("a host has started"))?;
     }

@@ -19,6 +19,8 @@ pub(crate) struct Mechanism {
     pub ways: Vec<Way>,
     pub cgroup: Hierarchy,
     pub limits: Vec<Limit>,
+    /// Whether /proc hides the processes of others (`hidepid`): what they hold shows all the same, but not who they are.
+    pub hides_others: bool,
 }
 
 /// The kernel.
@@ -113,6 +115,7 @@ pub(crate) fn find() -> Mechanism {
         ways,
         cgroup: hierarchy,
         limits: limits(),
+        hides_others: !Path::new("/proc/1/stat").exists(),
     }
 }
 

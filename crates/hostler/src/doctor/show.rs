@@ -140,7 +140,11 @@ fn mechanism(page: &mut Page, mechanism: &Mechanism) -> io::Result<()> {
         page.row("", format_args!("lacks {lack}"))?;
     }
     let limits: Vec<String> = mechanism.limits.iter().map(limit).collect();
-    page.row("limits", limits.join(", "))
+    page.row("limits", limits.join(", "))?;
+    if mechanism.hides_others {
+        page.row("hidden", "/proc hides the processes of other users (hidepid): what they hold counts, but they are not named")?;
+    }
+    Ok(())
 }
 
 fn limit(limit: &Limit) -> String {

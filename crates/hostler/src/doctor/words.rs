@@ -318,10 +318,7 @@ mod tests {
             ("node /usr/bin/gemini --experimental-acp", "Gemini CLI"),
             ("opencode acp --cwd /x", "OpenCode"),
             ("goose acp", "Goose"),
-            (
-                "claude --output-format stream-json --verbose",
-                "Claude Code",
-            ),
+            ("claude --input-format stream-json --verbose", "Claude Code"),
             ("uvx mcp-server-fetch", "MCP server"),
             (
                 "uvx --from git+https://x/y mcp-server-git@1.2",
@@ -373,6 +370,8 @@ mod tests {
             "sh -c claude-agent-acp",
             "tail -f /var/log/mcp-server-fetch.log",
             "claude",
+            "claude -p x --output-format stream-json",
+            "codex exec x",
             "gemini",
             "opencode",
             "tmux attach",
