@@ -505,10 +505,10 @@ fn a_browser_for_one_run_is_leaked_when_its_driver_is_gone() {
                 > before
         });
         let all = stage.scene.ready.all();
-        let pids = all
+        let mut pids = all
             .iter()
             .filter_map(|line| line.strip_prefix("browser ")?.parse::<i32>().ok());
-        let pid = pids.last().expect("a pid");
+        let pid = pids.next_back().expect("a pid");
         wait_until("it stands", SOON, || {
             Found::read(pid).is_some_and(|found| found.command_line().starts_with("chrome signals"))
         });
