@@ -29,6 +29,10 @@ pub struct Stat {
     pub parent: u32,
     /// The process group.
     pub group: u32,
+    /// The session.
+    pub session: u32,
+    /// The controlling terminal's device number; 0 where there is none.
+    pub terminal: u32,
     /// CPU time so far, in user mode and in the kernel.
     pub cpu: Duration,
     /// Number of threads; 0 in one that is only waited for.
@@ -69,6 +73,8 @@ impl Stat {
             state,
             parent: field(4) as u32,
             group: field(5) as u32,
+            session: field(6) as u32,
+            terminal: field(7) as u32,
             cpu: ticks(field(14) + field(15)),
             threads: field(20) as u32,
             resident: field(24) * rustix::param::page_size() as u64,
@@ -261,8 +267,7 @@ mod tests {
 
     #[test]
     fn a_hostile_name_does_not_shift_the_fields() {
-        let rest =
-            "S 7 8 9 0 -1 4194304 1 2 3 4 50 25 0 0 20 0 3 0 99887 1000000 12 18446744073709551615";
+        let rest = "S 7 8 9 34816 -1 4194304 1 2 3 4 50 25 0 0 20 0 3 0 99887 1000000 12 18446744073709551615";
         for name in ["sh", "a) S 1 2 3 (b", "\n \t)", ""] {
             let stat = Stat::parse(format!("42 ({name}) {rest}\n").as_bytes()).unwrap();
             assert_eq!(
@@ -270,6 +275,7 @@ mod tests {
                 (42, 99887, 7, 8)
             );
             assert_eq!(stat.command.as_bytes(), name.as_bytes());
+            assert_eq!((stat.session, stat.terminal), (9, 34816));
             assert_eq!((stat.state, stat.threads), (b'S', 3));
             assert_eq!(stat.cpu, Duration::from_millis(750));
             assert_eq!(stat.resident, 12 * 4096);

@@ -1,6 +1,7 @@
 //! Hostler's command line.
 #![forbid(unsafe_code)]
 
+mod doctor;
 mod run;
 
 use clap::{Parser, Subcommand};
@@ -17,6 +18,8 @@ struct Cli {
 enum Command {
     /// Run a command, and leave nothing of it behind when it ends
     Run(Box<run::options::Options>),
+    /// Say how processes are held together here, and what agents have leaked
+    Doctor(doctor::Options),
     /// Be the zygote of the process that started this one (not for people)
     #[command(name = "__zygote", hide = true)]
     Zygote,
@@ -30,6 +33,9 @@ fn main() -> std::process::ExitCode {
         Ok(Cli {
             command: Command::Run(options),
         }) => std::process::ExitCode::from(run::front::run(&options)),
+        Ok(Cli {
+            command: Command::Doctor(options),
+        }) => std::process::ExitCode::from(doctor::run(&options)),
         Ok(Cli {
             command: Command::Zygote,
         }) => hostler_keeper::zygote::serve_inherited(),
