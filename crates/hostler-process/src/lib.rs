@@ -86,6 +86,7 @@ pub use hostler_keeper::message::{Failure, Group, Started, Step, Target};
 pub use hostler_keeper::outcome::{
     EndReason, EndReport, Exit, ExitStatus, How, Left, ProcessInfo, Usage,
 };
+pub use link::register;
 pub use process::{Process, Watcher};
 pub use terminal::{Size, Terminal};
 pub use tree::{Signal, Tree, TreeEvent, TreeOptions};

@@ -255,7 +255,7 @@ impl Sender<'_> {
                     }
                 };
                 tokio::select! {
-                    phase = phases.wait_for(|phase| matches!(phase, Phase::HandingOver | Phase::HandedOver)) => {
+                    _ = phases.wait_for(|phase| matches!(phase, Phase::HandingOver | Phase::HandedOver)) => {
                         Next::Stand
                     }
                     chunk = self.stdout.next(CHUNK), if out => Next::Output(frame::STDOUT, chunk),
