@@ -40,6 +40,15 @@ pub enum Phase {
     HandingOver,
     /// Another host has taken over: connections end, and clients come back to that one.
     HandedOver,
+    /// The host is about to exit: connections end.
+    Stopped,
+}
+
+impl Phase {
+    /// Whether this host has no session any more.
+    pub(crate) fn is_over(self) -> bool {
+        matches!(self, Self::HandedOver | Self::Stopped)
+    }
 }
 
 /// A client wants the host to stop.

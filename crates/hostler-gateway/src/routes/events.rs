@@ -17,7 +17,7 @@ use utoipa::IntoParams;
 use super::blocking;
 use crate::error::ApiError;
 use crate::extract::Query;
-use crate::gateway::{Gateway, Phase};
+use crate::gateway::Gateway;
 use crate::wire::Event;
 
 /// How many events are given where nothing is said, and at the most.
@@ -121,7 +121,7 @@ impl Follower {
             if !self.waiting.is_empty() {
                 continue;
             }
-            let over = phases.wait_for(|phase| matches!(phase, Phase::HandedOver));
+            let over = phases.wait_for(|phase| phase.is_over());
             tokio::select! {
                 _ = over => return None,
                 news = self.news.recv() => match news {

@@ -69,14 +69,30 @@ pub fn router(gateway: Gateway) -> Router {
 }
 
 impl Gateway {
-    /// Waits until another host has this one's sessions: for what would wait for them in vain.
-    pub(crate) async fn handed_over(&self) -> ApiError {
+    /// Waits until this host has no sessions any more: for what would wait for them in vain.
+    pub(crate) async fn over(&self) -> ApiError {
         let mut phases = self.phases();
-        let _ = phases.wait_for(|phase| *phase == Phase::HandedOver).await;
-        ApiError::new(
-            ErrorCode::Unavailable,
-            "another host has taken over: ask again",
-        )
+        let phase = phases.wait_for(|phase| phase.is_over()).await;
+        let message = match phase.map(|phase| *phase) {
+            Ok(Phase::HandedOver) => "another host has taken over: ask again",
+            _ => "the host has stopped",
+        };
+        ApiError::new(ErrorCode::Unavailable, message)
+    }
+
+    /// Nothing new starts in a host that is stopping.
+    pub(crate) fn must_serve(&self) -> Result<(), ApiError> {
+        match self.phase() {
+            Phase::Open | Phase::HandingOver => Ok(()),
+            Phase::Stopping | Phase::Stopped => Err(ApiError::new(
+                ErrorCode::Unavailable,
+                "the host is stopping",
+            )),
+            Phase::HandedOver => Err(ApiError::new(
+                ErrorCode::Unavailable,
+                "another host has taken over: ask again",
+            )),
+        }
     }
 }
 

@@ -114,7 +114,7 @@ pub(crate) async fn write(
         }
         tokio::select! {
             written = process.write(&bytes) => written?,
-            error = gateway.handed_over() => return Err(error),
+            error = gateway.over() => return Err(error),
             _ = process.wait() => {
                 return Err(ApiError::new(ErrorCode::Conflict, format!("{id} has ended")));
             }

@@ -68,6 +68,7 @@ pub(crate) async fn start(
     Asker(by): Asker,
     Json(mut request): Json<ExecRequest>,
 ) -> Result<(StatusCode, Answer<Process>), ApiError> {
+    gateway.must_serve()?;
     let session = gateway.sessions().get(&name)?;
     let keep = request.keep.take();
     let options = request.options(Mode::Background)?;
@@ -116,7 +117,7 @@ pub(crate) async fn wait(
         biased;
         _ = process.wait() => Ok(Answer(Process::from(&process))),
         () = over => Err(ApiError::new(ErrorCode::Timeout, format!("{id} still runs"))),
-        error = gateway.handed_over() => Err(error),
+        error = gateway.over() => Err(error),
     }
 }
 
@@ -175,7 +176,7 @@ pub(crate) async fn end(
             ended?;
             Ok(Answer(Process::from(&process)))
         }
-        error = gateway.handed_over() => Err(error),
+        error = gateway.over() => Err(error),
     }
 }
 
@@ -188,6 +189,7 @@ pub(crate) async fn keep(
     Asker(by): Asker,
     Json(request): Json<KeepRequest>,
 ) -> Result<Answer<wire::Session>, ApiError> {
+    gateway.must_serve()?;
     let sessions = gateway.sessions();
     let process = sessions.process(&id)?;
     let policy = request.policy.over(gateway.defaults())?;

@@ -28,6 +28,7 @@ pub(crate) async fn run(
     Asker(by): Asker,
     Json(request): Json<RunRequest>,
 ) -> Result<Answer<RunAnswer>, ApiError> {
+    gateway.must_serve()?;
     let session = gateway.sessions().get(&name)?;
     let input =
         match (request.stdin, request.stdin_base64) {
@@ -57,7 +58,7 @@ pub(crate) async fn run(
     let began = Instant::now();
     let mut ran = tokio::select! {
         ran = finish(&session, options, by, input) => ran?,
-        error = gateway.handed_over() => return Err(error),
+        error = gateway.over() => return Err(error),
     };
     let over = limit.is_some_and(|limit| began.elapsed() >= limit);
     ran.timed_out = over && ran.exit.code.is_none_or(|code| code != 0);

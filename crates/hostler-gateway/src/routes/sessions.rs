@@ -71,6 +71,7 @@ pub(crate) async fn open(
     Asker(by): Asker,
     Json(new): Json<NewSession>,
 ) -> Result<(StatusCode, Answer<Session>), ApiError> {
+    gateway.must_serve()?;
     let sessions = gateway.sessions();
     let options = new.options(sessions, gateway.defaults())?;
     let session = sessions.open(options, by).await?;
@@ -144,8 +145,8 @@ pub(crate) async fn close(
     let grace = ending.grace()?;
     match gateway.sessions().get(&name) {
         Ok(session) => tokio::select! {
-            report = session.close(CloseReason::Client, by, grace) => Ok(Answer(CloseReport::from(&*report))),
-            error = gateway.handed_over() => Err(error),
+            report = session.close(CloseReason::Client, by, grace) => Ok(Answer(CloseReport::from(&*report?))),
+            error = gateway.over() => Err(error),
         },
         Err(error @ SessionError::NoSession(_)) => {
             let record = closed(&gateway, &name).await?;

@@ -35,8 +35,6 @@ pub struct CloseReport {
     /// The sessions that belonged to it, which closed before it.
     #[schema(no_recursion)]
     pub children: Vec<CloseReport>,
-    /// Who else was connected to what it ran.
-    pub connected: Vec<Connected>,
     /// Whether the report is in the ledger.
     pub recorded: bool,
 }
@@ -77,17 +75,6 @@ pub struct LeftProcess {
     pub resource: Option<String>,
 }
 
-/// A process of another session that was connected to a listening socket of one that ended.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct Connected {
-    /// Its pid.
-    pub pid: u32,
-    /// The session that it belongs to, as far as that is known.
-    pub session: Option<String>,
-    /// The address (for a Unix socket, its path).
-    pub address: String,
-}
-
 fn millis(time: std::time::Duration) -> f64 {
     // To the microsecond.
     (time.as_secs_f64() * 1e6).round() / 1e3
@@ -110,15 +97,6 @@ impl From<&hostler_session::CloseReport> for CloseReport {
             proven: report.proven,
             stuck: ids(&report.stuck),
             children: report.children.iter().map(Self::from).collect(),
-            connected: report
-                .connected
-                .iter()
-                .map(|connected| Connected {
-                    pid: connected.pid,
-                    session: connected.session.as_ref().map(ToString::to_string),
-                    address: connected.address.clone(),
-                })
-                .collect(),
             recorded: report.recorded,
         }
     }

@@ -32,6 +32,7 @@ pub(crate) async fn exec(
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
+    gateway.must_serve()?;
     let upgrade = upgrade.map_err(|error| ApiError::bad(error.body_text()))?;
     let session = gateway.sessions().get(&name)?;
     let who = client(&headers, &by);

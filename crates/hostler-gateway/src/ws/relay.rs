@@ -41,14 +41,14 @@ pub(super) enum End {
     Exited,
     /// The client is gone.
     Gone,
-    /// Another host has the process now.
-    HandedOver,
+    /// This host has the process no more.
+    Over,
 }
 
 /// Why sending stopped.
 enum Stop {
     Exited(Option<Exit>),
-    HandedOver,
+    Over,
     Failed(ApiError),
     /// The client is gone.
     Gone,
@@ -109,7 +109,7 @@ pub(super) async fn relay(
         local: peer.is_local(),
     };
     let stop = {
-        let paused = |phase: Phase| matches!(phase, Phase::HandingOver | Phase::HandedOver);
+        let paused = |phase: Phase| phase == Phase::HandingOver || phase.is_over();
         let inwards = async {
             let mut phases = gateway.phases();
             loop {
@@ -137,12 +137,13 @@ pub(super) async fn relay(
             let error = ApiError::internal(format!("nobody knows how {} ended", process.id()));
             (End::Exited, vec![frame::error(&error), frame::done()])
         }
-        Stop::HandedOver => {
+        Stop::Over if gateway.phase() == Phase::HandedOver => {
             let close = frame::close(close_code::RESTART, "another host has taken over");
-            (
-                End::HandedOver,
-                vec![frame::closing("takeover", taken), close],
-            )
+            (End::Over, vec![frame::closing("takeover", taken), close])
+        }
+        Stop::Over => {
+            let close = frame::close(close_code::AWAY, "the host has stopped");
+            (End::Over, vec![frame::closing("shutdown", taken), close])
         }
         Stop::Failed(error) => {
             let close = frame::close(close_code::ERROR, "");
@@ -255,7 +256,7 @@ impl Sender<'_> {
                     }
                 };
                 tokio::select! {
-                    _ = phases.wait_for(|phase| matches!(phase, Phase::HandingOver | Phase::HandedOver)) => {
+                    _ = phases.wait_for(|phase| *phase == Phase::HandingOver || phase.is_over()) => {
                         Next::Stand
                     }
                     chunk = self.stdout.next(CHUNK), if out => Next::Output(frame::STDOUT, chunk),
@@ -284,8 +285,8 @@ impl Sender<'_> {
                 Next::Stand => {
                     // Stands still until it is known which host goes on.
                     let phase = phases.wait_for(|phase| *phase != Phase::HandingOver).await;
-                    if phase.is_ok_and(|phase| *phase == Phase::HandedOver) {
-                        return Err(Stop::HandedOver);
+                    if phase.is_ok_and(|phase| phase.is_over()) {
+                        return Err(Stop::Over);
                     }
                 }
                 Next::Ping => {
@@ -340,7 +341,7 @@ impl Sender<'_> {
             }
             () = silent => Err(Stop::Gone),
             // The client reads on from where it is, from the next host.
-            _ = self.gateway.handed_over() => Err(Stop::HandedOver),
+            _ = self.gateway.over() => Err(Stop::Over),
         }
     }
 }
