@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod run;
+mod serve;
 
 use clap::{Parser, Subcommand};
 
@@ -17,6 +18,8 @@ struct Cli {
 enum Command {
     /// Run a command, and leave nothing of it behind when it ends
     Run(Box<run::options::Options>),
+    /// Be the host: sessions, for many clients at once
+    Serve(serve::Options),
     /// Be the zygote of the process that started this one (not for people)
     #[command(name = "__zygote", hide = true)]
     Zygote,
@@ -30,6 +33,9 @@ fn main() -> std::process::ExitCode {
         Ok(Cli {
             command: Command::Run(options),
         }) => std::process::ExitCode::from(run::front::run(&options)),
+        Ok(Cli {
+            command: Command::Serve(options),
+        }) => serve::run(&options),
         Ok(Cli {
             command: Command::Zygote,
         }) => hostler_keeper::zygote::serve_inherited(),
