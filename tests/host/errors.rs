@@ -391,12 +391,7 @@ fn a_host_that_cannot_start_says_why() {
 
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("its address").to_string();
-    let (code, text) = refused(
-        place
-            .command(&[])
-            .env("HOSTLER_STATE_DIR", "")
-            .args(["--listen", &address]),
-    );
+    let (code, text) = refused(&mut place.command(&["--listen", &address]));
     assert!(code != 0 && text.contains(&address), "{text}");
     assert_eq!(
         text.lines()

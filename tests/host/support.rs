@@ -113,12 +113,14 @@ impl Place {
     }
 
     pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let listens = args.contains(&"--listen");
+        let listen = ["--listen", "127.0.0.1:0"];
         let mut command = Command::new(env!("CARGO_BIN_EXE_hostler"));
         command
             .arg("serve")
             .arg("--state-dir")
             .arg(self.state_dir())
-            .args(["--listen", "127.0.0.1:0"])
+            .args(listen.into_iter().filter(|_| !listens))
             .args(args)
             .env_remove("HOSTLER_STATE_DIR")
             .env("XDG_CONFIG_HOME", "/nonexistent")
