@@ -264,14 +264,6 @@ fn what_makes_no_sense_is_refused_with_a_reason() {
             ),
             (
                 post.clone(),
-                format!("{process}/keep"),
-                json!({ "name": "taken" }),
-                409,
-                "conflict",
-                "",
-            ),
-            (
-                post.clone(),
                 format!("{ended}/signal"),
                 json!({ "signal": 15 }),
                 409,
