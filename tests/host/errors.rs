@@ -465,8 +465,8 @@ fn on_a_full_disk_new_work_is_refused_and_old_work_goes_on() {
         let mut block = 1 << 20;
         while block > 0 {
             use std::io::Write;
-            match (&fill).write(&vec![1; block]) {
-                Ok(_) => {}
+            match (&fill).write_all(&vec![1; block]) {
+                Ok(()) => {}
                 Err(_) => block /= 2,
             }
         }
