@@ -3,6 +3,7 @@
 
 mod doctor;
 mod run;
+mod serve;
 
 use clap::{Parser, Subcommand};
 
@@ -20,6 +21,8 @@ enum Command {
     Run(Box<run::options::Options>),
     /// Say how processes are held together here, and what agents have leaked
     Doctor(doctor::Options),
+    /// Be the host: sessions, for many clients at once
+    Serve(serve::Options),
     /// Be the zygote of the process that started this one (not for people)
     #[command(name = "__zygote", hide = true)]
     Zygote,
@@ -36,6 +39,9 @@ fn main() -> std::process::ExitCode {
         Ok(Cli {
             command: Command::Doctor(options),
         }) => std::process::ExitCode::from(doctor::run(&options)),
+        Ok(Cli {
+            command: Command::Serve(options),
+        }) => serve::run(&options),
         Ok(Cli {
             command: Command::Zygote,
         }) => hostler_keeper::zygote::serve_inherited(),
