@@ -1,0 +1,280 @@
+//! A WebSocket to a process: its output as frames, its input, its size and its signals.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::stream::SplitStream;
+use futures_util::{SinkExt, StreamExt};
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::header::{
+    CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use hyper::{Method, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::net::UnixStream;
+use tokio::sync::mpsc;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::handshake::client::generate_key;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::Role;
+
+use super::api::{Exit, Process};
+use super::error::{Failure, Result};
+use super::host::{Host, request};
+use super::signals;
+
+/// The first byte of a frame with input.
+pub(crate) const INPUT: &[u8] = &[0];
+/// How often the host is told that this client lives, even while it cannot read.
+const ALIVE: Duration = Duration::from_secs(10);
+
+/// What the host says.
+#[derive(Debug)]
+pub(crate) enum Frame {
+    /// Standard output, or what a terminal shows.
+    Output(Bytes),
+    /// Standard error.
+    Error(Bytes),
+    /// It runs.
+    Started(Box<Process>),
+    /// It has ended, and all output was before.
+    Exit(Exit),
+    /// Output between these offsets is no longer kept.
+    Gap(u64, u64),
+    /// The session closes.
+    Closing(String),
+    /// Something that newer hosts say.
+    Unknown,
+}
+
+/// What is sent.
+#[derive(Debug)]
+enum Input {
+    Bytes(Vec<u8>),
+    Eof,
+}
+
+/// The connection. Dropping it leaves.
+#[derive(Debug)]
+pub(crate) struct Remote {
+    frames: SplitStream<WebSocketStream<UnixStream>>,
+    control: mpsc::UnboundedSender<Value>,
+    input: mpsc::Sender<Input>,
+    /// Whether a frame is being sent, which may take until the process reads.
+    sending: Arc<AtomicBool>,
+}
+
+/// Where input goes.
+#[derive(Debug)]
+pub(crate) struct Inlet(mpsc::Sender<Input>);
+
+impl Inlet {
+    /// Waits until there is room. Cancel safe.
+    pub(crate) async fn room(&self) -> Room {
+        match self.0.clone().reserve_owned().await {
+            Ok(permit) => Room(permit),
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+/// Room for one piece of input.
+#[derive(Debug)]
+pub(crate) struct Room(mpsc::OwnedPermit<Input>);
+
+impl Room {
+    /// Sends it. Its first byte is [`INPUT`].
+    pub(crate) fn fill(self, bytes: Vec<u8>) {
+        self.0.send(Input::Bytes(bytes));
+    }
+
+    /// Says that there is no more.
+    pub(crate) fn close(self) {
+        self.0.send(Input::Eof);
+    }
+}
+
+impl Remote {
+    /// Connects. `first` is sent at once.
+    pub(crate) async fn open(host: &mut Host, path: &str, first: Option<Value>) -> Result<Self> {
+        let key = generate_key();
+        let request = request(Method::GET, path)
+            .header(CONNECTION, "Upgrade")
+            .header(UPGRADE, "websocket")
+            .header(SEC_WEBSOCKET_VERSION, "13")
+            .header(SEC_WEBSOCKET_KEY, &key)
+            .header(SEC_WEBSOCKET_PROTOCOL, "hostler.v1")
+            .body(Full::default())
+            .map_err(|error| Failure::Nonsense(error.to_string()))?;
+        // A connection of its own, which this becomes.
+        let answer = host.another().send(request).await?;
+        let accepted = answer
+            .headers()
+            .get(SEC_WEBSOCKET_ACCEPT)
+            .is_some_and(|accept| {
+                accept.as_bytes() == derive_accept_key(key.as_bytes()).as_bytes()
+            });
+        if answer.status() != StatusCode::SWITCHING_PROTOCOLS || !accepted {
+            return Err(Failure::Nonsense("it is no WebSocket".into()));
+        }
+        let upgraded = hyper::upgrade::on(answer)
+            .await
+            .map_err(|_| Failure::Gone)?;
+        let parts = upgraded
+            .downcast::<TokioIo<UnixStream>>()
+            .map_err(|_| Failure::Gone)?;
+        let socket = WebSocketStream::from_partially_read(
+            parts.io.into_inner(),
+            parts.read_buf.to_vec(),
+            Role::Client,
+            None,
+        )
+        .await;
+        let (mut sink, frames) = socket.split();
+        let (control, mut controls) = mpsc::unbounded_channel::<Value>();
+        let (input, mut inputs) = mpsc::channel(1);
+        let sending = Arc::new(AtomicBool::new(false));
+        if let Some(first) = first {
+            let _ = control.send(first);
+        }
+        let busy = sending.clone();
+        tokio::spawn(async move {
+            let mut alive = tokio::time::interval(ALIVE);
+            alive.reset();
+            loop {
+                let message = tokio::select! {
+                    biased;
+                    Some(control) = controls.recv() => Message::text(control.to_string()),
+                    Some(input) = inputs.recv() => match input {
+                        Input::Bytes(bytes) => Message::binary(bytes),
+                        Input::Eof => Message::text(json!({"eof": true}).to_string()),
+                    },
+                    _ = alive.tick() => Message::Pong(Default::default()),
+                    else => break,
+                };
+                busy.store(true, Ordering::Relaxed);
+                if sink.send(message).await.is_err() {
+                    // What there is to say about it is said by whoever reads.
+                    std::future::pending::<()>().await;
+                }
+                busy.store(false, Ordering::Relaxed);
+            }
+        });
+        Ok(Self {
+            frames,
+            control,
+            input,
+            sending,
+        })
+    }
+
+    /// What comes next; [`Failure::Gone`] when the connection has ended. Cancel safe.
+    pub(crate) async fn next(&mut self) -> Result<Frame> {
+        loop {
+            match self.frames.next().await {
+                Some(Ok(Message::Binary(bytes))) => match bytes.first() {
+                    Some(1) => return Ok(Frame::Output(bytes.slice(1..))),
+                    Some(2) => return Ok(Frame::Error(bytes.slice(1..))),
+                    _ => {}
+                },
+                Some(Ok(Message::Text(text))) => return frame(text.as_str()),
+                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(Failure::Gone),
+            }
+        }
+    }
+
+    /// Where its input goes.
+    pub(crate) fn inlet(&self) -> Inlet {
+        Inlet(self.input.clone())
+    }
+
+    /// Tells the size of the terminal.
+    pub(crate) fn resize(&self, (rows, cols): (u16, u16)) {
+        let _ = self
+            .control
+            .send(json!({"resize": {"rows": rows, "cols": cols}}));
+    }
+
+    /// Passes a signal on. Not behind input that nobody reads: then it goes by a connection of its own.
+    pub(crate) fn signal(&self, host: &Host, process: Option<&str>, signal: i32) {
+        let word = signals::word(signal);
+        match process {
+            Some(process) if self.sending.load(Ordering::Relaxed) => {
+                let mut host = host.another();
+                let path = format!("/v1/processes/{process}/signal");
+                tokio::spawn(async move {
+                    let body = json!({"signal": word});
+                    let _ = host.json(Method::POST, &path, Some(&body)).await;
+                });
+            }
+            _ => {
+                let _ = self.control.send(json!({"signal": word}));
+            }
+        }
+    }
+}
+
+fn frame(text: &str) -> Result<Frame> {
+    let nonsense = |error: serde_json::Error| Failure::Nonsense(error.to_string());
+    let mut value: Value = serde_json::from_str(text).map_err(nonsense)?;
+    let mut take = |key: &str| value.get_mut(key).map(Value::take);
+    if let Some(exit) = take("exit") {
+        return Ok(Frame::Exit(serde_json::from_value(exit).map_err(nonsense)?));
+    }
+    if let Some(started) = take("started") {
+        let process = serde_json::from_value(started).map_err(nonsense)?;
+        return Ok(Frame::Started(Box::new(process)));
+    }
+    if let Some(gap) = take("gap") {
+        let offset = |key| gap.get(key).and_then(Value::as_u64).unwrap_or(0);
+        return Ok(Frame::Gap(offset("from"), offset("to")));
+    }
+    if let Some(error) = take("error") {
+        let text = |key| super::show::cell(error.get(key).unwrap_or(&Value::Null));
+        return Err(Failure::Refused {
+            code: text("code"),
+            message: text("message"),
+        });
+    }
+    if let Some(closing) = take("closing") {
+        return Ok(Frame::Closing(super::show::at(&closing, "reason")));
+    }
+    Ok(Frame::Unknown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_understood() {
+        assert!(matches!(
+            frame(r#"{"exit":{"code":3,"signal":null,"status":3}}"#),
+            Ok(Frame::Exit(exit)) if exit.status() == 3
+        ));
+        assert!(matches!(
+            frame(r#"{"exit":{"signal":9}}"#),
+            Ok(Frame::Exit(exit)) if exit.status() == 137
+        ));
+        assert!(matches!(
+            frame(r#"{"gap":{"from":5,"to":9}}"#),
+            Ok(Frame::Gap(5, 9))
+        ));
+        assert!(matches!(
+            frame(r#"{"error":{"code":"limit","message":"too many"}}"#),
+            Err(Failure::Refused { message, .. }) if message == "too many"
+        ));
+        assert!(matches!(frame(r#"{"news":1}"#), Ok(Frame::Unknown)));
+        assert!(matches!(frame("nonsense"), Err(Failure::Nonsense(_))));
+        assert!(matches!(
+            frame(r#"{"started":{"id":"p-1","session":"s-1","more":1}}"#),
+            Ok(Frame::Started(process)) if process.id == "p-1"
+        ));
+    }
+}
