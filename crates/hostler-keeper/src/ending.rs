@@ -308,8 +308,8 @@ fn is(pid: Option<Pid>, stat: &Stat) -> bool {
 /// One process of a tree, and what is under it, on its way out while the tree stays.
 #[derive(Debug)]
 pub(crate) struct Releasing {
-    /// The request to answer.
-    pub id: u32,
+    /// The request to answer; `None` once its host is gone.
+    pub id: Option<u32>,
     ending: Ending,
     members: HashMap<u32, ProcessId>,
 }
@@ -320,7 +320,7 @@ impl Releasing {
         let now = Instant::now();
         let ending = Ending {
             reason: EndReason::Request,
-            waiting: vec![id],
+            waiting: Vec::new(),
             reported: false,
             began: now,
             phase: Phase::Terminating {
@@ -332,7 +332,7 @@ impl Releasing {
             by_pid: HashMap::new(),
         };
         let mut releasing = Self {
-            id,
+            id: Some(id),
             ending,
             members: HashMap::from([(root.pid, root)]),
         };

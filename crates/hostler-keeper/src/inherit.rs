@@ -57,6 +57,22 @@ pub fn blocked() -> u64 {
     BLOCKED.load(Ordering::Relaxed)
 }
 
+/// A duplicate (close-on-exec) of a descriptor that whoever started this process left open for it, such as a listening socket.
+/// The original is marked close-on-exec too, and stays.
+///
+/// # Errors
+/// `BADF` where it is not open.
+pub fn duplicate(fd: i32) -> Result<std::os::fd::OwnedFd, rustix::io::Errno> {
+    if fd < 0 {
+        return Err(rustix::io::Errno::BADF);
+    }
+    // SAFETY: it is borrowed for these two calls only, which refuse what is not open.
+    let given = unsafe { BorrowedFd::borrow_raw(fd) };
+    let own = rustix::io::fcntl_dupfd_cloexec(given, 3)?;
+    rustix::io::fcntl_setfd(given, FdFlags::CLOEXEC)?;
+    Ok(own)
+}
+
 /// The descriptors that a program executed in place of this one would have found open, lowest first.
 ///
 /// # Errors

@@ -9,11 +9,10 @@ use std::ffi::{CStr, CString};
 use std::time::Duration;
 
 use crate::cgroup::Enforced;
-use crate::codec::{Decode, Encode};
 use crate::config::{KeeperConfig, OnHostExit};
 use crate::identity::{Key, ProcessId};
 use crate::outcome::{EndReason, EndReport, Exit, ProcessInfo};
-use crate::wire::{Reader, WireError, Writer};
+use crate::wire::{WireError, Writer};
 
 /// A step of making a process or a keeper: what is named when it fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -100,7 +99,7 @@ impl Step {
             Step::Exec => "execute",
             Step::Signal => "signal it",
             Step::Store => "keep the descriptor",
-            Step::Rendezvous => "make its rendezvous socket",
+            Step::Rendezvous => "listen at its rendezvous",
         }
     }
 }
@@ -281,7 +280,7 @@ pub struct Hello<'a> {
 }
 
 /// What a keeper tells its next host. All that it knows at that moment: what follows as [`Event`]s comes after it. Where its
-/// zygote had a witness file made, that is beside it.
+/// zygote has a [`Witness`](crate::witness::Witness), that is beside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Welcome {
     /// The protocol version to be spoken on this connection from here on.
@@ -302,7 +301,7 @@ pub struct Welcome {
     pub processes: Vec<Started>,
     /// Why the tree is being ended, if it is.
     pub ending: Option<EndReason>,
-    /// The report, where the tree ended while there was no host. Such a keeper goes when it is asked to end.
+    /// The report, where the tree ended and no host has read it. The keeper goes when it is asked to end.
     pub ended: Option<EndReport>,
 }
 
@@ -373,7 +372,8 @@ pub enum Event {
     },
     /// The tree is being ended by its own rules.
     Ending(EndReason),
-    /// The report on a tree that ended by its own rules.
+    /// The report on a tree that ended by its own rules. A keeper that waits for the next host when this one dies stays until
+    /// it is asked to end: then the report was read.
     Ended(EndReport),
     /// Another host has the tree from here on; nothing more comes on this connection.
     Superseded,
@@ -414,277 +414,4 @@ pub trait Message<'a>: Sized {
     /// # Errors
     /// [`WireError`] for a kind or a body that the protocol does not have.
     fn decode(kind: u8, body: &'a [u8]) -> Result<Self, WireError>;
-}
-
-impl<'a> Message<'a> for Request<'a> {
-    fn encode(&self, w: &mut Writer) -> u8 {
-        match self {
-            Request::Spawn(spawn) => {
-                spawn.put(w);
-                1
-            }
-            Request::Signal { target, signal } => {
-                target.put(w);
-                w.i32(*signal);
-                2
-            }
-            Request::Forward { signal, sender } => {
-                w.i32(*signal).i32(*sender);
-                3
-            }
-            Request::Census => 4,
-            Request::End { grace } => {
-                grace.put(w);
-                5
-            }
-            Request::Release { key, grace } => {
-                key.put(w);
-                grace.put(w);
-                6
-            }
-            Request::Stage => 7,
-            Request::Store { name } => {
-                w.bytes(name);
-                8
-            }
-            Request::Fetch { name } => {
-                w.bytes(name);
-                9
-            }
-            Request::Discard { name } => {
-                w.bytes(name);
-                10
-            }
-            Request::Names => 11,
-            Request::Processes => 12,
-            Request::Forget { key } => {
-                key.put(w);
-                13
-            }
-            Request::Owner => 14,
-            Request::Hello(hello) => {
-                w.u8(hello.oldest).u8(hello.newest).bytes(hello.name);
-                15
-            }
-            Request::SetOnHostExit(on_host_exit) => {
-                on_host_exit.put(w);
-                16
-            }
-            Request::HandOver { wait } => {
-                wait.put(w);
-                17
-            }
-        }
-    }
-
-    fn decode(kind: u8, body: &'a [u8]) -> Result<Self, WireError> {
-        let r = &mut Reader::new(body);
-        Ok(match kind {
-            1 => Request::Spawn(Box::new(Spawn::get(r)?)),
-            2 => Request::Signal {
-                target: Target::get(r)?,
-                signal: r.i32()?,
-            },
-            3 => Request::Forward {
-                signal: r.i32()?,
-                sender: r.i32()?,
-            },
-            4 => Request::Census,
-            5 => Request::End {
-                grace: Duration::get(r)?,
-            },
-            6 => Request::Release {
-                key: Key::get(r)?,
-                grace: Duration::get(r)?,
-            },
-            7 => Request::Stage,
-            8 => Request::Store { name: r.bytes()? },
-            9 => Request::Fetch { name: r.bytes()? },
-            10 => Request::Discard { name: r.bytes()? },
-            11 => Request::Names,
-            12 => Request::Processes,
-            13 => Request::Forget { key: Key::get(r)? },
-            14 => Request::Owner,
-            15 => Request::Hello(Hello {
-                oldest: r.u8()?,
-                newest: r.u8()?,
-                name: r.bytes()?,
-            }),
-            16 => Request::SetOnHostExit(OnHostExit::get(r)?),
-            17 => Request::HandOver {
-                wait: Duration::get(r)?,
-            },
-            _ => return Err(WireError::Kind(kind)),
-        })
-    }
-}
-
-impl<'a> Message<'a> for Reply {
-    fn encode(&self, w: &mut Writer) -> u8 {
-        match self {
-            Reply::Done => 64,
-            Reply::Failed(failure) => {
-                failure.put(w);
-                65
-            }
-            Reply::Spawned(id) => {
-                id.put(w);
-                66
-            }
-            Reply::Census(list) => {
-                list.put(w);
-                67
-            }
-            Reply::Ended(report) => {
-                report.put(w);
-                68
-            }
-            Reply::Names(names) => {
-                w.cstrs(names.iter().map(CString::as_c_str));
-                69
-            }
-            Reply::Processes(list) => {
-                list.put(w);
-                70
-            }
-            Reply::Welcome(welcome) => {
-                welcome.put(w);
-                71
-            }
-            Reply::Incompatible { oldest, newest } => {
-                w.u8(*oldest).u8(*newest);
-                72
-            }
-        }
-    }
-
-    fn decode(kind: u8, body: &'a [u8]) -> Result<Self, WireError> {
-        let r = &mut Reader::new(body);
-        Ok(match kind {
-            64 => Reply::Done,
-            65 => Reply::Failed(Failure::get(r)?),
-            66 => Reply::Spawned(ProcessId::get(r)?),
-            67 => Reply::Census(Vec::get(r)?),
-            68 => Reply::Ended(EndReport::get(r)?),
-            69 => Reply::Names(r.cstrs()?.into_iter().map(CStr::to_owned).collect()),
-            70 => Reply::Processes(Vec::get(r)?),
-            71 => Reply::Welcome(Box::new(Welcome::get(r)?)),
-            72 => Reply::Incompatible {
-                oldest: r.u8()?,
-                newest: r.u8()?,
-            },
-            _ => return Err(WireError::Kind(kind)),
-        })
-    }
-}
-
-impl<'a> Message<'a> for Event {
-    fn encode(&self, w: &mut Writer) -> u8 {
-        match self {
-            Event::Ready(enforced) => {
-                enforced.put(w);
-                128
-            }
-            Event::Unfit(failure) => {
-                failure.put(w);
-                129
-            }
-            Event::Exited { key, exit } => {
-                key.put(w);
-                exit.put(w);
-                130
-            }
-            Event::Stopped { key, signal } => {
-                key.put(w);
-                w.i32(*signal);
-                131
-            }
-            Event::Continued { key } => {
-                key.put(w);
-                132
-            }
-            Event::Ending(reason) => {
-                reason.put(w);
-                133
-            }
-            Event::Ended(report) => {
-                report.put(w);
-                134
-            }
-            Event::Superseded => 135,
-        }
-    }
-
-    fn decode(kind: u8, body: &'a [u8]) -> Result<Self, WireError> {
-        let r = &mut Reader::new(body);
-        Ok(match kind {
-            128 => Event::Ready(Enforced::get(r)?),
-            129 => Event::Unfit(Failure::get(r)?),
-            130 => Event::Exited {
-                key: Key::get(r)?,
-                exit: Exit::get(r)?,
-            },
-            131 => Event::Stopped {
-                key: Key::get(r)?,
-                signal: r.i32()?,
-            },
-            132 => Event::Continued { key: Key::get(r)? },
-            133 => Event::Ending(EndReason::get(r)?),
-            134 => Event::Ended(EndReport::get(r)?),
-            135 => Event::Superseded,
-            _ => return Err(WireError::Kind(kind)),
-        })
-    }
-}
-
-impl<'a> Message<'a> for ZygoteRequest {
-    fn encode(&self, w: &mut Writer) -> u8 {
-        let ZygoteRequest::Keeper(config) = self;
-        config.put(w);
-        192
-    }
-
-    fn decode(kind: u8, body: &'a [u8]) -> Result<Self, WireError> {
-        match kind {
-            192 => Ok(ZygoteRequest::Keeper(Box::new(KeeperConfig::get(
-                &mut Reader::new(body),
-            )?))),
-            _ => Err(WireError::Kind(kind)),
-        }
-    }
-}
-
-impl<'a> Message<'a> for ZygoteReply {
-    fn encode(&self, w: &mut Writer) -> u8 {
-        match self {
-            ZygoteReply::Forked(id) => {
-                id.put(w);
-                193
-            }
-            ZygoteReply::Failed(failure) => {
-                failure.put(w);
-                194
-            }
-            ZygoteReply::KeeperGone { id, status, report } => {
-                id.put(w);
-                status.put(w);
-                report.put(w);
-                195
-            }
-        }
-    }
-
-    fn decode(kind: u8, body: &'a [u8]) -> Result<Self, WireError> {
-        let r = &mut Reader::new(body);
-        Ok(match kind {
-            193 => ZygoteReply::Forked(ProcessId::get(r)?),
-            194 => ZygoteReply::Failed(Failure::get(r)?),
-            195 => ZygoteReply::KeeperGone {
-                id: ProcessId::get(r)?,
-                status: Decode::get(r)?,
-                report: EndReport::get(r)?,
-            },
-            _ => return Err(WireError::Kind(kind)),
-        })
-    }
 }

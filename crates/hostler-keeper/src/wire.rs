@@ -10,7 +10,13 @@
 use std::ffi::CStr;
 
 /// The protocol's version. A peer that speaks another major version is refused, never guessed at.
+///
+/// A [`Hello`](crate::message::Hello) and the answer to it are framed as version 1 for ever, and name the version of all
+/// that follows.
 pub const VERSION: u8 = 1;
+
+/// The oldest version that this side speaks too, so that it adopts the keepers of earlier releases.
+pub const OLDEST: u8 = 1;
 
 /// The most bytes of a body that travel inside the frame; longer ones go in a memory file beside it.
 pub const INLINE_MAX: usize = 16 * 1024;

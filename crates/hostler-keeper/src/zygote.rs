@@ -21,8 +21,10 @@ use crate::keeper::{self, Birth, wait_any};
 use crate::message::{Failure, Message, Step, ZygoteReply, ZygoteRequest};
 use crate::outcome::{EndReason, EndReport, ExitStatus, How, Left};
 use crate::proc::Proc;
+use crate::rendezvous;
 use crate::signals::{Signals, last_errno, signal_child};
 use crate::walk::{Visit, proven};
+use crate::witness::Witness;
 
 /// The descriptor at which a zygote that was started as a program finds its connection.
 pub const INHERITED: i32 = 3;
@@ -211,6 +213,7 @@ struct Kept {
     id: ProcessId,
     pid: Pid,
     cgroup: Option<CString>,
+    rendezvous: Option<CString>,
 }
 
 struct ZygoteLoop {
@@ -222,6 +225,8 @@ struct ZygoteLoop {
     mourned: Vec<(Kept, ExitStatus, Instant)>,
     left: Vec<Left>,
     next_kill: Option<Instant>,
+    /// Made for the first keeper that can be adopted.
+    witness: Option<Witness>,
 }
 
 fn serve(host: Connection, first: Option<(KeeperConfig, Connection)>, parent: Option<Pid>) -> ! {
@@ -234,6 +239,7 @@ fn serve(host: Connection, first: Option<(KeeperConfig, Connection)>, parent: Op
             config,
             host: connection,
             front,
+            witness: None,
         }
     });
     let result = ZygoteLoop::new(host, first).and_then(|mut zygote| zygote.run());
@@ -268,6 +274,7 @@ impl ZygoteLoop {
             mourned: Vec::new(),
             left: Vec::new(),
             next_kill: None,
+            witness: None,
         };
         if let Some(birth) = first {
             let with_front = birth.config.standing == Standing::WithFront;
@@ -393,14 +400,20 @@ impl ZygoteLoop {
                 cpu: Duration::ZERO,
                 peak_memory: 0,
             };
-            self.tell(
-                0,
-                &ZygoteReply::KeeperGone {
-                    id: keeper.id,
-                    status,
-                    report,
-                },
-            );
+            let in_order = status == ExitStatus::Code(0);
+            let word = ZygoteReply::KeeperGone {
+                id: keeper.id,
+                status,
+                report,
+            };
+            if let (Some(path), false) = (&keeper.rendezvous, in_order) {
+                // First what may be read, then what shows that it can be.
+                if let Some(witness) = &self.witness {
+                    witness.tell(&word);
+                }
+                rendezvous::remove_dead(path);
+            }
+            self.tell(0, &word);
         }
         None
     }
@@ -446,6 +459,7 @@ impl ZygoteLoop {
                     config: *config,
                     host: Connection::from(socket),
                     front: None,
+                    witness: None,
                 };
                 match self.fork_keeper(birth) {
                     Ok(keeper) => ZygoteReply::Forked(keeper),
@@ -457,7 +471,13 @@ impl ZygoteLoop {
         self.tell(id, &reply);
     }
 
-    fn fork_keeper(&mut self, birth: Birth) -> Result<ProcessId, Failure> {
+    fn fork_keeper(&mut self, mut birth: Birth) -> Result<ProcessId, Failure> {
+        if birth.config.rendezvous.is_some() {
+            let witness = self
+                .witness()
+                .map_err(|e| Failure::new(Step::Rendezvous, e))?;
+            birth.witness = Some(witness);
+        }
         crate::hook!("zygote.fork");
         // SAFETY: this process has one thread, so the child may go on in Rust.
         match unsafe { libc::fork() } {
@@ -484,10 +504,19 @@ impl ZygoteLoop {
                     id,
                     pid,
                     cgroup: birth.config.cgroup,
+                    rendezvous: birth.config.rendezvous,
                 });
                 Ok(id)
             }
         }
+    }
+
+    fn witness(&mut self) -> Result<Witness, Errno> {
+        let witness = match self.witness.take() {
+            Some(witness) => witness,
+            None => Witness::new()?,
+        };
+        self.witness.insert(witness).duplicate()
     }
 
     fn tell(&mut self, id: u32, reply: &ZygoteReply) {

@@ -1,18 +1,32 @@
 //! The handle.
 
+use std::collections::VecDeque;
 use std::future::Future;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use tokio::sync::broadcast;
+use rusqlite::Connection;
+use tokio::sync::{broadcast, oneshot};
 
+use crate::apply::{Failed, Pen};
 use crate::change::Change;
 use crate::error::{OpenError, ReadError, WriteError};
+use crate::fault::Fault;
 use crate::id::{ResourceId, Seq, SessionId};
+use crate::lock::HostLock;
 use crate::record::{
     Event, EventFilter, HostRun, Pruned, Report, ResourceFilter, ResourceRecord, SessionFilter,
     SessionRecord, Stats,
 };
+use crate::writer::{Counters, Job, Write, Writer, now};
+use crate::{open, read};
+
+/// How many events a follower may be behind before it is told that it has missed some.
+const FOLLOWED: usize = 1024;
 
 /// What survives, once a write was answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -20,7 +34,7 @@ pub enum Durability {
     /// A loss of power: each group of writes is synced to the disk before it is answered.
     #[default]
     Power,
-    /// The death of the process, by whatever signal; a loss of power may take the last seconds, but leaves no damage.
+    /// The death of the process, by whatever signal; a loss of power may take the last writes, but leaves no damage.
     Process,
 }
 
@@ -38,109 +52,300 @@ pub struct LedgerOptions {
 pub struct Opened {
     /// The ledger.
     pub ledger: Ledger,
-    /// Runs that never said goodbye, the oldest first. They are told again until
-    /// [`Change::EarlierSettled`](crate::Change::EarlierSettled) is written.
+    /// Runs that never said goodbye, the oldest first. They are told again until [`Change::EarlierSettled`] is written.
     pub earlier: Vec<HostRun>,
 }
 
-/// The record of one state directory. Clones are handles on the same one.
+/// The record of one state directory. Clones are handles on the same one; dropping the last waits until what was queued is
+/// written and lets go of the lock, but does not mark the run as ended: that is [`close`](Self::close).
 #[derive(Debug, Clone)]
-pub struct Ledger {}
+pub struct Ledger {
+    inner: Arc<Inner>,
+}
 
-#[expect(clippy::unimplemented, unused_variables, reason = "signatures first")]
+#[derive(Debug)]
+struct Inner {
+    dir: PathBuf,
+    /// `None` only while it is dropped.
+    jobs: Option<Sender<Job>>,
+    /// `None` once it was waited for.
+    writer: Mutex<Option<JoinHandle<Result<(), WriteError>>>>,
+    /// `None` once the ledger was closed.
+    reader: Mutex<Option<Connection>>,
+    events: broadcast::Sender<Event>,
+    counters: Arc<Counters>,
+    lock: Arc<HostLock>,
+}
+
 impl Ledger {
-    /// Opens with default options.
+    /// Opens the ledger in `state_dir`, which is made where there is none, for the host `run`, with the default options.
+    /// Blocks.
+    ///
+    /// # Errors
+    ///
+    /// See [`OpenError`]; whatever it is, nothing is held.
     pub fn open(state_dir: &Path, run: &HostRun) -> Result<Opened, OpenError> {
-        unimplemented!()
+        Self::open_with(state_dir, run, &LedgerOptions::default())
     }
 
-    /// Opens.
+    /// As [`open`](Self::open), with `options`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`open`](Self::open).
     pub fn open_with(
         state_dir: &Path,
         run: &HostRun,
         options: &LedgerOptions,
     ) -> Result<Opened, OpenError> {
-        unimplemented!()
+        open::state_dir(state_dir)?;
+        let lock = Arc::new(HostLock::take(state_dir, options.wait)?);
+        let mut connection = open::writer(state_dir, options.durability)?;
+        let (earlier, run, last) = begin(&mut connection, run)
+            .map_err(|error| open::failed(state_dir, &error, "write to"))?;
+        let reader = open::reader(state_dir)?;
+
+        let (jobs, queue) = mpsc::channel();
+        let (events, _) = broadcast::channel(FOLLOWED);
+        let counters = Arc::new(Counters::default());
+        let writer = Writer {
+            connection,
+            dir: state_dir.to_path_buf(),
+            run,
+            lock: Arc::clone(&lock),
+            events: events.clone(),
+            counters: Arc::clone(&counters),
+            last,
+            overdue: VecDeque::new(),
+            prunes: VecDeque::new(),
+            answers: Vec::new(),
+        };
+        let writer = thread::Builder::new()
+            .name("ledger".to_owned())
+            .spawn(move || writer.run(&queue))
+            .map_err(|error| OpenError::Io {
+                doing: "start the ledger's thread".to_owned(),
+                error,
+            })?;
+        let inner = Inner {
+            dir: state_dir.to_path_buf(),
+            jobs: Some(jobs),
+            writer: Mutex::new(Some(writer)),
+            reader: Mutex::new(Some(reader)),
+            events,
+            counters,
+            lock,
+        };
+        Ok(Opened {
+            ledger: Self {
+                inner: Arc::new(inner),
+            },
+            earlier,
+        })
     }
 
-    /// Writes: queued at the call, durable when the future answers.
+    /// Makes `changes`, all of them or none, and answers the number of the last event that they left. They are queued by the
+    /// call itself, in the order of the calls, and durable when the future answers. An empty list answers when all that was
+    /// queued before it is done.
+    ///
+    /// Cancel safety: a future that is dropped, or never polled, changes nothing: what was queued is written.
+    ///
+    /// # Errors
+    ///
+    /// See [`WriteError`]; nothing was changed then. While writes of [`write_later`](Self::write_later) cannot be made, this
+    /// fails for the same reason, since it must not overtake them.
     pub fn write(
         &self,
         changes: Vec<Change>,
     ) -> impl Future<Output = Result<Seq, WriteError>> + Send + use<> {
-        std::future::ready(unimplemented!())
+        let (answer, answered) = oneshot::channel();
+        self.ask(Job::Write(Write {
+            changes,
+            answer: Some(answer),
+        }));
+        async move { answered.await.unwrap_or(Err(WriteError::Gone)) }
     }
 
-    /// Writes, and nobody waits.
+    /// Makes `changes`, all of them or none, in the same queue as [`write`](Self::write), when nobody waits. Where the disk
+    /// does not let it, they are tried again, in their order, until they are made or the ledger is closed; what is refused,
+    /// and what is too much to keep, is counted in [`Stats::lost`].
     pub fn write_later(&self, changes: Vec<Change>) {
-        unimplemented!()
+        self.ask(Job::Write(Write {
+            changes,
+            answer: None,
+        }));
     }
 
-    /// Says in the lock file where this host listens.
-    pub fn announce(&self, address: &str) {
-        unimplemented!()
+    /// Says in the lock file where this host listens, for those who find it locked.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be written; the lock is held all the same.
+    pub fn announce(&self, address: &str) -> io::Result<()> {
+        self.inner.lock.announce(address)
     }
 
-    /// Events from now on.
+    /// The events that are committed from now on. A follower that is too far behind is told so
+    /// ([`RecvError::Lagged`](broadcast::error::RecvError::Lagged)) and can read what it has missed with
+    /// [`events`](Self::events); so can one that begins: subscribe first, then read, then skip what it has read.
     pub fn subscribe(&self) -> broadcast::Receiver<Event> {
-        unimplemented!()
+        self.inner.events.subscribe()
     }
 
-    /// Takes away what is older than `before` (Unix time in milliseconds) and nobody needs.
+    /// Takes away what is older than `before` (Unix time in milliseconds) and not needed: sessions that were closed before,
+    /// with their reports, resources that were released before, hosts that are settled, and events, but for who asked for
+    /// the sessions that are open and all about the resources that live. Done piece by piece, between writes; the file
+    /// shrinks.
+    ///
+    /// Cancel safety: it goes on.
+    ///
+    /// # Errors
+    ///
+    /// See [`WriteError`]; the pieces that were done are done.
     pub fn prune(
         &self,
         before: u64,
     ) -> impl Future<Output = Result<Pruned, WriteError>> + Send + use<> {
-        std::future::ready(unimplemented!())
+        let (answer, answered) = oneshot::channel();
+        self.ask(Job::Prune { before, answer });
+        async move { answered.await.unwrap_or(Err(WriteError::Gone)) }
     }
 
-    /// What the writer has done.
+    /// What the writer has done since the ledger was opened.
     pub fn stats(&self) -> Stats {
-        unimplemented!()
+        self.inner.counters.stats()
     }
 
-    /// Sessions, in the order in which they were opened.
+    /// The sessions that `filter` wants, in the order in which they were opened. Blocks, as all queries do: for the disk,
+    /// and for other queries.
+    ///
+    /// # Errors
+    ///
+    /// See [`ReadError`].
     pub fn sessions(&self, filter: &SessionFilter) -> Result<Vec<SessionRecord>, ReadError> {
-        unimplemented!()
+        self.read(|connection| read::sessions(connection, filter))
     }
 
-    /// One session.
+    /// One session, open or closed; `None` when there is none, or it was pruned.
+    ///
+    /// # Errors
+    ///
+    /// See [`ReadError`].
     pub fn session(&self, id: &SessionId) -> Result<Option<SessionRecord>, ReadError> {
-        unimplemented!()
+        self.read(|connection| read::session(connection, id))
     }
 
-    /// Resources, in the order in which they were intended.
+    /// The resources that `filter` wants, in the order in which they were intended.
+    ///
+    /// # Errors
+    ///
+    /// See [`ReadError`].
     pub fn resources(&self, filter: &ResourceFilter) -> Result<Vec<ResourceRecord>, ReadError> {
-        unimplemented!()
+        self.read(|connection| read::resources(connection, filter))
     }
 
-    /// One resource.
+    /// One resource, alive or released; `None` when there is none, or it was pruned.
+    ///
+    /// # Errors
+    ///
+    /// See [`ReadError`].
     pub fn resource(&self, id: &ResourceId) -> Result<Option<ResourceRecord>, ReadError> {
-        unimplemented!()
+        self.read(|connection| read::resource(connection, id))
     }
 
-    /// At most `limit` events after `after`.
+    /// The first `limit` events after number `after` that `filter` wants, in their order. Fewer than `limit` are all that
+    /// there are.
+    ///
+    /// # Errors
+    ///
+    /// See [`ReadError`].
     pub fn events(
         &self,
         after: Seq,
         limit: usize,
         filter: &EventFilter,
     ) -> Result<Vec<Event>, ReadError> {
-        unimplemented!()
+        self.read(|connection| read::events(connection, after, limit, filter))
     }
 
-    /// The number of the last event.
+    /// The number of the last event; [`Seq::START`] before the first.
+    ///
+    /// # Errors
+    ///
+    /// See [`ReadError`].
     pub fn last_seq(&self) -> Result<Seq, ReadError> {
-        unimplemented!()
+        self.read(read::last_seq)
     }
 
     /// The last `limit` close reports, the newest first.
+    ///
+    /// # Errors
+    ///
+    /// See [`ReadError`].
     pub fn reports(&self, limit: usize) -> Result<Vec<Report>, ReadError> {
-        unimplemented!()
+        self.read(|connection| read::reports(connection, limit))
     }
 
-    /// Writes what is queued, marks this run as ended and lets go. Blocks.
+    /// Writes what is queued, marks this run as ended, closes the file and lets go of the lock, for all handles: later
+    /// writes and queries fail with `Gone`. Blocks until another host may open the ledger.
+    ///
+    /// # Errors
+    ///
+    /// See [`WriteError`]; the run is not marked as ended then, but the lock is let go. `Gone` when it was closed before.
     pub fn close(self) -> Result<(), WriteError> {
-        unimplemented!()
+        drop(lock(&self.inner.reader).take());
+        self.ask(Job::Close);
+        self.inner.finish().unwrap_or(Err(WriteError::Gone))
     }
+
+    /// Queues `job`. When the writer is gone, the one who waits learns it by the end of the channel.
+    fn ask(&self, job: Job) {
+        if let Some(jobs) = &self.inner.jobs {
+            let _ = jobs.send(job);
+        }
+    }
+
+    fn read<T>(
+        &self,
+        query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, ReadError> {
+        let reader = lock(&self.inner.reader);
+        let connection = reader.as_ref().ok_or(ReadError::Gone)?;
+        query(connection).map_err(|error| Fault::of(&error, &self.inner.dir).reading())
+    }
+}
+
+impl Inner {
+    /// Waits for the writer, once.
+    fn finish(&self) -> Option<Result<(), WriteError>> {
+        let writer = lock(&self.writer).take()?;
+        Some(writer.join().unwrap_or(Err(WriteError::Gone)))
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        drop(lock(&self.reader).take());
+        drop(self.jobs.take());
+        // So that what was queued is on the disk, and the next may open it.
+        let _ = self.finish();
+    }
+}
+
+/// What is behind the mutexes is whole at any time, so a panic elsewhere spoils nothing.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Writes that `run` has begun. Answers those who never ended, the number of this run, and the last event.
+fn begin(connection: &mut Connection, run: &HostRun) -> rusqlite::Result<(Vec<HostRun>, i64, Seq)> {
+    let transaction = connection.transaction()?;
+    let earlier = read::earlier(&transaction)?;
+    let (number, event) = match Pen::new(&transaction, now()).host_started(run) {
+        Ok(started) => started,
+        Err(Failed::Sql(error)) => return Err(error),
+        Err(Failed::Refused(refusal)) => unreachable!("nothing to refuse: {refusal}"),
+    };
+    transaction.commit()?;
+    Ok((earlier, number, event.seq))
 }

@@ -34,6 +34,11 @@ pub fn auto() -> Contain {
     }
 }
 
+/// The directory in which this process would make cgroups, if it can.
+pub fn base() -> Option<std::path::PathBuf> {
+    hostler_keeper::cgroup::base()
+}
+
 /// A path for a new cgroup, of a name that is this process's alone: `hostler-PID-COUNTER`.
 fn new_group() -> Option<CString> {
     static COUNTER: AtomicU64 = AtomicU64::new(0);

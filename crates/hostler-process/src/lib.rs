@@ -22,6 +22,24 @@
 //! * **Never the wrong process.** Nothing here signals a pid. The keeper signals children that it has not yet waited for, and
 //!   descendants through pidfds whose parentage it has proven.
 //!
+//! # From host to host
+//!
+//! A tree with a [rendezvous](TreeOptions::rendezvous) can be taken over by another process: [`Tree::adopt`]. It finds the
+//! processes, running and ended, and what was [stored](Tree::store); pipes that were [stored](Command::stored) before their
+//! process ran are made again with [`tokio::net::unix::pipe::Receiver::from_owned_fd`] and its like, terminals with
+//! [`Terminal::from_master`]. A host leaves a tree to the next one by dying ([`OnHostExit::Keep`]), by [`Tree::hand_over`], or
+//! when the next one just takes it: then all that it asks fails with [`Error::Superseded`], and its guards own nothing.
+//!
+//! What a host has read from a pipe and not yet put down dies with it; what it has not read is there. So one that hands over
+//! stops reading first.
+//!
+//! | killed | what becomes of a tree that is kept |
+//! | --- | --- |
+//! | host | it waits for the next host, then ends |
+//! | host, later the keeper | the old zygote ends what is left; the adopter learns it ([`EndReason::KeeperLost`]) |
+//! | host and zygote | it waits for the next host, and is whole |
+//! | host, zygote, and later the keeper | direct children die with it; a pid namespace or cgroup takes the rest, the latter from the adopter or by [`contain::end_group`]; without either, orphans are init's and the end is [`Error::Unproven`] |
+//!
 //! Data takes no detour: pipes and terminals lead straight from the process to this one.
 //!
 //! Ways to contain, and what each leaves open: [`contain`]. Limits: [`TreeOptions::limits`].
@@ -68,6 +86,7 @@ pub use hostler_keeper::message::{Failure, Group, Started, Step, Target};
 pub use hostler_keeper::outcome::{
     EndReason, EndReport, Exit, ExitStatus, How, Left, ProcessInfo, Usage,
 };
+pub use link::register;
 pub use process::{Process, Watcher};
 pub use terminal::{Size, Terminal};
 pub use tree::{Signal, Tree, TreeEvent, TreeOptions};

@@ -19,7 +19,7 @@ impl AsRawFd for Socket {
 }
 
 /// Takes a descriptor into the runtime that this is called in.
-pub(crate) fn register(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+pub fn register(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` owns its descriptor, and nothing replaces or closes that before it is dropped.
     Ok(unsafe { AsyncFd::register(fd)? })
 }

@@ -365,7 +365,7 @@ impl Tree {
     /// as [`ExitStatus::Lost`](crate::ExitStatus::Lost) here, and go on there); one that is dropped before releases its
     /// process as ever.
     ///
-    /// Cancel safe: dropped, it is carried out or not; where not, the tree is dropped.
+    /// Cancel safe: dropped once it was polled, it is carried out all the same.
     ///
     /// # Errors
     /// [`Error::Failed`] for a tree without a [rendezvous](TreeOptions::rendezvous), which is then dropped;

@@ -13,6 +13,7 @@ use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid
 use tokio::sync::{mpsc, oneshot};
 
 use crate::actor::{self, Keeper};
+use crate::aftermath::Mourner;
 use crate::contain;
 use crate::error::{Doing, Error, Result};
 use crate::link::{Link, register};
@@ -142,9 +143,11 @@ impl Zygote {
             link,
             id,
             handle,
-            gone,
+            mourner: Mourner::Zygote {
+                gone,
+                zygote: self.clone(),
+            },
             config,
-            zygote: self.clone(),
         })
     }
 }

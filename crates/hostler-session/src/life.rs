@@ -1,4 +1,568 @@
-//! stub
-pub(crate) fn stored_name(_: &crate::ResourceId, _: &str) -> Vec<u8> {
-    unimplemented!()
+//! The life of one process: a task that records it, starts it, moves its output, hears of its end, and starts it again where
+//! that is asked for.
+//!
+//! Order matters: the intent is durable before there is a pipe or a process; the host's ends of the pipes are in the keeper's
+//! store before the process is; its number in the tree is in the ledger before it exists. So whoever dies whenever, the next
+//! host finds either the process with its record, or a record of what never was.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use hostler_ledger::{Change, Identity, ResourceId, ResourceRow};
+use hostler_process::{Command, Exit, Key, Process, Size, Stdio, Terminal, Tree};
+use rustix::pipe::{PipeFlags, pipe_with};
+use serde::{Deserialize, Serialize};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::error::{Doing, Error, Result};
+use crate::event::{ExitInfo, SessionEvent};
+use crate::mailbox::Message;
+use crate::options::{ExecOptions, Restart};
+use crate::output::{Drained, Spool};
+use crate::process::{Input, Shared, lock};
+use crate::resource::ResourceState;
+use crate::sessions::Host;
+
+/// The most that is read from a terminal before it is written to the spool.
+const TERMINAL_READ: usize = 32 << 10;
+
+/// The name under which the keeper keeps a descriptor.
+pub(crate) fn stored_name(id: &ResourceId, stream: &str) -> Vec<u8> {
+    format!("{id}.{stream}").into_bytes()
+}
+
+/// What the ledger keeps with a process, enough to go on with it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Detail {
+    pub(crate) options: ExecOptions,
+    /// Its number in the tree.
+    pub(crate) key: u64,
+    /// The session's directory in which its output is.
+    pub(crate) dir: PathBuf,
+    pub(crate) starts: u32,
+}
+
+/// The host's ends of what a process reads and writes.
+#[derive(Debug, Default)]
+pub(crate) struct Streams {
+    pub(crate) out: Option<AsyncFd<OwnedFd>>,
+    pub(crate) err: Option<AsyncFd<OwnedFd>>,
+    pub(crate) terminal: Option<Terminal>,
+}
+
+impl Streams {
+    /// Whether more may come that belongs into the first spool.
+    fn first(&self) -> bool {
+        self.out.is_some() || self.terminal.is_some()
+    }
+}
+
+/// All that the task has.
+pub(crate) struct Life {
+    pub(crate) host: Arc<Host>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) dir: PathBuf,
+    /// What its environment is before that of its own options.
+    pub(crate) env: BTreeMap<String, String>,
+    pub(crate) cwd: Option<PathBuf>,
+    pub(crate) grace: Duration,
+    pub(crate) out: Spool,
+    pub(crate) err: Option<Spool>,
+    pub(crate) starts: u32,
+}
+
+/// How a while of tending ended.
+enum Tended {
+    Exited(Exit),
+    Frozen,
+}
+
+/// Says that it has ended, also where its task panics.
+struct Farewell(Arc<Shared>, bool);
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        if self.1 {
+            self.0
+                .status
+                .send_modify(|status| status.state = ResourceState::Ended);
+            self.0.owner().send(Message::Exited {
+                id: self.0.id.clone(),
+            });
+        }
+    }
+}
+
+impl Life {
+    /// Records, starts and tends it.
+    pub(crate) async fn begin(mut self) {
+        let mut farewell = Farewell(self.shared.clone(), true);
+        let id = self.shared.id.clone();
+        let started = match self.intend().await {
+            Ok(tree) => self.start(&tree).await,
+            Err(error) => Err(error),
+        };
+        match started {
+            Ok((process, streams)) => {
+                self.running(&process, &streams);
+                self.shared
+                    .owner()
+                    .send(Message::Started { id, result: Ok(()) });
+                self.go_on(process, streams, &mut farewell).await;
+            }
+            Err(error) => {
+                self.shared.owner().send(Message::Started {
+                    id,
+                    result: Err(error),
+                });
+            }
+        }
+    }
+
+    /// Goes on with one that an earlier host started.
+    pub(crate) async fn adopted(self, process: Arc<Process>, streams: Streams) {
+        let mut farewell = Farewell(self.shared.clone(), true);
+        self.go_on(process, streams, &mut farewell).await;
+    }
+
+    async fn intend(&mut self) -> Result<Arc<Tree>> {
+        let tree = self.shared.tree.get()?;
+        let key = tree.new_key();
+        let row = ResourceRow {
+            id: self.shared.id.clone(),
+            session: self.shared.owner().id,
+            kind: self.shared.kind().into(),
+            name: self.shared.options.name.clone(),
+            detail: self.detail(key),
+        };
+        let by = self.shared.by.clone();
+        self.shared
+            .key
+            .store(key.0, std::sync::atomic::Ordering::Relaxed);
+        fail::fail_point!("exec.begin");
+        self.host
+            .ledger
+            .write(vec![Change::ResourceIntended { resource: row, by }])
+            .await?;
+        lock(&self.shared.running).intended = true;
+        fail::fail_point!("exec.intended");
+        Ok(tree)
+    }
+
+    fn detail(&self, key: Key) -> serde_json::Value {
+        let detail = Detail {
+            options: self.shared.options.clone(),
+            key: key.0,
+            dir: self.dir.clone(),
+            starts: self.starts,
+        };
+        serde_json::to_value(detail).unwrap_or_default()
+    }
+
+    async fn start(&mut self, tree: &Tree) -> Result<(Arc<Process>, Streams)> {
+        if *self.shared.stop.borrow() {
+            return Err(Error::Cancelled(self.shared.id.clone()));
+        }
+        self.starts += 1;
+        let key = Key(self.shared.key.load(std::sync::atomic::Ordering::Relaxed));
+        let (command, streams, input, stored) = self.prepare(key)?;
+        // Polled in this order, so the keeper has the descriptors before it has the process.
+        let store = async {
+            for (name, fd) in stored {
+                tree.store(&name, fd).await?;
+            }
+            Ok::<(), hostler_process::Error>(())
+        };
+        let (stored, process) = tokio::join!(store, tree.spawn(command));
+        let process = process?;
+        stored?;
+        fail::fail_point!("exec.spawned");
+        lock(&self.shared.running).input = input;
+        Ok((Arc::new(process), streams))
+    }
+
+    /// The command, this side's ends, and what the keeper is to keep of them.
+    #[expect(clippy::type_complexity, reason = "used once, right above")]
+    fn prepare(&self, key: Key) -> Result<(Command, Streams, Input, Vec<(Vec<u8>, OwnedFd)>)> {
+        let options = &self.shared.options;
+        let id = &self.shared.id;
+        let mut env = self.env.clone();
+        env.extend(options.env.clone());
+        if options.terminal.is_some() {
+            env.entry("TERM".into()).or_insert("xterm-256color".into());
+        }
+        let program = options.argv.first().map_or("", String::as_str);
+        let mut command = Command::new(program)
+            .args(options.argv.iter().skip(1))
+            .envs(env)
+            .key(key)
+            .grace(self.grace);
+        if let Some(cwd) = options.cwd.as_ref().or(self.cwd.as_ref()) {
+            command = command.cwd(cwd);
+        }
+        let mut streams = Streams::default();
+        let mut stored = Vec::new();
+        if let Some(size) = options.terminal {
+            let terminal = Terminal::new(Size {
+                rows: size.rows,
+                cols: size.cols,
+            })?;
+            stored.push((stored_name(id, "terminal"), terminal.master()?));
+            let command = command.terminal(&terminal)?;
+            streams.terminal = Some(terminal.clone());
+            return Ok((command, streams, Input::Terminal(terminal), stored));
+        }
+        let doing = "make its pipes";
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC).doing(doing)?;
+        stored.push((stored_name(id, "stdout"), read.try_clone().doing(doing)?));
+        streams.out = Some(watched(read).doing(doing)?);
+        if self.err.is_some() {
+            let (read, write) = pipe_with(PipeFlags::CLOEXEC).doing(doing)?;
+            stored.push((stored_name(id, "stderr"), read.try_clone().doing(doing)?));
+            streams.err = Some(watched(read).doing(doing)?);
+            command = command.stderr(Stdio::Fd(write));
+        } else {
+            command = command.stderr(Stdio::Fd(write.try_clone().doing(doing)?));
+        }
+        command = command.stdout(Stdio::Fd(write));
+        let mut input = Input::None;
+        if options.stdin {
+            let (read, write) = pipe_with(PipeFlags::CLOEXEC).doing(doing)?;
+            stored.push((stored_name(id, "stdin"), write.try_clone().doing(doing)?));
+            input = Input::Pipe(Arc::new(watched(write).doing(doing)?));
+            command = command.stdin(Stdio::Fd(read));
+        }
+        Ok((command, streams, input, stored))
+    }
+
+    /// It runs: says so, and records how the kernel knows it.
+    fn running(&self, process: &Arc<Process>, streams: &Streams) {
+        self.set_running(process, streams);
+        let id = process.id();
+        self.host
+            .ledger
+            .write_later(vec![Change::ResourceIdentified {
+                id: self.shared.id.clone(),
+                identity: Identity {
+                    boot: self.host.options.run.boot.clone(),
+                    pid: id.pid,
+                    start_time: id.start_time,
+                    cgroup: None,
+                    socket: None,
+                },
+            }]);
+        fail::fail_point!("exec.identified");
+        self.host.tell(SessionEvent::Started {
+            session: self.shared.owner().id,
+            resource: self.shared.id.clone(),
+            pid: id.pid,
+        });
+    }
+
+    pub(crate) fn set_running(&self, process: &Arc<Process>, streams: &Streams) {
+        let mut running = lock(&self.shared.running);
+        running.process = Some(process.clone());
+        running.intended = true;
+        if let Some(terminal) = &streams.terminal {
+            running.input = Input::Terminal(terminal.clone());
+        }
+        drop(running);
+        let id = process.id();
+        self.shared.status.send_modify(|status| {
+            status.state = ResourceState::Running;
+            status.pid = Some(id.pid);
+            status.start_time = Some(id.start_time);
+            status.starts = self.starts;
+        });
+    }
+
+    async fn go_on(
+        mut self,
+        mut process: Arc<Process>,
+        mut streams: Streams,
+        farewell: &mut Farewell,
+    ) {
+        let mut pause = None;
+        loop {
+            let began = Instant::now();
+            let exit = match self.tend(&process, &mut streams).await {
+                Tended::Exited(exit) => exit,
+                Tended::Frozen => {
+                    farewell.1 = false;
+                    return;
+                }
+            };
+            let info = ExitInfo::from(exit);
+            self.shared
+                .status
+                .send_modify(|status| status.exit = Some(info));
+            let Some(next) = self.pause(&info, began.elapsed(), &mut pause) else {
+                break;
+            };
+            match self.again(next, info).await {
+                Some(Ok((new, new_streams))) => {
+                    self.running(&new, &new_streams);
+                    (process, streams) = (new, new_streams);
+                }
+                Some(Err(_)) | None => break,
+            }
+        }
+        // The guard has nothing left to own; what the process orphaned is the tree's.
+        lock(&self.shared.running).process = None;
+        drop(process);
+        farewell.1 = false;
+        self.shared
+            .status
+            .send_modify(|status| status.state = ResourceState::Ended);
+        self.shared.owner().send(Message::Exited {
+            id: self.shared.id.clone(),
+        });
+        self.tail(streams).await;
+    }
+
+    /// Moves its output until it has ended; what it wrote before that is in the spool then.
+    async fn tend(&mut self, process: &Process, streams: &mut Streams) -> Tended {
+        let watcher = process.watcher();
+        let mut deadline = self
+            .shared
+            .options
+            .timeout
+            .map(|time| Instant::now() + time);
+        loop {
+            tokio::select! {
+                exit = watcher.wait() => {
+                    self.drain(streams);
+                    return Tended::Exited(exit);
+                }
+                open = first(&mut self.out, streams.out.as_ref(), &mut streams.terminal), if streams.first() => if !open {
+                    self.first_ended(streams);
+                },
+                open = step_maybe(self.err.as_mut(), streams.err.as_ref()), if streams.err.is_some() => if !open {
+                    streams.err = None;
+                    self.discard("stderr");
+                },
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                    deadline = None;
+                    self.shared.owner().send(Message::EndProcess {
+                        id: self.shared.id.clone(),
+                        grace: None,
+                        by: hostler_ledger::By::new("timeout", "it ran for as long as it may"),
+                    });
+                }
+                () = self.shared.freeze.notified() => return Tended::Frozen,
+            }
+        }
+    }
+
+    /// After its end: others may hold its pipes.
+    async fn tail(mut self, mut streams: Streams) {
+        lock(&self.shared.running).input = Input::None;
+        if self.shared.options.stdin {
+            self.discard("stdin");
+        }
+        while streams.first() || streams.err.is_some() {
+            tokio::select! {
+                open = first(&mut self.out, streams.out.as_ref(), &mut streams.terminal), if streams.first() => if !open {
+                    self.first_ended(&mut streams);
+                },
+                open = step_maybe(self.err.as_mut(), streams.err.as_ref()), if streams.err.is_some() => if !open {
+                    streams.err = None;
+                    self.discard("stderr");
+                },
+                () = self.shared.freeze.notified() => return,
+            }
+        }
+    }
+
+    /// Moves what is there, and does not wait.
+    fn drain(&mut self, streams: &mut Streams) {
+        if let Some(pipe) = &streams.out
+            && !matches!(self.out.drain(pipe), Ok(Drained::Empty))
+        {
+            streams.out = None;
+            self.discard("stdout");
+        }
+        if let (Some(pipe), Some(spool)) = (&streams.err, &mut self.err)
+            && !matches!(spool.drain(pipe), Ok(Drained::Empty))
+        {
+            streams.err = None;
+            self.discard("stderr");
+        }
+        let mut cx = Context::from_waker(Waker::noop());
+        for _ in 0..64 {
+            match poll_type_out(&mut self.out, &mut streams.terminal, &mut cx) {
+                Poll::Ready(true) => {}
+                Poll::Ready(false) => {
+                    self.hang_up(streams);
+                    break;
+                }
+                Poll::Pending => break,
+            }
+        }
+    }
+
+    fn first_ended(&self, streams: &mut Streams) {
+        if streams.out.take().is_some() {
+            self.discard("stdout");
+        }
+        self.hang_up(streams);
+    }
+
+    fn hang_up(&self, streams: &mut Streams) {
+        if streams.terminal.take().is_some() {
+            lock(&self.shared.running).input = Input::None;
+            self.discard("terminal");
+        }
+    }
+
+    /// Lets the keeper close what it keeps; nobody waits for that.
+    fn discard(&self, stream: &str) {
+        if let Ok(tree) = self.shared.tree.get() {
+            let name = stored_name(&self.shared.id, stream);
+            tokio::spawn(async move {
+                let _ = tree.discard(&name).await;
+            });
+        }
+    }
+
+    /// How long to wait before it is started again, if it is.
+    fn pause(
+        &self,
+        exit: &ExitInfo,
+        ran: Duration,
+        last: &mut Option<Duration>,
+    ) -> Option<Duration> {
+        let Restart::OnFailure {
+            pause,
+            longest,
+            most,
+        } = self.shared.options.restart
+        else {
+            return None;
+        };
+        let stopped = *self.shared.stop.borrow();
+        if stopped || exit.is_success() || exit.lost || self.starts > most {
+            return None;
+        }
+        let next = match *last {
+            Some(last) if ran < longest * 10 => (last * 2).min(longest),
+            _ => pause.min(longest),
+        };
+        *last = Some(next);
+        Some(next)
+    }
+
+    /// Starts it again after a pause; `None` when its end was asked for meanwhile.
+    async fn again(
+        &mut self,
+        pause: Duration,
+        exit: ExitInfo,
+    ) -> Option<Result<(Arc<Process>, Streams)>> {
+        lock(&self.shared.running).process = None;
+        self.shared
+            .status
+            .send_modify(|status| status.state = ResourceState::Restarting);
+        self.shared.owner().send(Message::Restarting);
+        self.host.tell(SessionEvent::Restarting {
+            session: self.shared.owner().id,
+            resource: self.shared.id.clone(),
+            exit,
+            starts: self.starts,
+        });
+        let mut stop = self.shared.stop.subscribe();
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return None,
+            () = self.shared.freeze.notified() => return None,
+            () = sleep(pause) => {}
+        }
+        let tree = match self.shared.tree.get() {
+            Ok(tree) => tree,
+            Err(error) => return Some(Err(error)),
+        };
+        let key = tree.new_key();
+        self.shared
+            .key
+            .store(key.0, std::sync::atomic::Ordering::Relaxed);
+        let change = Change::ResourceDetail {
+            id: self.shared.id.clone(),
+            detail: self.detail(key),
+        };
+        if let Err(error) = self.host.ledger.write(vec![change]).await {
+            return Some(Err(error.into()));
+        }
+        Some(self.start(&tree).await)
+    }
+}
+
+/// Registers a descriptor with the runtime.
+pub(crate) fn watched(fd: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
+    rustix::io::ioctl_fionbio(&fd, true)?;
+    hostler_process::register(fd)
+}
+
+/// Moves some of a pipe into a spool; whether there may be more.
+async fn step(spool: &mut Spool, pipe: Option<&AsyncFd<OwnedFd>>) -> bool {
+    match pipe {
+        Some(pipe) => spool.move_some(pipe).await.is_ok_and(|count| count > 0),
+        None => false,
+    }
+}
+
+/// Moves some of what belongs into the first spool; whether there may be more.
+async fn first(
+    spool: &mut Spool,
+    pipe: Option<&AsyncFd<OwnedFd>>,
+    terminal: &mut Option<Terminal>,
+) -> bool {
+    if pipe.is_some() {
+        step(spool, pipe).await
+    } else {
+        type_out(spool, terminal).await
+    }
+}
+
+async fn step_maybe(spool: Option<&mut Spool>, pipe: Option<&AsyncFd<OwnedFd>>) -> bool {
+    match spool {
+        Some(spool) => step(spool, pipe).await,
+        None => false,
+    }
+}
+
+/// Moves some of what a terminal shows into a spool; whether there may be more.
+async fn type_out(spool: &mut Spool, terminal: &mut Option<Terminal>) -> bool {
+    spool.room().await;
+    std::future::poll_fn(|cx| poll_type_out(spool, terminal, cx)).await
+}
+
+fn poll_type_out(
+    spool: &mut Spool,
+    terminal: &mut Option<Terminal>,
+    cx: &mut Context<'_>,
+) -> Poll<bool> {
+    let Some(terminal) = terminal else {
+        return Poll::Pending;
+    };
+    // On the stack while it is filled, so that a quiet terminal holds no memory.
+    let mut bytes = [0; TERMINAL_READ];
+    let mut buffer = ReadBuf::new(&mut bytes);
+    while buffer.remaining() >= 4096 {
+        let before = buffer.filled().len();
+        match Pin::new(&mut *terminal).poll_read(cx, &mut buffer) {
+            Poll::Ready(Ok(())) if buffer.filled().len() > before => {}
+            Poll::Pending if buffer.filled().is_empty() => return Poll::Pending,
+            Poll::Pending => break,
+            // The end; what came before it is told first.
+            Poll::Ready(_) if before > 0 => break,
+            Poll::Ready(_) => return Poll::Ready(false),
+        }
+    }
+    spool.append(buffer.filled());
+    Poll::Ready(true)
 }

@@ -11,10 +11,9 @@ use crate::options::ExecOptions;
 use crate::output::Follower;
 use crate::policy::Policy;
 use crate::process::{ProcessHandle, Shared};
-use crate::report::{CloseReason, CloseReport};
+use crate::report::CloseReason;
 use crate::resource::{Resource, ResourceInfo};
 use crate::session::Session;
-use crate::tree::SharedTree;
 
 /// The followers that a foreground process waits for.
 pub(crate) type Paced = (Follower, Option<Follower>);
@@ -31,7 +30,7 @@ pub(crate) enum Message {
     /// It runs, or could not be started.
     Started { id: ResourceId, result: Result<()> },
     /// It failed, and is started again.
-    Restarting { id: ResourceId },
+    Restarting,
     /// It has ended for good.
     Exited { id: ResourceId },
     /// End it.
@@ -99,7 +98,8 @@ pub(crate) enum Message {
     },
     /// The tree of what is kept is this session's alone from now on.
     TakeTree {
-        tree: SharedTree,
+        /// The directories that it has to remove when it closes.
+        dirs: Vec<std::path::PathBuf>,
         done: oneshot::Sender<()>,
     },
     SetPolicy {
@@ -115,7 +115,7 @@ pub(crate) enum Message {
         judge: bool,
     },
     /// The close came to this.
-    Done { report: Box<CloseReport> },
+    Done(Box<crate::closing::Finished>),
     /// Let go of everything for the next host.
     HandOver {
         wait: Duration,

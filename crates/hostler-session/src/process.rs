@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -47,6 +48,8 @@ pub(crate) enum Input {
 pub(crate) struct Running {
     pub(crate) process: Option<Arc<Process>>,
     pub(crate) input: Input,
+    /// Whether its record is in the ledger.
+    pub(crate) intended: bool,
 }
 
 /// What the session's task, the process's own task and the handles share.
@@ -60,6 +63,8 @@ pub(crate) struct Shared {
     pub(crate) stderr: Option<Output>,
     pub(crate) status: watch::Sender<ProcessStatus>,
     pub(crate) running: Mutex<Running>,
+    /// Its number in the tree.
+    pub(crate) key: AtomicU64,
     /// Whose it is: changes when it is kept.
     owner: Mutex<Mailbox>,
     /// Set when its end was asked for: it is not started again.
@@ -97,7 +102,9 @@ impl Shared {
             running: Mutex::new(Running {
                 process: None,
                 input: Input::None,
+                intended: false,
             }),
+            key: AtomicU64::new(0),
             owner: Mutex::new(owner),
             stop: watch::Sender::new(false),
             freeze: Notify::new(),

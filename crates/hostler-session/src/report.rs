@@ -136,17 +136,6 @@ pub struct LeftProcess {
     pub resource: Option<ResourceId>,
 }
 
-/// A process of another session that was connected to a listening socket of one that ended.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Connected {
-    /// The pid of the one that was connected.
-    pub pid: u32,
-    /// The session that it belongs to, as far as that is known.
-    pub session: Option<SessionId>,
-    /// The address (for a Unix socket, its path).
-    pub address: String,
-}
-
 /// What closing a session came to. All who close it get the same.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CloseReport {
@@ -175,8 +164,6 @@ pub struct CloseReport {
     pub kept: Vec<ResourceId>,
     /// The sessions that belonged to it, which closed before it.
     pub children: Vec<CloseReport>,
-    /// Who else was connected to what it ran.
-    pub connected: Vec<Connected>,
     /// Whether the report is in the ledger.
     pub recorded: bool,
 }

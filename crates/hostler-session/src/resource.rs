@@ -18,7 +18,7 @@ pub type Releasing<'a> = Pin<Box<dyn Future<Output = Outcome> + Send + 'a>>;
 ///
 /// What it starts as processes belongs into the session's tree, where the kernel counts it; the release here is for what is
 /// beyond: to say goodbye, to delete, to give back.
-pub trait Resource: Send {
+pub trait Resource: Send + Sync {
     /// What it is, in one word: `agent`, `browser`, `lease`.
     fn kind(&self) -> &'static str;
 

@@ -284,16 +284,19 @@ impl Session {
     /// call gives the newest report.
     ///
     /// Cancel safe: dropped, the close goes on.
+    ///
+    /// # Errors
+    /// [`Error::Stopping`] when it was handed to the next host instead.
     pub async fn close(
         &self,
         reason: CloseReason,
         by: By,
         grace: Option<Duration>,
-    ) -> Arc<CloseReport> {
+    ) -> Result<Arc<CloseReport>> {
         let mut status = self.fixed.status.clone();
         let before = status.borrow_and_update().clone();
         if let (SessionState::Closed, Some(report)) = (before.state, &before.report) {
-            return report.clone();
+            return Ok(report.clone());
         }
         self.fixed.mailbox.send(Message::Close {
             reason,
@@ -301,19 +304,18 @@ impl Session {
             grace,
             judge: false,
         });
-        let reported = status
+        let told = status
             .wait_for(|status| {
-                let new = status.report.as_ref().map(Arc::as_ptr)
-                    != before.report.as_ref().map(Arc::as_ptr);
-                status.report.is_some() && (status.state == SessionState::Closed || new)
+                let same = match (&status.report, &before.report) {
+                    (Some(now), Some(before)) => Arc::ptr_eq(now, before),
+                    (now, _) => now.is_none(),
+                };
+                !same
             })
-            .await
-            .ok()
-            .and_then(|status| status.report.clone());
-        match reported {
-            Some(report) => report,
-            // Its task was taken away with the runtime.
-            None => std::future::pending().await,
+            .await;
+        match told {
+            Ok(status) => status.report.clone().ok_or(Error::Stopping),
+            Err(_) => self.report().ok_or(Error::Stopping),
         }
     }
 

@@ -1,6 +1,6 @@
 //! All sessions of a host.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -65,6 +65,8 @@ pub(crate) struct Host {
     pub(crate) registry: Mutex<Registry>,
     pub(crate) events: broadcast::Sender<SessionEvent>,
     pub(crate) stopping: AtomicBool,
+    /// Directories of closed sessions that adopted ones have to remove.
+    pub(crate) adopted_dirs: Mutex<HashSet<PathBuf>>,
     /// Counts uses, to tell who was used last.
     pub(crate) uses: AtomicU64,
 }
@@ -100,6 +102,7 @@ impl Sessions {
             registry: Mutex::default(),
             events: broadcast::Sender::new(1024),
             stopping: AtomicBool::new(false),
+            adopted_dirs: Mutex::default(),
             uses: AtomicU64::new(1),
         });
         crate::pressure::watch(&host);
@@ -177,12 +180,13 @@ impl Sessions {
         *lock(&self.host.zygote) = zygote;
     }
 
-    /// Adopts and sweeps what earlier hosts left behind. To be called once, before anything is opened.
+    /// Adopts and sweeps what earlier hosts left behind. To be called once, before anything is opened; `earlier` is what the
+    /// ledger said of them when it was opened.
     ///
     /// # Errors
     /// [`Error::Io`] when the ledger cannot be read.
-    pub async fn recover(&self) -> Result<Recovery> {
-        crate::recover::recover(&self.host).await
+    pub async fn recover(&self, earlier: &[HostRun]) -> Result<Recovery> {
+        crate::recover::recover(&self.host, earlier).await
     }
 
     /// Closes all sessions at once, children before their parents, and opens no more. Returns when all have closed or are stuck,
@@ -205,7 +209,7 @@ impl Sessions {
         let mut reports = Vec::new();
         let _ = tokio::time::timeout(deadline, async {
             while let Some(report) = closes.join_next().await {
-                reports.extend(report);
+                reports.extend(report.into_iter().flatten());
             }
         })
         .await;

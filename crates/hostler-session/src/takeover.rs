@@ -1,7 +1,104 @@
-//! stub
-pub(crate) async fn hand_over(
-    _: &crate::Sessions,
-    _: std::time::Duration,
-) -> Vec<(crate::SessionId, crate::Error)> {
-    unimplemented!()
+//! Handing all sessions to the next host, without ending anything.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use hostler_ledger::{By, SessionId};
+use hostler_process::Tree;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::actor::{Actor, Kept};
+use crate::error::{Error, Result};
+use crate::mailbox::Message;
+use crate::report::CloseReason;
+use crate::session::Session;
+use crate::sessions::Sessions;
+
+/// How long what is under way may take before it is let go of.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+pub(crate) async fn hand_over(sessions: &Sessions, wait: Duration) -> Vec<(SessionId, Error)> {
+    sessions.host.stopping.store(true, Ordering::SeqCst);
+    let mut handed = JoinSet::new();
+    // Those that share another one's tree let go before that one does.
+    let (kept, others): (Vec<Session>, Vec<Session>) = sessions
+        .list()
+        .into_iter()
+        .partition(|session| session.fixed.options.name.is_some());
+    for session in kept.into_iter().chain(others) {
+        handed.spawn(async move {
+            let answer = session
+                .ask(|reply| Message::HandOver { wait, reply })
+                .await
+                .and_then(|answer| answer);
+            (session, answer)
+        });
+    }
+    let mut failed = Vec::new();
+    for (session, answer) in handed.join_all().await {
+        // One that had closed meanwhile needs no next host.
+        if let Err(error) = answer
+            && !matches!(error, Error::Closed(_))
+        {
+            let by = By::new("host", format!("it could not be handed over: {error}"));
+            let _ = session.close(CloseReason::Shutdown, by, None).await;
+            failed.push((session.id().clone(), error));
+        }
+    }
+    failed
+}
+
+impl Actor {
+    pub(crate) async fn hand_over(&mut self, wait: Duration) -> Result<()> {
+        self.must_be_open()?;
+        if self.in_ledger {
+            // The next host has to know that it was meant.
+            let change = self.detail_change(true);
+            self.host.ledger.write(vec![change]).await?;
+        }
+        self.freeze().await;
+        let lent = matches!(self.kept, Kept::From(_));
+        let tree = match &self.tree {
+            // The session whose tree it is hands it over.
+            Some(_) if lent => None,
+            Some(tree) => tree.take(),
+            None => None,
+        };
+        if let Some(tree) = tree {
+            alone(tree).await?.hand_over(wait).await?;
+        }
+        self.leave();
+        Ok(())
+    }
+
+    /// Stops moving output. What is in the pipes stays there, and what was read is in the spools.
+    async fn freeze(&mut self) {
+        let mut tasks = Vec::new();
+        for entry in self.entries.values_mut() {
+            if let Some(shared) = &entry.process {
+                shared.freeze.notify_one();
+            }
+            tasks.extend(entry.task.take());
+        }
+        let _ = timeout(PATIENCE, async {
+            for task in tasks {
+                let _ = task.await;
+            }
+        })
+        .await;
+    }
+}
+
+/// The tree, when nobody else uses it any more.
+async fn alone(mut tree: Arc<Tree>) -> Result<Tree> {
+    for _ in 0..PATIENCE.as_millis() {
+        match Arc::try_unwrap(tree) {
+            Ok(tree) => return Ok(tree),
+            Err(shared) => tree = shared,
+        }
+        sleep(Duration::from_millis(1)).await;
+    }
+    Err(Error::Invalid("its tree is in use".into()))
 }

@@ -3,6 +3,7 @@
 
 mod client;
 mod run;
+mod serve;
 
 use std::process::ExitCode;
 
@@ -20,6 +21,8 @@ struct Cli {
 enum Command {
     /// Run a command, and leave nothing of it behind when it ends
     Run(Box<run::options::Options>),
+    /// Be the host: sessions, for many clients at once
+    Serve(serve::Options),
     #[command(flatten)]
     Client(client::Command),
     /// Be the zygote of the process that started this one (not for people)
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
     match Cli::try_parse() {
         Ok(Cli { command }) => match command {
             Command::Run(options) => ExitCode::from(run::front::run(&options)),
+            Command::Serve(options) => serve::run(&options),
             Command::Client(command) => ExitCode::from(client::run(&command, Cli::command())),
             Command::Zygote => hostler_keeper::zygote::serve_inherited(),
         },

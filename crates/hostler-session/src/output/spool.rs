@@ -310,11 +310,6 @@ impl Drop for Spool {
     }
 }
 
-/// An output that has ended, for reading only, as an earlier host left it.
-pub(crate) fn finished(path: &Path, keep: KeepOutput) -> io::Result<Output> {
-    Spool::reopen(path, keep).map(|spool| spool.output())
-}
-
 /// How long a spool is, and where its gap is: its first hole.
 fn survey(file: &File) -> io::Result<Progress> {
     let len = file.metadata()?.len();

@@ -1,5 +1,7 @@
 //! The task that a tree is: it alone owns the connection to the keeper, and all that is known of the tree.
 
+mod hearing;
+
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -7,24 +9,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hostler_keeper::config::{KeeperConfig, OnHostExit};
-use hostler_keeper::connection::{ConnectionError, Received};
+use hostler_keeper::connection::ConnectionError;
 use hostler_keeper::identity::{Key, ProcessId};
-use hostler_keeper::message::{Event, Failure, Reply, Request, Step};
+use hostler_keeper::message::{Request, Started};
 use hostler_keeper::outcome::EndReport;
 use rustix::process::{Signal, pidfd_send_signal};
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::time::{Instant, sleep_until};
 
-use crate::aftermath::{Late, ZYGOTE_TIME, end_cgroup, hear};
-use crate::ask::{Answer, Ask, Asks, Pending, Turn, is_shutdown};
+use crate::aftermath::{Late, Mourner, hear};
+use crate::ask::{Answer, Ask, Asks, Pending, Turn};
 use crate::command::{Pipes, Prepared};
 use crate::error::{Error, Result};
 use crate::link::Link;
 use crate::process::Process;
 use crate::record::{Record, nothing_left};
 use crate::tree::{Tree, TreeEvent};
-use crate::zygote::{Zygote, reap};
 
 /// How long beyond the grace a keeper may leave a question unanswered, before it is taken for hanging and killed.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -45,17 +46,18 @@ pub(crate) struct Keeper {
     pub(crate) id: ProcessId,
     /// Its pidfd, proven.
     pub(crate) handle: AsyncFd<OwnedFd>,
-    pub(crate) gone: oneshot::Receiver<EndReport>,
+    /// Who tells what it left, should it be killed.
+    pub(crate) mourner: Mourner,
     pub(crate) config: KeeperConfig,
-    /// Held so that its task lives and tells.
-    pub(crate) zygote: Zygote,
 }
 
 struct Actor {
     link: Link,
     handle: AsyncFd<OwnedFd>,
     /// `None` once it was heard.
-    gone: Option<oneshot::Receiver<EndReport>>,
+    mourner: Option<Mourner>,
+    /// What it has to say yet.
+    late: Option<Late>,
     config: KeeperConfig,
     inbox: mpsc::UnboundedReceiver<Ask>,
     inbox_open: bool,
@@ -71,15 +73,32 @@ struct Actor {
     left: Option<Error>,
     events: broadcast::Sender<TreeEvent>,
     outcome: watch::Sender<Option<Result<EndReport>>>,
-    zygote: Zygote,
 }
 
-/// Starts the task, and returns the guard of the tree.
+/// Starts the task of a new tree, and returns its guard.
 pub(crate) fn start(keeper: Keeper) -> Tree {
+    go_on(keeper, 1, &[]).0
+}
+
+/// Starts the task of a tree in which these were started already, and returns its guard and theirs.
+pub(crate) fn go_on(keeper: Keeper, next_key: u64, started: &[Started]) -> (Tree, Vec<Process>) {
     let (asks, inbox) = mpsc::unbounded_channel();
     let (events, _) = broadcast::channel(1024);
     let (outcome, ended) = watch::channel(None);
-    let keys = Arc::new(AtomicU64::new(1));
+    let keys = Arc::new(AtomicU64::new(next_key.max(1)));
+    let mut processes = HashMap::new();
+    let mut guards = Vec::with_capacity(started.len());
+    for process in started {
+        let (exit, watcher) = watch::channel(process.exit);
+        processes.insert(process.key, Record::new(exit));
+        guards.push(Process::new(
+            (process.key, process.id),
+            keeper.config.grace,
+            watcher,
+            Pipes::default(),
+            asks.clone(),
+        ));
+    }
     let tree = Tree::new(
         asks,
         keeper.id,
@@ -90,24 +109,24 @@ pub(crate) fn start(keeper: Keeper) -> Tree {
     let actor = Actor {
         link: keeper.link,
         handle: keeper.handle,
-        gone: Some(keeper.gone),
+        mourner: Some(keeper.mourner),
+        late: None,
         config: keeper.config,
         inbox,
         inbox_open: true,
         next_id: 1,
         keys,
         pending: HashMap::new(),
-        processes: HashMap::new(),
+        processes,
         ending: Vec::new(),
         watchdog: None,
         report: None,
         left: None,
         events,
         outcome,
-        zygote: keeper.zygote,
     };
     tokio::spawn(actor.run());
-    tree
+    (tree, guards)
 }
 
 impl Actor {
@@ -152,12 +171,7 @@ impl Actor {
         watch::Sender<Option<Result<EndReport>>>,
         Option<Late>,
     ) {
-        let zygote = self.zygote;
-        (
-            self.inbox,
-            self.outcome,
-            self.gone.map(|gone| Late::new(gone, zygote)),
-        )
+        (self.inbox, self.outcome, self.late)
     }
 
     /// Until the keeper is gone, or is left to the next host.
@@ -286,11 +300,19 @@ impl Actor {
                 self.ending.push(reply);
                 self.end(grace);
             }
+            // It is on its way to the next host.
+            Ask::Drop if self.is_handed_over() => {}
             Ask::Drop => match self.config.on_host_exit {
                 OnHostExit::Kill => self.end(self.config.grace),
                 OnHostExit::Keep(_) => self.left = Some(Error::HungUp),
             },
         }
+    }
+
+    fn is_handed_over(&self) -> bool {
+        self.pending
+            .values()
+            .any(|pending| matches!(pending, Pending::HandOver(_)))
     }
 
     fn spawn(&mut self, mut prepared: Prepared, held: (Pipes, Asks, Turn), reply: Answer<Process>) {
@@ -431,220 +453,6 @@ impl Actor {
             // Its connection hangs up by that, and the zygote takes over.
             let _ = pidfd_send_signal(self.handle.get_ref(), Signal::KILL);
         }
-    }
-
-    // --- hearing ---
-
-    fn handle(&mut self, received: Received) {
-        if received.header.id == 0 {
-            if let Ok(event) = received.message::<Event>() {
-                self.event(event);
-            }
-            return;
-        }
-        let id = received.header.id;
-        let reply = received.message::<Reply>();
-        match reply {
-            Ok(Reply::Failed(failure)) => self.refused(id, failure),
-            Ok(reply) => self.answered(id, reply, received.fds),
-            Err(error) => self.failed(id, ConnectionError::from(error).into()),
-        }
-    }
-
-    fn refused(&mut self, id: u32, failure: Failure) {
-        if let Some(Pending::Release(key)) = self.pending.get(&id) {
-            // It had ended by itself; what it orphaned is the tree's.
-            let key = *key;
-            self.pending.remove(&id);
-            self.released(key, Ok(nothing_left()));
-        } else if matches!(self.pending.get(&id), Some(Pending::End)) {
-            // It has ended by its own rules, and its report is on the way.
-            self.pending.remove(&id);
-        } else if is_shutdown(failure)
-            && !matches!(self.pending.get(&id), Some(Pending::Spawn { .. }))
-        {
-            self.failed(id, Error::Ended);
-        } else {
-            self.failed(id, Error::Failed(failure));
-        }
-    }
-
-    fn answered(&mut self, id: u32, reply: Reply, mut fds: Vec<OwnedFd>) {
-        let Some(pending) = self.pending.remove(&id) else {
-            return;
-        };
-        match (pending, reply) {
-            (
-                Pending::Spawn {
-                    key,
-                    grace,
-                    pipes,
-                    asks,
-                    turn,
-                    reply,
-                    ..
-                },
-                Reply::Spawned(process),
-            ) => {
-                drop(turn);
-                let (exit, watcher) = watch::channel(None);
-                self.processes.insert(key, Record::new(exit));
-                // A guard before anything else: if nobody waits for it any more it is dropped here, which releases.
-                let _ = reply.send(Ok(Process::new(
-                    (key, process),
-                    grace,
-                    watcher,
-                    pipes,
-                    asks,
-                )));
-            }
-            (Pending::Done(reply), Reply::Done) => drop(reply.send(Ok(()))),
-            (Pending::SetOnHostExit(on_host_exit, reply), Reply::Done) => {
-                self.config.on_host_exit = on_host_exit;
-                let _ = reply.send(Ok(()));
-            }
-            (Pending::HandOver(reply), Reply::Done) => {
-                self.left = Some(Error::HungUp);
-                let _ = reply.send(Ok(()));
-            }
-            (Pending::Census(reply), Reply::Census(list)) => drop(reply.send(Ok(list))),
-            (Pending::Processes(reply), Reply::Processes(list)) => drop(reply.send(Ok(list))),
-            (Pending::Fetch(reply), Reply::Done) => {
-                // None comes along when this process has no room for it.
-                let full = Failure {
-                    step: Step::Store,
-                    errno: rustix::io::Errno::MFILE.raw_os_error(),
-                };
-                let _ = reply.send(fds.pop().ok_or(Error::Failed(full)));
-            }
-            (Pending::Names(reply), Reply::Names(names)) => {
-                let _ = reply.send(Ok(names
-                    .into_iter()
-                    .map(std::ffi::CString::into_bytes)
-                    .collect()));
-            }
-            (Pending::Ping, _) => {
-                if let Some(watchdog) = &mut self.watchdog
-                    && watchdog.ping == id
-                {
-                    watchdog.answered = true;
-                }
-            }
-            (Pending::Release(key), Reply::Ended(report)) => self.released(key, Ok(report)),
-            (Pending::End, Reply::Ended(report)) => self.ended(report),
-            (Pending::Nobody, _) => {}
-            (pending, _) => {
-                let error = hostler_keeper::wire::WireError::Value("kind of the answer");
-                let _ = pending.fail(ConnectionError::from(error).into());
-            }
-        }
-    }
-
-    fn event(&mut self, event: Event) {
-        match event {
-            Event::Exited { key, exit } => {
-                if let Some(record) = self.processes.get(&key) {
-                    record.exit.send_replace(Some(exit));
-                    if !record.guarded && record.waiting.is_empty() {
-                        self.processes.remove(&key);
-                    }
-                }
-                let _ = self.events.send(TreeEvent::Exited { key, exit });
-            }
-            Event::Stopped { key, signal } => {
-                drop(self.events.send(TreeEvent::Stopped { key, signal }))
-            }
-            Event::Continued { key } => drop(self.events.send(TreeEvent::Continued { key })),
-            Event::Ending(reason) => drop(self.events.send(TreeEvent::Ending(reason))),
-            Event::Ended(report) => self.ended(report),
-            Event::Superseded => self.left = Some(Error::Superseded),
-            Event::Ready(_) | Event::Unfit(_) => {}
-        }
-    }
-
-    /// What the end of one process came to.
-    fn released(&mut self, key: Key, result: Result<EndReport>) {
-        let Some(record) = self.processes.get_mut(&key) else {
-            return;
-        };
-        for reply in record.waiting.drain(..) {
-            let _ = reply.send(result.clone());
-        }
-        match result {
-            Ok(report) if report.remaining == 0 => {
-                record.released.get_or_insert(report);
-            }
-            // It may be tried again.
-            _ => record.releasing = None,
-        }
-        if !record.guarded && record.exit.borrow().is_some() {
-            self.processes.remove(&key);
-        }
-    }
-
-    /// The keeper's report: all is gone, or some are stuck.
-    fn ended(&mut self, report: EndReport) {
-        if self.report.is_some() {
-            return;
-        }
-        if report.remaining == 0 {
-            // Whoever waits is answered when the keeper is gone too.
-            self.report = Some(report);
-            self.watch(Instant::now() + PATIENCE);
-        } else {
-            let _ = self.events.send(TreeEvent::Ended(report.clone()));
-            for reply in self.ending.drain(..) {
-                let _ = reply.send(Ok(report.clone()));
-            }
-        }
-    }
-
-    // --- after it ---
-
-    /// The connection is over: finds out what became of the tree.
-    async fn settle(&mut self) -> Result<EndReport> {
-        self.watchdog = None;
-        let ended = self.report.is_some();
-        let left = self.left.take();
-        for (_, pending) in self.pending.drain() {
-            let _ = pending.fail(match &left {
-                Some(error) => error.clone(),
-                None if ended => Error::Ended,
-                None => Error::KeeperGone,
-            });
-        }
-        if let Some(error) = left {
-            return Err(error);
-        }
-        if let Some(report) = self.report.take() {
-            self.await_keeper().await;
-            return Ok(report);
-        }
-        // It closed without a word, so it was killed, or is about to be.
-        let _ = pidfd_send_signal(self.handle.get_ref(), Signal::KILL);
-        self.await_keeper().await;
-        let Some(mut gone) = self.gone.take() else {
-            return Err(Error::Unproven);
-        };
-        match timeout(ZYGOTE_TIME, &mut gone).await {
-            Ok(Ok(report)) => Ok(report),
-            // The zygote is gone too.
-            Ok(Err(_)) => end_cgroup(self.config.cgroup.as_deref()).await,
-            Err(_) => {
-                self.gone = Some(gone);
-                end_cgroup(self.config.cgroup.as_deref()).await
-            }
-        }
-    }
-
-    /// Waits until the keeper is gone: it is on its way out.
-    async fn await_keeper(&self) {
-        if timeout(PATIENCE, self.handle.readable()).await.is_err() {
-            let _ = pidfd_send_signal(self.handle.get_ref(), Signal::KILL);
-            let _ = timeout(PATIENCE, self.handle.readable()).await;
-        }
-        // Ours to wait for only if the zygote died before it.
-        reap(self.handle.get_ref());
     }
 }
 

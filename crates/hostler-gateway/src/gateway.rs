@@ -1,0 +1,194 @@
+//! What all requests share.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use hostler_session::{By, Policy, Sessions};
+use tokio::sync::{mpsc, watch};
+
+use crate::access::Access;
+
+/// What is known of this host.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// Its pid.
+    pub pid: u32,
+    /// Its release.
+    pub version: String,
+    /// Where all state is.
+    pub state_dir: PathBuf,
+    /// When it started: Unix time in milliseconds.
+    pub started: u64,
+    /// Where it listens, as people would write it.
+    pub addresses: Vec<String>,
+    /// How sessions that ask for nothing else are held together: `cgroup` or `tree`.
+    pub contain: String,
+    /// What that leaves open.
+    pub leaves_open: String,
+}
+
+/// How far the host is with its own end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// It serves.
+    Open,
+    /// It stops: sessions are being closed, nothing new starts.
+    Stopping,
+    /// Another host takes over: connections stand still, and hold what they hold.
+    HandingOver,
+    /// Another host has taken over: connections end, and clients come back to that one.
+    HandedOver,
+    /// The host is about to exit: connections end.
+    Stopped,
+}
+
+impl Phase {
+    /// Whether this host has no session any more.
+    pub(crate) fn is_over(self) -> bool {
+        matches!(self, Self::HandedOver | Self::Stopped)
+    }
+}
+
+/// A client wants the host to stop.
+#[derive(Debug, Clone)]
+pub struct ShutdownAsked {
+    /// Whether sessions that would be kept for the next host are closed too.
+    pub all: bool,
+    /// How long the sessions have.
+    pub deadline: Option<Duration>,
+    /// Who wants it.
+    pub by: By,
+}
+
+#[derive(Debug)]
+struct Inner {
+    sessions: Sessions,
+    facts: Facts,
+    access: Access,
+    defaults: Policy,
+    phase: watch::Sender<Phase>,
+    shutdown: mpsc::Sender<ShutdownAsked>,
+    began: Instant,
+    connections: AtomicUsize,
+    fewer: tokio::sync::Notify,
+}
+
+/// What all requests share. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct Gateway {
+    inner: Arc<Inner>,
+}
+
+impl Gateway {
+    /// For these sessions. `defaults` is the policy of a session that asks for nothing; what clients ask of the host itself goes to
+    /// `shutdown`.
+    pub fn new(
+        sessions: Sessions,
+        facts: Facts,
+        access: Access,
+        defaults: Policy,
+        shutdown: mpsc::Sender<ShutdownAsked>,
+    ) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                sessions,
+                facts,
+                access,
+                defaults,
+                phase: watch::Sender::new(Phase::Open),
+                shutdown,
+                began: Instant::now(),
+                connections: AtomicUsize::new(0),
+                fewer: tokio::sync::Notify::new(),
+            }),
+        }
+    }
+
+    /// The sessions.
+    pub fn sessions(&self) -> &Sessions {
+        &self.inner.sessions
+    }
+
+    /// What is known of the host.
+    pub fn facts(&self) -> &Facts {
+        &self.inner.facts
+    }
+
+    /// Who may.
+    pub fn access(&self) -> &Access {
+        &self.inner.access
+    }
+
+    /// The policy of a session that asks for nothing.
+    pub fn defaults(&self) -> &Policy {
+        &self.inner.defaults
+    }
+
+    /// How long the host has been serving.
+    pub fn uptime(&self) -> Duration {
+        self.inner.began.elapsed()
+    }
+
+    /// How far the host is with its end.
+    pub fn phase(&self) -> Phase {
+        *self.inner.phase.borrow()
+    }
+
+    /// Changes of that.
+    pub fn phases(&self) -> watch::Receiver<Phase> {
+        self.inner.phase.subscribe()
+    }
+
+    /// Goes into another phase.
+    pub fn enter(&self, phase: Phase) {
+        self.inner.phase.send_replace(phase);
+    }
+
+    /// Passes on that a client wants the host to stop. One that was asked already is not asked twice.
+    pub(crate) fn ask_shutdown(&self, asked: ShutdownAsked) {
+        let _ = self.inner.shutdown.try_send(asked);
+    }
+
+    /// Counts one connection while the guard lives.
+    pub(crate) fn connected(&self) -> Connected {
+        self.inner.connections.fetch_add(1, Ordering::Relaxed);
+        Connected {
+            gateway: self.clone(),
+        }
+    }
+
+    /// How many connections there are.
+    pub fn connections(&self) -> usize {
+        self.inner.connections.load(Ordering::Relaxed)
+    }
+
+    /// Waits until there is no connection.
+    ///
+    /// Cancel safe.
+    pub async fn disconnected(&self) {
+        loop {
+            let fewer = self.inner.fewer.notified();
+            if self.connections() == 0 {
+                return;
+            }
+            fewer.await;
+        }
+    }
+}
+
+/// A connection that counts.
+#[derive(Debug)]
+pub(crate) struct Connected {
+    gateway: Gateway,
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        let inner = &self.gateway.inner;
+        if inner.connections.fetch_sub(1, Ordering::Relaxed) == 1 {
+            inner.fewer.notify_waiters();
+        }
+    }
+}

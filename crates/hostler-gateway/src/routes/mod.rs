@@ -1,0 +1,106 @@
+//! What is found at which path.
+
+pub(crate) mod events;
+pub(crate) mod host;
+pub(crate) mod output;
+pub(crate) mod processes;
+pub(crate) mod run;
+pub(crate) mod sessions;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{get, post};
+
+use crate::access;
+use crate::error::{ApiError, ErrorCode};
+use crate::gateway::{Gateway, Phase};
+use crate::ws;
+
+/// The most that a body of JSON may be, in bytes.
+const BODY: usize = 4 << 20;
+
+/// All of the API. Requests need a [`crate::Peer`] among their extensions.
+pub fn router(gateway: Gateway) -> Router {
+    Router::new()
+        .route("/healthz", get(host::health))
+        .route("/v1/openapi.json", get(host::openapi))
+        .route("/v1/host", get(host::show))
+        .route("/v1/host/shutdown", post(host::shutdown))
+        .route("/v1/sessions", get(sessions::list).post(sessions::open))
+        .route(
+            "/v1/sessions/{session}",
+            get(sessions::show)
+                .patch(sessions::change)
+                .delete(sessions::close),
+        )
+        .route("/v1/sessions/{session}/census", get(sessions::census))
+        .route("/v1/sessions/{session}/run", post(run::run))
+        .route("/v1/sessions/{session}/exec", get(ws::exec::exec))
+        .route(
+            "/v1/sessions/{session}/processes",
+            get(processes::list_of).post(processes::start),
+        )
+        .route("/v1/processes", get(processes::list))
+        .route(
+            "/v1/processes/{id}",
+            get(processes::show).delete(processes::end),
+        )
+        .route("/v1/processes/{id}/wait", get(processes::wait))
+        .route("/v1/processes/{id}/output", get(output::read))
+        .route("/v1/processes/{id}/input", post(output::write))
+        .route("/v1/processes/{id}/signal", post(processes::signal))
+        .route("/v1/processes/{id}/resize", post(processes::resize))
+        .route("/v1/processes/{id}/keep", post(processes::keep))
+        .route("/v1/processes/{id}/attach", get(ws::attach::attach))
+        .route("/v1/events", get(events::events))
+        .fallback(async || ApiError::missing("there is nothing at this path"))
+        .method_not_allowed_fallback(async || {
+            ApiError::new(
+                ErrorCode::MethodNotAllowed,
+                "this path does not know this method",
+            )
+        })
+        .layer(DefaultBodyLimit::max(BODY))
+        .layer(axum::middleware::from_fn_with_state(
+            gateway.clone(),
+            access::guard,
+        ))
+        .with_state(gateway)
+}
+
+impl Gateway {
+    /// Waits until this host has no sessions any more: for what would wait for them in vain.
+    pub(crate) async fn over(&self) -> ApiError {
+        let mut phases = self.phases();
+        let phase = phases.wait_for(|phase| phase.is_over()).await;
+        let message = match phase.map(|phase| *phase) {
+            Ok(Phase::HandedOver) => "another host has taken over: ask again",
+            _ => "the host has stopped",
+        };
+        ApiError::new(ErrorCode::Unavailable, message)
+    }
+
+    /// Nothing new starts in a host that is stopping.
+    pub(crate) fn must_serve(&self) -> Result<(), ApiError> {
+        match self.phase() {
+            Phase::Open | Phase::HandingOver => Ok(()),
+            Phase::Stopping | Phase::Stopped => Err(ApiError::new(
+                ErrorCode::Unavailable,
+                "the host is stopping",
+            )),
+            Phase::HandedOver => Err(ApiError::new(
+                ErrorCode::Unavailable,
+                "another host has taken over: ask again",
+            )),
+        }
+    }
+}
+
+/// Runs what blocks where it may.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ApiError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| ApiError::internal(format!("a task of the host failed: {error}")))
+}

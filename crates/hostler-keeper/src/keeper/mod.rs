@@ -1,0 +1,380 @@
+//! The keeper: one process a session, under which everything that the session starts lives.
+//!
+//! It has one thread and one loop; it starts, signals, reaps, counts and ends, and never touches data. Whatever its
+//! children orphan comes back to it, since it is a subreaper (prctl(2)), so "nothing left" is a fact of the kernel's:
+//! waitpid(2) answers that there is no child, and the cgroup, where there is one, is not populated.
+
+mod adoption;
+mod children;
+mod finish;
+mod requests;
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use rustix::process::{Pid, getpid};
+
+use crate::cgroup::{Cgroup, Enforced};
+use crate::config::{AfterMain, Contain, KeeperConfig};
+use crate::connection::{Connection, Packet};
+use crate::ending::{Ending, Releasing};
+use crate::identity::{Key, ProcessId};
+use crate::message::{Event, Failure, Started, Step};
+use crate::namespace::Namespace;
+use crate::outcome::{EndReason, EndReport};
+use crate::proc::Proc;
+use crate::rendezvous::Rendezvous;
+use crate::signals::{self, Signals};
+use crate::spawn::Stack;
+use crate::watch::Watch;
+use crate::witness::Witness;
+
+use adoption::Door;
+use children::children_cpu;
+pub(crate) use children::{wait_any, wait_peek};
+
+/// What a keeper is made with.
+pub(crate) struct Birth {
+    pub config: KeeperConfig,
+    /// Its end of the connection to the host.
+    pub host: Connection,
+    /// The front, for a keeper that stands with one.
+    pub front: Option<OwnedFd>,
+    /// Where its zygote writes down who was killed, for a keeper that can be adopted.
+    pub witness: Option<Witness>,
+}
+
+/// A process that this keeper has started.
+struct Child {
+    started: Started,
+    pid: Pid,
+    forget: bool,
+}
+
+struct Keeper {
+    config: KeeperConfig,
+    host: Option<Connection>,
+    host_gone: Option<Instant>,
+    /// How long the host that let go wants it to wait for the next one.
+    handed_over: Option<Duration>,
+    /// For one that can be adopted.
+    door: Option<Door>,
+    witness: Option<Witness>,
+    zygote: ProcessId,
+    outbox: VecDeque<(Packet, Option<OwnedFd>)>,
+    signals: Signals,
+    proc: Proc,
+    stack: Option<Stack>,
+    cgroup: Option<Cgroup>,
+    enforced: Enforced,
+    namespace: Option<Namespace>,
+    children: Vec<Child>,
+    /// Above all keys that were used.
+    next_key: u64,
+    main: Option<Key>,
+    stored: Vec<(Vec<u8>, OwnedFd)>,
+    staged: Vec<OwnedFd>,
+    owner: Option<OwnedFd>,
+    front: Option<OwnedFd>,
+    group_signals: VecDeque<(Instant, signals::Received)>,
+    /// When to make sure that the front goes on with its command, which it may have missed.
+    wake_front: Option<Instant>,
+    watch: Watch,
+    ending: Option<Ending>,
+    releasing: Vec<Releasing>,
+    ended: bool,
+    /// The report on a tree that ended unasked, until a host has said that it has read it.
+    unread: Option<EndReport>,
+    /// The signals that this process ignores, once they were asked for.
+    ignored: Option<u64>,
+}
+
+/// Runs a keeper in this process, which has just been forked for it, to its end.
+pub(crate) fn serve(birth: Birth) -> ! {
+    let status = match Keeper::new(birth) {
+        Ok(keeper) => {
+            // The kernel takes it all back at once.
+            let mut keeper = std::mem::ManuallyDrop::new(keeper);
+            let result = keeper.run();
+            keeper.close_door();
+            i32::from(result.is_err())
+        }
+        Err(()) => 1,
+    };
+    // SAFETY: ends this process without running what the one it was forked from has left to run.
+    unsafe { libc::_exit(status) }
+}
+
+impl Keeper {
+    fn new(birth: Birth) -> Result<Self, ()> {
+        let Birth {
+            config,
+            host,
+            front,
+            witness,
+        } = birth;
+        match Self::contained(&config) {
+            Ok((signals, proc, cgroup, enforced, namespace)) => {
+                let door = match Self::open_door(&config) {
+                    Ok(door) => door,
+                    Err(failure) => {
+                        if let Some(cgroup) = &cgroup {
+                            let _ = cgroup.remove();
+                        }
+                        let _ = host.send(0, &Event::Unfit(failure), &[]);
+                        return Err(());
+                    }
+                };
+                let zygote = parent(&proc, door.is_some());
+                let watch = Watch::new(&config.limits, enforced, &config.rules);
+                let mut keeper = Self {
+                    config,
+                    host: Some(host),
+                    host_gone: None,
+                    handed_over: None,
+                    door,
+                    witness,
+                    zygote,
+                    outbox: VecDeque::new(),
+                    signals,
+                    proc,
+                    stack: None,
+                    cgroup,
+                    enforced,
+                    namespace,
+                    children: Vec::new(),
+                    next_key: 0,
+                    main: None,
+                    stored: Vec::new(),
+                    staged: Vec::new(),
+                    owner: None,
+                    front,
+                    group_signals: VecDeque::new(),
+                    wake_front: None,
+                    watch,
+                    ending: None,
+                    releasing: Vec::new(),
+                    ended: false,
+                    unread: None,
+                    ignored: None,
+                };
+                keeper.tell(&Event::Ready(enforced));
+                Ok(keeper)
+            }
+            Err(failure) => {
+                let _ = host.send(0, &Event::Unfit(failure), &[]);
+                Err(())
+            }
+        }
+    }
+
+    /// Sets up what holds the tree together.
+    #[allow(clippy::type_complexity)]
+    fn contained(
+        config: &KeeperConfig,
+    ) -> Result<(Signals, Proc, Option<Cgroup>, Enforced, Option<Namespace>), Failure> {
+        let of = |step: Step| {
+            move |error: io::Error| Failure {
+                step,
+                errno: error.raw_os_error().unwrap_or(libc::EIO),
+            }
+        };
+        rustix::process::set_child_subreaper(Some(getpid()))
+            .map_err(|e| Failure::new(Step::Fork, e))?;
+        let signals = Signals::take().map_err(of(Step::Signals))?;
+        let proc = Proc::open().map_err(|e| Failure::new(Step::Mount, e))?;
+        let mut enforced = Enforced::default();
+        let cgroup = match &config.cgroup {
+            Some(path) => {
+                let cgroup = Cgroup::make(path).map_err(|e| Failure::new(Step::Cgroup, e))?;
+                enforced = cgroup.limit(&config.limits);
+                Some(cgroup)
+            }
+            None if config.contain == Contain::Cgroup => {
+                return Err(Failure::new(Step::Cgroup, Errno::NOENT));
+            }
+            None => None,
+        };
+        let namespace = match config.contain {
+            Contain::Pidns => match Namespace::enter() {
+                Ok(namespace) => Some(namespace),
+                Err(failure) => {
+                    if let Some(cgroup) = &cgroup {
+                        let _ = cgroup.remove();
+                    }
+                    return Err(failure);
+                }
+            },
+            Contain::Tree | Contain::Cgroup => None,
+        };
+        Ok((signals, proc, cgroup, enforced, namespace))
+    }
+
+    fn open_door(config: &KeeperConfig) -> Result<Option<Door>, Failure> {
+        let Some(path) = &config.rendezvous else {
+            return Ok(None);
+        };
+        match Rendezvous::listen(path) {
+            Ok(rendezvous) => Ok(Some(Door::new(rendezvous))),
+            Err(errno) => Err(Failure::new(Step::Rendezvous, errno)),
+        }
+    }
+
+    fn close_door(&self) {
+        if let Some(door) = &self.door {
+            door.remove();
+        }
+    }
+
+    fn spare(&self) -> Option<Pid> {
+        self.namespace.as_ref().map(|namespace| namespace.init)
+    }
+
+    fn run(&mut self) -> io::Result<()> {
+        loop {
+            let due = self.round();
+            if self.is_finished() {
+                return Ok(());
+            }
+            let knocked = self.wait(due)?;
+            self.read_signals()?;
+            self.read_host();
+            if knocked {
+                self.answer_door();
+            }
+        }
+    }
+
+    /// Whether there is nothing more to do, ever.
+    fn is_finished(&self) -> bool {
+        let told = self.outbox.is_empty() || self.host.is_none();
+        self.ended
+            && self.unread.is_none()
+            && told
+            && (self.host.is_some() || self.host_gone.is_some())
+    }
+
+    /// Waits for the next thing to happen; says whether it is something at the door.
+    fn wait(&mut self, due: Option<Instant>) -> io::Result<bool> {
+        let timeout = due.map(|due| {
+            let left = due.saturating_duration_since(Instant::now());
+            Timespec {
+                tv_sec: left.as_secs().cast_signed(),
+                tv_nsec: left.subsec_nanos().into(),
+            }
+        });
+        let mut poll = vec![PollFd::new(&self.signals, PollFlags::IN)];
+        if let Some(host) = &self.host {
+            let out = if self.outbox.is_empty() {
+                PollFlags::empty()
+            } else {
+                PollFlags::OUT
+            };
+            poll.push(PollFd::new(host, PollFlags::IN | out));
+        }
+        let namespace = self.namespace.as_ref().map(|namespace| {
+            poll.push(PollFd::new(namespace, PollFlags::IN));
+            poll.len() - 1
+        });
+        let owner = self.owner.as_ref().map(|owner| {
+            poll.push(PollFd::new(owner, PollFlags::IN));
+            poll.len() - 1
+        });
+        let at_door = poll.len();
+        if let Some(door) = &self.door {
+            door.poll(&mut poll);
+        }
+        match rustix::event::poll(&mut poll, timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let is_ready =
+            |index: Option<usize>| index.is_some_and(|index| !poll[index].revents().is_empty());
+        let (owner_gone, reaped) = (is_ready(owner), is_ready(namespace));
+        let knocked = poll[at_door..].iter().any(|fd| !fd.revents().is_empty());
+        drop(poll);
+        if reaped && let Some(namespace) = &self.namespace {
+            namespace.drain();
+        }
+        if owner_gone {
+            self.owner = None;
+            self.end_by_rule(EndReason::OwnerGone, self.config.grace);
+        }
+        Ok(knocked)
+    }
+
+    /// Does all that is due by now, and says when the next thing is.
+    fn round(&mut self) -> Option<Instant> {
+        self.flush();
+        let now = Instant::now();
+        let mut due: Vec<Instant> = Vec::new();
+        if let Some(when) = self.wake_front {
+            if now >= when {
+                self.check_front();
+            }
+            due.extend(self.wake_front);
+        }
+        self.release_round(&mut due);
+        due.extend(self.door.as_mut().and_then(|door| door.round(now)));
+        if self.host_due().is_some_and(|due| now >= due) && self.unread.take().is_none() {
+            crate::hook!("keeper.waited");
+            self.begin_end(EndReason::HostGone, self.config.grace);
+        }
+        if self.ending.is_none() && !self.ended {
+            let spent = if self.watch.due().is_some_and(|due| now >= due) {
+                children_cpu()
+            } else {
+                Duration::ZERO
+            };
+            match self.watch.round(&self.proc, getpid(), self.spare(), spent) {
+                // Over a limit, a grace would be time to go further over it.
+                Some(reason @ (EndReason::Memory { .. } | EndReason::Pids { .. })) => {
+                    self.end_by_rule(reason, Duration::ZERO);
+                }
+                Some(reason) => self.end_by_rule(reason, self.config.grace),
+                None => due.extend(self.watch.due()),
+            }
+            if self.ending.is_none()
+                && self.after_main()
+                && self.begin_end(EndReason::MainExited, self.config.grace)
+            {
+                self.finish_end();
+            }
+        }
+        due.extend(self.end_round());
+        due.extend(self.host_due());
+        due.into_iter().min()
+    }
+
+    /// Whether the main process is gone and the tree is to follow it now.
+    fn after_main(&self) -> bool {
+        let Some(main) = self.main else { return false };
+        let exited = self
+            .children
+            .iter()
+            .any(|child| child.started.key == main && child.started.exit.is_some());
+        exited
+            && match self.config.rules.after_main {
+                AfterMain::Stay => false,
+                AfterMain::End => true,
+                AfterMain::Wait => self.is_empty(),
+            }
+    }
+}
+
+/// This process's parent, if it is asked for.
+fn parent(proc: &Proc, asked: bool) -> ProcessId {
+    let parent = rustix::process::getppid().filter(|_| asked);
+    let known = parent.and_then(|pid| proc.stat(pid).ok());
+    known.map_or(
+        ProcessId {
+            pid: 0,
+            start_time: 0,
+        },
+        |stat| stat.id,
+    )
+}

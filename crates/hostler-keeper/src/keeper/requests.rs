@@ -1,0 +1,332 @@
+//! What the host asks, and what it is told.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::process::getpid;
+
+use super::Keeper;
+use crate::connection::{ConnectionError, Packet, Received};
+use crate::ending::Releasing;
+use crate::identity::Key;
+use crate::message::{Event, Failure, Message, Reply, Request, Step, Target};
+use crate::outcome::{EndReason, ProcessInfo};
+use crate::signals::{self, group_of, signal_child, signal_group};
+use crate::walk::{Visit, descendants, proven};
+
+/// How long a signal that reached the keeper as a member of the front's group is remembered, to be matched with the
+/// front's word of it.
+const GROUP_SIGNAL_AGE: Duration = Duration::from_secs(2);
+
+impl Keeper {
+    pub(super) fn read_host(&mut self) {
+        loop {
+            let Some(host) = &self.host else { return };
+            match host.try_receive() {
+                Ok(Some(received)) => self.handle(received),
+                Ok(None) => return self.lose_host(),
+                Err(ConnectionError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return;
+                }
+                Err(ConnectionError::Io(_)) => return self.lose_host(),
+                Err(ConnectionError::Wire(_)) => {
+                    // Without a header there is nobody to answer; with one, `handle` answers.
+                }
+            }
+        }
+    }
+
+    pub(super) fn lose_host(&mut self) {
+        crate::hook!("keeper.host-gone");
+        self.host = None;
+        self.forget_host();
+        self.host_gone = Some(Instant::now());
+        if self.waits().is_none() {
+            self.begin_end(EndReason::HostGone, self.config.grace);
+        }
+    }
+
+    pub(super) fn handle(&mut self, received: Received) {
+        let id = received.header.id;
+        let Received { header, body, fds } = received;
+        match Request::decode(header.kind, &body) {
+            Ok(request) => self.carry_out(id, request, fds),
+            Err(_) => self.refuse(id, Step::Request, Errno::PROTO),
+        }
+    }
+
+    pub(super) fn refuse(&mut self, id: u32, step: Step, errno: Errno) {
+        self.answer(id, &Reply::Failed(Failure::new(step, errno)), None);
+    }
+
+    pub(super) fn acknowledge(&mut self, id: u32, step: Step, result: Result<(), Errno>) {
+        match result {
+            Ok(()) => self.answer(id, &Reply::Done, None),
+            Err(errno) => self.refuse(id, step, errno),
+        }
+    }
+
+    pub(super) fn carry_out(&mut self, id: u32, request: Request<'_>, mut fds: Vec<OwnedFd>) {
+        match request {
+            Request::Spawn(spawn) => self.start(id, &spawn, fds),
+            Request::Signal { target, signal } => {
+                self.reap();
+                let result = self.signal(target, signal);
+                self.acknowledge(id, Step::Signal, result);
+            }
+            Request::Forward { signal, sender } => {
+                self.forward(signals::Received { signal, sender });
+                self.answer(id, &Reply::Done, None);
+            }
+            Request::Census => {
+                let list = self.census();
+                self.answer(id, &Reply::Census(list), None);
+            }
+            Request::End { grace } => {
+                if let Some(report) = self.unread.take() {
+                    self.answer(id, &Reply::Ended(report), None);
+                    return self.leave();
+                }
+                self.begin_end(EndReason::Request, grace);
+                match &mut self.ending {
+                    Some(ending) => ending.waiting.push(id),
+                    None => self.refuse(id, Step::Request, Errno::SHUTDOWN),
+                }
+            }
+            Request::Release { key, grace } => self.release(id, key, grace),
+            Request::Stage => self.staged.append(&mut fds),
+            Request::Store { name } => match fds.pop() {
+                Some(fd) => {
+                    self.stored.retain(|(known, _)| known != name);
+                    self.stored.push((name.to_vec(), fd));
+                    self.answer(id, &Reply::Done, None);
+                }
+                None => self.refuse(id, Step::Store, Errno::BADF),
+            },
+            Request::Fetch { name } => {
+                let found = self.stored.iter().find(|(known, _)| known == name);
+                match found.map(|(_, fd)| fd.try_clone()) {
+                    Some(Ok(fd)) => self.answer(id, &Reply::Done, Some(fd)),
+                    Some(Err(_)) => self.refuse(id, Step::Store, Errno::MFILE),
+                    None => self.refuse(id, Step::Store, Errno::NOENT),
+                }
+            }
+            Request::Discard { name } => {
+                let before = self.stored.len();
+                self.stored.retain(|(known, _)| known != name);
+                let found = if self.stored.len() < before {
+                    Ok(())
+                } else {
+                    Err(Errno::NOENT)
+                };
+                self.acknowledge(id, Step::Store, found);
+            }
+            Request::Names => {
+                let names = self
+                    .stored
+                    .iter()
+                    .filter_map(|(name, _)| std::ffi::CString::new(name.clone()).ok());
+                let names = names.collect();
+                self.answer(id, &Reply::Names(names), None);
+            }
+            Request::Processes => {
+                let known = self.children.iter().filter(|child| !child.forget);
+                let list = known.map(|child| child.started).collect();
+                self.answer(id, &Reply::Processes(list), None);
+            }
+            Request::Forget { key } => {
+                if let Some(index) = self
+                    .children
+                    .iter()
+                    .position(|child| child.started.key == key)
+                {
+                    if self.children[index].started.exit.is_some() {
+                        self.children.swap_remove(index);
+                    } else {
+                        self.children[index].forget = true;
+                    }
+                }
+                self.answer(id, &Reply::Done, None);
+            }
+            Request::Owner => {
+                self.owner = fds.pop();
+                let result = if self.owner.is_some() {
+                    Ok(())
+                } else {
+                    Err(Errno::BADF)
+                };
+                self.acknowledge(id, Step::Request, result);
+            }
+            // It is the host already.
+            Request::Hello(_) => self.refuse(id, Step::Request, Errno::ISCONN),
+            Request::SetOnHostExit(on_host_exit) => {
+                self.config.on_host_exit = on_host_exit;
+                self.answer(id, &Reply::Done, None);
+            }
+            Request::HandOver { wait } => {
+                let result = if self.door.is_some() {
+                    self.handed_over = Some(wait);
+                    Ok(())
+                } else {
+                    Err(Errno::OPNOTSUPP)
+                };
+                self.acknowledge(id, Step::Rendezvous, result);
+            }
+        }
+    }
+    pub(super) fn signal(&self, target: Target, signal: i32) -> Result<(), Errno> {
+        if !(0..=64).contains(&signal) {
+            return Err(Errno::INVAL);
+        }
+        match target {
+            Target::Process(key) => signal_child(self.child(key)?, signal),
+            Target::Group(key) => signal_group(self.child(key)?, signal),
+            Target::Descendant(id) => {
+                let mut result = Err(Errno::SRCH);
+                proven(&self.proc, |process| {
+                    if process.stat.id == id {
+                        result = process.signal(signal);
+                    }
+                    Visit::Enter
+                });
+                result
+            }
+            Target::All => {
+                let spare = self
+                    .spare()
+                    .map(|pid| pid.as_raw_nonzero().get().cast_unsigned());
+                proven(&self.proc, |process| {
+                    if Some(process.stat.id.pid) != spare {
+                        let _ = process.signal(signal);
+                    }
+                    Visit::Enter
+                });
+                Ok(())
+            }
+        }
+    }
+
+    /// Passes on a signal that the front received, unless the command received it too: the terminal and kill(2) may send
+    /// to a whole process group, of which the keeper is a member as well and so a witness.
+    pub(super) fn forward(&mut self, received: signals::Received) {
+        let _ = self.read_signals();
+        let now = Instant::now();
+        self.group_signals
+            .retain(|(when, _)| now - *when < GROUP_SIGNAL_AGE);
+        let witnessed = self
+            .group_signals
+            .iter()
+            .position(|(_, seen)| *seen == received);
+        if let Some(index) = witnessed {
+            self.group_signals.remove(index);
+        }
+        let main = self.main.and_then(|key| self.child(key).ok());
+        let Some(main) = main else {
+            // The command is gone, and it is its children that are waited for.
+            let ends = matches!(
+                received.signal,
+                libc::SIGTERM | libc::SIGINT | libc::SIGHUP | libc::SIGQUIT
+            );
+            if ends && witnessed.is_none() && self.main.is_some() {
+                let grace = if self.ending.is_some() {
+                    Duration::ZERO
+                } else {
+                    self.config.grace
+                };
+                self.end_by_rule(EndReason::Request, grace);
+            }
+            return;
+        };
+        let (own, ours) = (group_of(Some(main)), group_of(None));
+        let by_terminal = received.sender == 0
+            && matches!(
+                received.signal,
+                libc::SIGINT | libc::SIGQUIT | libc::SIGTSTP | libc::SIGWINCH
+            );
+        if own == ours && (witnessed.is_some() || by_terminal) {
+            // It has it already. What a terminal sends, it sends to whole groups, and two of a kind become one on the way.
+        } else if witnessed.is_some() && own == Some(main.as_raw_nonzero().get()) {
+            // The command has made a group of its own, as a shell does, and it was meant for the job that it stands for.
+            let _ = signal_group(main, received.signal);
+        } else {
+            let _ = signal_child(main, received.signal);
+        }
+    }
+
+    pub(super) fn census(&self) -> Vec<ProcessInfo> {
+        let spare = self
+            .spare()
+            .map(|pid| pid.as_raw_nonzero().get().cast_unsigned());
+        let mut list = Vec::new();
+        descendants(&self.proc, getpid(), |stat| {
+            if Some(stat.id.pid) == spare {
+                return;
+            }
+            let key = self
+                .children
+                .iter()
+                .find(|child| child.started.id == stat.id)
+                .map(|child| child.started.key);
+            list.push(ProcessInfo {
+                id: stat.id,
+                parent: stat.parent,
+                command: stat.command,
+                state: stat.state,
+                resident: stat.resident,
+                cpu: stat.cpu,
+                key,
+            });
+        });
+        list
+    }
+
+    pub(super) fn release(&mut self, id: u32, key: Key, grace: Duration) {
+        self.reap();
+        let child = self
+            .children
+            .iter()
+            .find(|child| child.started.key == key && child.started.exit.is_none());
+        match child {
+            Some(child) => {
+                let root = child.started.id;
+                self.releasing
+                    .push(Releasing::begin(&self.proc, id, root, grace));
+            }
+            None => self.refuse(id, Step::Signal, Errno::SRCH),
+        }
+    }
+
+    pub(super) fn tell(&mut self, event: &Event) {
+        self.post(0, event, None);
+    }
+
+    pub(super) fn answer(&mut self, id: u32, reply: &Reply, fd: Option<OwnedFd>) {
+        self.post(id, reply, fd);
+    }
+
+    pub(super) fn post<'m>(&mut self, id: u32, message: &impl Message<'m>, fd: Option<OwnedFd>) {
+        if self.host.is_none() {
+            return;
+        }
+        // What can't be packed for want of memory can't be told either; the host sees its request unanswered.
+        let Ok(packet) = Packet::new(id, message) else {
+            return;
+        };
+        self.outbox.push_back((packet, fd));
+        self.flush();
+    }
+
+    /// Sends what is ready, as far as the socket takes it.
+    pub(super) fn flush(&mut self) {
+        while let (Some(host), Some((packet, fd))) = (&self.host, self.outbox.front()) {
+            let fds: Vec<BorrowedFd<'_>> = fd.iter().map(AsFd::as_fd).collect();
+            match host.try_send(packet, &fds) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // A host that is gone is noticed by reading.
+                _ => drop(self.outbox.pop_front()),
+            }
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Bounded growth: taking away what is old and nobody needs.
+
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+
+use crate::apply::stored;
+use crate::record::Pruned;
+
+/// How many numbers of events one step goes through. About 10 ms, which is what a write may have to wait.
+const EVENTS: i64 = 5_000;
+/// How many resources one step takes away.
+const RESOURCES: i64 = 2_000;
+/// How many sessions one step takes away, with what they owned.
+const SESSIONS: i64 = 500;
+/// How many pages one step gives back to the file system.
+const PAGES: i64 = 1_000;
+
+/// A prune that is under way.
+pub(crate) struct Prune {
+    before: u64,
+    done: Pruned,
+    stage: At,
+}
+
+/// How far it is.
+#[derive(Clone, Copy)]
+enum At {
+    Begin,
+    /// Events from `from` up to, but without, `to`.
+    Events {
+        from: i64,
+        to: i64,
+    },
+    Resources,
+    Sessions,
+    Runs,
+    Pages,
+}
+
+/// What a step has left.
+pub(crate) enum Stage {
+    More,
+    Done(Pruned),
+}
+
+impl Prune {
+    /// A prune of what is older than `before`, Unix time in milliseconds.
+    pub(crate) fn new(before: u64) -> Self {
+        Self {
+            before,
+            done: Pruned::default(),
+            stage: At::Begin,
+        }
+    }
+}
+
+/// Does a bounded piece of `prune`, in a transaction of its own.
+pub(crate) fn step(connection: &mut Connection, prune: &mut Prune) -> rusqlite::Result<Stage> {
+    let before = stored(prune.before);
+    let step = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let next = match prune.stage {
+        At::Begin => events_until(&step, before)?,
+        At::Events { from, to } => {
+            let upto = to.min(from.saturating_add(EVENTS));
+            prune.done.events += step
+                .prepare_cached(
+                    // Kept is who asked for a session that is open, and all about what is alive.
+                    "DELETE FROM events WHERE seq >= ?1 AND seq < ?2 AND NOT (
+                        (kind = 'session.opened' AND EXISTS (
+                            SELECT 1 FROM sessions WHERE id = events.session AND closed IS NULL))
+                        OR EXISTS (
+                            SELECT 1 FROM resources WHERE id = events.resource AND released IS NULL))",
+                )?
+                .execute(params![from, upto])? as u64;
+            if upto < to {
+                At::Events { from: upto, to }
+            } else {
+                At::Resources
+            }
+        }
+        At::Resources => {
+            let gone = step
+                .prepare_cached(
+                    "DELETE FROM resources WHERE number IN (
+                        SELECT number FROM resources WHERE released < ?1 LIMIT ?2)",
+                )?
+                .execute(params![before, RESOURCES])?;
+            prune.done.resources += gone as u64;
+            if gone as i64 == RESOURCES {
+                At::Resources
+            } else {
+                At::Sessions
+            }
+        }
+        At::Sessions => {
+            let old = "SELECT id FROM sessions WHERE closed < ?1 ORDER BY closed, number LIMIT ?2";
+            // Those whose clock was ahead of the session's.
+            prune.done.resources += step
+                .prepare_cached(&format!("DELETE FROM resources WHERE session IN ({old})"))?
+                .execute(params![before, SESSIONS])? as u64;
+            let gone = step
+                .prepare_cached(&format!("DELETE FROM sessions WHERE id IN ({old})"))?
+                .execute(params![before, SESSIONS])?;
+            prune.done.sessions += gone as u64;
+            if gone as i64 == SESSIONS {
+                At::Sessions
+            } else {
+                At::Runs
+            }
+        }
+        At::Runs => {
+            step.prepare_cached("DELETE FROM runs WHERE ended < ?1 OR settled < ?1")?
+                .execute([before])?;
+            At::Pages
+        }
+        At::Pages => {
+            let mut freed = 0;
+            {
+                let mut pages = step.prepare(&format!("PRAGMA incremental_vacuum({PAGES})"))?;
+                // A row a page.
+                let mut rows = pages.query([])?;
+                while rows.next()?.is_some() {
+                    freed += 1;
+                }
+            }
+            step.commit()?;
+            return Ok(if freed < PAGES {
+                Stage::Done(prune.done)
+            } else {
+                Stage::More
+            });
+        }
+    };
+    step.commit()?;
+    prune.stage = next;
+    Ok(Stage::More)
+}
+
+/// The events up to the first that is not old. Numbers and times go together, but for clocks that were set.
+fn events_until(connection: &Connection, before: i64) -> rusqlite::Result<At> {
+    let first: Option<i64> =
+        connection.query_row("SELECT min(seq) FROM events", [], |row| row.get(0))?;
+    let Some(from) = first else {
+        return Ok(At::Resources);
+    };
+    let to: Option<i64> = connection
+        .query_row(
+            "SELECT seq FROM events WHERE at >= ?1 ORDER BY seq LIMIT 1",
+            [before],
+            |row| row.get(0),
+        )
+        .optional()?;
+    let to = match to {
+        Some(to) => to,
+        None => connection.query_row("SELECT max(seq) + 1 FROM events", [], |row| row.get(0))?,
+    };
+    Ok(At::Events { from, to })
+}

@@ -1,0 +1,336 @@
+//! The one thread that writes.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rusqlite::{Connection, TransactionBehavior};
+use tokio::sync::{broadcast, oneshot};
+
+use crate::apply::{Failed, Pen};
+use crate::change::Change;
+use crate::error::WriteError;
+use crate::fault::{self, Fault};
+use crate::id::Seq;
+use crate::lock::HostLock;
+use crate::prune::{self, Prune, Stage};
+use crate::record::{Event, Pruned, Stats};
+
+/// The most writes that are committed together. More than wait at any time in practice; a bound, so that the first of them
+/// does not wait for ever.
+const GROUP: usize = 1024;
+/// How often overdue writes are tried again, when nothing else is written.
+const RETRY: Duration = Duration::from_secs(1);
+/// The most writes that nobody waits for which are kept while they cannot be made.
+const OVERDUE: usize = 65_536;
+
+type Answer<T> = oneshot::Sender<Result<T, WriteError>>;
+
+/// Changes that are made together or not at all.
+pub(crate) struct Write {
+    pub(crate) changes: Vec<Change>,
+    /// Who waits; `None` for writes that are to be made some time.
+    pub(crate) answer: Option<Answer<Seq>>,
+}
+
+/// What the writer is asked.
+pub(crate) enum Job {
+    Write(Write),
+    Prune { before: u64, answer: Answer<Pruned> },
+    Close,
+}
+
+/// What the writer counts.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    commits: AtomicU64,
+    writes: AtomicU64,
+    overdue: AtomicU64,
+    lost: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn stats(&self) -> Stats {
+        Stats {
+            commits: self.commits.load(Ordering::Relaxed),
+            writes: self.writes.load(Ordering::Relaxed),
+            overdue: self.overdue.load(Ordering::Relaxed),
+            lost: self.lost.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// Unix time in milliseconds.
+pub(crate) fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64)
+}
+
+/// The writer's state; [`run`](Self::run) is its thread.
+pub(crate) struct Writer {
+    pub(crate) connection: Connection,
+    pub(crate) dir: PathBuf,
+    /// The number of this host's run.
+    pub(crate) run: i64,
+    /// Held until the file is closed.
+    pub(crate) lock: Arc<HostLock>,
+    pub(crate) events: broadcast::Sender<Event>,
+    pub(crate) counters: Arc<Counters>,
+    /// The last event that was written.
+    pub(crate) last: Seq,
+    /// Writes nobody waits for which could not be made, in their order.
+    pub(crate) overdue: VecDeque<Write>,
+    pub(crate) prunes: VecDeque<(Prune, Answer<Pruned>)>,
+    /// Who is to be answered what, once the group is done and counted.
+    pub(crate) answers: Vec<(Answer<Seq>, Result<Seq, WriteError>)>,
+}
+
+impl Writer {
+    /// Writes what it is asked to until it is told to close, or until nobody is left who could ask. Only the first is a
+    /// goodbye.
+    pub(crate) fn run(mut self, jobs: &Receiver<Job>) -> Result<(), WriteError> {
+        let goodbye = loop {
+            let mut group: Vec<Write> = Vec::new();
+            let mut close = None;
+            match self.next(jobs) {
+                Ok(Some(job)) => self.take(job, &mut group, &mut close),
+                Ok(None) => {}
+                Err(()) => close = Some(false),
+            }
+            while close.is_none() && group.len() < GROUP {
+                match jobs.try_recv() {
+                    Ok(job) => self.take(job, &mut group, &mut close),
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) => close = Some(false),
+                }
+            }
+            self.write(group);
+            if let Some(goodbye) = close {
+                break goodbye;
+            }
+            self.prune();
+        };
+        let Self {
+            connection,
+            dir,
+            run,
+            lock,
+            events,
+            overdue,
+            ..
+        } = self;
+        let ended = if !overdue.is_empty() {
+            Err(WriteError::Io("some writes could not be made".into()))
+        } else if goodbye {
+            farewell(&connection, run, &events).map_err(|error| Fault::of(&error, &dir).writing())
+        } else {
+            Ok(())
+        };
+        // Closing writes the log back into the file: before another host may come.
+        drop(connection);
+        lock.release();
+        ended
+    }
+
+    /// The next job; `None` when there is something to do without one; an error when there will be none.
+    fn next(&self, jobs: &Receiver<Job>) -> Result<Option<Job>, ()> {
+        if !self.prunes.is_empty() {
+            return match jobs.try_recv() {
+                Ok(job) => Ok(Some(job)),
+                Err(TryRecvError::Empty) => Ok(None),
+                Err(TryRecvError::Disconnected) => Err(()),
+            };
+        }
+        if !self.overdue.is_empty() {
+            return match jobs.recv_timeout(RETRY) {
+                Ok(job) => Ok(Some(job)),
+                Err(RecvTimeoutError::Timeout) => Ok(None),
+                Err(RecvTimeoutError::Disconnected) => Err(()),
+            };
+        }
+        jobs.recv().map(Some).map_err(|_| ())
+    }
+
+    fn take(&mut self, job: Job, group: &mut Vec<Write>, close: &mut Option<bool>) {
+        match job {
+            Job::Write(write) => group.push(write),
+            Job::Prune { before, answer } => self.prunes.push_back((Prune::new(before), answer)),
+            Job::Close => *close = Some(true),
+        }
+    }
+
+    /// Writes what is overdue and then `group`, and answers.
+    fn write(&mut self, group: Vec<Write>) {
+        let mut writes: Vec<Write> = std::mem::take(&mut self.overdue).into();
+        writes.extend(group);
+        if writes.is_empty() {
+            return;
+        }
+        match self.commit(&writes) {
+            Ok(results) => {
+                for (write, result) in writes.into_iter().zip(results) {
+                    self.answer(write, result);
+                }
+            }
+            Err(error) if writes.len() == 1 => {
+                let fault = Fault::of(&error, &self.dir).writing();
+                self.fail(writes.pop().expect("one"), fault);
+            }
+            // One may have failed the others: each on its own, in their order.
+            Err(_) => self.one_by_one(writes),
+        }
+        self.counters
+            .overdue
+            .store(self.overdue.len() as u64, Ordering::Relaxed);
+        for (answer, result) in self.answers.drain(..) {
+            // The one who asked may be gone.
+            let _ = answer.send(result);
+        }
+    }
+
+    fn one_by_one(&mut self, writes: Vec<Write>) {
+        // Once one that nobody waits for has to wait, nothing may overtake it.
+        let mut held_up: Option<WriteError> = None;
+        for write in writes {
+            if let Some(fault) = &held_up {
+                let fault = fault.clone();
+                self.fail(write, fault);
+                continue;
+            }
+            match self.commit(std::slice::from_ref(&write)) {
+                Ok(mut results) => {
+                    let result = results.pop().expect("one");
+                    self.answer(write, result);
+                }
+                Err(error) => {
+                    let fault = Fault::of(&error, &self.dir).writing();
+                    if write.answer.is_none() {
+                        held_up = Some(fault.clone());
+                    }
+                    self.fail(write, fault);
+                }
+            }
+        }
+    }
+
+    /// Notes the answer to a write that was made or refused.
+    fn answer(&mut self, write: Write, result: Result<Seq, WriteError>) {
+        match write.answer {
+            Some(answer) => self.answers.push((answer, result)),
+            None if result.is_err() => drop(self.counters.lost.fetch_add(1, Ordering::Relaxed)),
+            None => {}
+        }
+    }
+
+    /// The disk or the file did not let it: a write that somebody waits for fails, another is tried again.
+    fn fail(&mut self, write: Write, fault: WriteError) {
+        if write.answer.is_some() || self.overdue.len() >= OVERDUE {
+            return self.answer(write, Err(fault));
+        }
+        self.overdue.push_back(write);
+    }
+
+    /// Writes all of `writes` in one transaction: what each came to, or why none was made.
+    fn commit(&mut self, writes: &[Write]) -> rusqlite::Result<Vec<Result<Seq, WriteError>>> {
+        let alone = writes.len() == 1;
+        let mut results = Vec::with_capacity(writes.len());
+        let mut events = Vec::new();
+        let mut last = self.last;
+        // Rolled back when it is dropped.
+        let mut transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        for write in writes {
+            let mark = events.len();
+            let result = if alone {
+                apply(&transaction, &write.changes, &mut events)
+            } else {
+                let savepoint = transaction.savepoint()?;
+                let result = apply(&savepoint, &write.changes, &mut events);
+                // Dropped without a commit, it undoes this write and leaves its neighbours.
+                if result.is_ok() {
+                    savepoint.commit()?;
+                }
+                result
+            };
+            results.push(match result {
+                Ok(()) => {
+                    last = events.last().map_or(last, |event| event.seq);
+                    Ok(last)
+                }
+                Err(failed) => {
+                    events.truncate(mark);
+                    Err(match failed {
+                        Failed::Refused(refusal) => refusal.into(),
+                        Failed::Sql(error) if fault::is_its_own(&error) => {
+                            WriteError::Io(error.to_string().into())
+                        }
+                        Failed::Sql(error) => return Err(error),
+                    })
+                }
+            });
+        }
+        if results.iter().all(Result::is_err) {
+            return Ok(results);
+        }
+        transaction.commit()?;
+        self.last = last;
+        self.counters.commits.fetch_add(1, Ordering::Relaxed);
+        let made = results.iter().filter(|result| result.is_ok()).count();
+        self.counters
+            .writes
+            .fetch_add(made as u64, Ordering::Relaxed);
+        for event in events {
+            // Nobody may be listening.
+            let _ = self.events.send(event);
+        }
+        Ok(results)
+    }
+
+    /// Does one piece of the first prune that is asked for, so that writes need not wait for the whole.
+    fn prune(&mut self) {
+        let Some((prune, _)) = self.prunes.front_mut() else {
+            return;
+        };
+        let result = match prune::step(&mut self.connection, prune) {
+            Ok(Stage::More) => return,
+            Ok(Stage::Done(pruned)) => Ok(pruned),
+            Err(error) => Err(Fault::of(&error, &self.dir).writing()),
+        };
+        if let Some((_, answer)) = self.prunes.pop_front() {
+            let _ = answer.send(result);
+        }
+    }
+}
+
+fn apply(
+    connection: &Connection,
+    changes: &[Change],
+    events: &mut Vec<Event>,
+) -> Result<(), Failed> {
+    let pen = Pen::new(connection, now());
+    for change in changes {
+        events.push(pen.apply(change)?);
+    }
+    Ok(())
+}
+
+fn farewell(
+    connection: &Connection,
+    run: i64,
+    events: &broadcast::Sender<Event>,
+) -> rusqlite::Result<()> {
+    let transaction = connection.unchecked_transaction()?;
+    let event = match Pen::new(&transaction, now()).host_ended(run) {
+        Ok(event) => event,
+        Err(Failed::Sql(error)) => return Err(error),
+        Err(Failed::Refused(_)) => return Ok(()),
+    };
+    transaction.commit()?;
+    let _ = events.send(event);
+    Ok(())
+}

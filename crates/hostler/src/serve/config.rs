@@ -1,0 +1,439 @@
+//! The configuration: one TOML file, each key of which an environment variable can override.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hostler_gateway::wire::PolicyChange;
+use hostler_ledger::Durability;
+use hostler_session::{Containment, OnDisconnect, OnHostExit, Policy};
+use toml::Value;
+
+use super::Refused;
+use crate::run::options::{Cpus, Size, Time};
+
+/// What a host does where nobody says otherwise.
+#[derive(Debug, Clone)]
+pub(super) struct Config {
+    /// Where to listen on TCP, if at all.
+    pub listen: Option<String>,
+    pub durability: Durability,
+    pub max_sessions: Option<usize>,
+    pub min_available: Option<u64>,
+    /// The names (or their beginnings, with `*`) of variables of the host's own that its processes get.
+    pub env: Vec<String>,
+    /// How long the sessions have when the host stops.
+    pub shutdown_deadline: Duration,
+    /// The policy of a session that asks for nothing.
+    pub policy: Policy,
+}
+
+/// Read so far.
+struct Draft {
+    config: Config,
+    policy: PolicyChange,
+}
+
+impl Default for Draft {
+    fn default() -> Self {
+        let env = [
+            "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "LC_*", "TERM", "TZ",
+            "TMPDIR",
+        ];
+        Self {
+            config: Config {
+                listen: Some("127.0.0.1:7717".into()),
+                durability: Durability::default(),
+                max_sessions: None,
+                min_available: None,
+                env: env.map(str::to_owned).to_vec(),
+                shutdown_deadline: Duration::from_secs(60),
+                policy: Policy::default(),
+            },
+            policy: PolicyChange::default(),
+        }
+    }
+}
+
+/// A key: what is allowed as its value, and what is done with it. `None`: that is not allowed.
+struct Key {
+    name: &'static str,
+    allowed: &'static str,
+    set: fn(&mut Draft, &Value) -> Option<()>,
+}
+
+const TIME: &str = "seconds, or a number with ms, s, m, h or d; 0 for never";
+const SIZE: &str = "bytes, or a number with K, M, G or T; 0 for no limit";
+const COUNT: &str = "a number; 0 for no limit";
+
+macro_rules! key {
+    ($name:literal, $allowed:expr, |$draft:ident, $value:ident| $set:expr) => {
+        Key {
+            name: $name,
+            allowed: $allowed,
+            set: |$draft, $value| {
+                $set;
+                Some(())
+            },
+        }
+    };
+}
+
+const KEYS: &[Key] = &[
+    key!(
+        "listen",
+        "an address and a port, such as 127.0.0.1:7717, or none",
+        |draft, value| { draft.config.listen = listen(value.as_str()?)? }
+    ),
+    key!("durability", "power or process", |draft, value| {
+        draft.config.durability = match value.as_str()? {
+            "power" => Durability::Power,
+            "process" => Durability::Process,
+            _ => return None,
+        }
+    }),
+    key!("max_sessions", COUNT, |draft, value| {
+        let most = usize::try_from(count(value)?).ok()?;
+        draft.config.max_sessions = Some(most).filter(|most| *most != 0)
+    }),
+    key!("min_available", SIZE, |draft, value| {
+        draft.config.min_available = Some(size(value)?).filter(|size| *size != 0)
+    }),
+    key!(
+        "env",
+        "names of variables, each may end with *",
+        |draft, value| { draft.config.env = names(value)? }
+    ),
+    key!(
+        "shutdown_deadline",
+        "seconds, or a number with ms, s, m or h",
+        |draft, value| {
+            draft.config.shutdown_deadline = Duration::try_from_secs_f64(time(value)?).ok()?
+        }
+    ),
+    key!("policy.idle", TIME, |draft, value| draft.policy.idle =
+        Some(time(value)?)),
+    key!("policy.max_age", TIME, |draft, value| draft
+        .policy
+        .max_age =
+        Some(time(value)?)),
+    key!(
+        "policy.daily_reset",
+        "an hour of the day, 0 to 23, or -1 for never",
+        |draft, value| {
+            let hour = i8::try_from(value.as_integer()?).ok()?;
+            draft.policy.daily_reset = Some(hour).filter(|hour| (-1..=23).contains(hour));
+            draft.policy.daily_reset?
+        }
+    ),
+    key!("policy.detached_grace", TIME, |draft, value| {
+        draft.policy.detached_grace = Some(time(value)?)
+    }),
+    key!("policy.on_disconnect", "close or detach", |draft, value| {
+        draft.policy.on_disconnect = Some(match value.as_str()? {
+            "close" => OnDisconnect::Close,
+            "detach" => OnDisconnect::Detach,
+            _ => return None,
+        })
+    }),
+    key!("policy.on_host_exit", "kill or keep", |draft, value| {
+        draft.policy.on_host_exit = Some(match value.as_str()? {
+            "kill" => OnHostExit::Kill,
+            "keep" => OnHostExit::Keep,
+            _ => return None,
+        })
+    }),
+    key!("policy.keep_for", TIME, |draft, value| draft
+        .policy
+        .keep_for =
+        Some(time(value)?)),
+    key!("policy.grace", TIME, |draft, value| draft.policy.grace =
+        Some(time(value)?)),
+    key!(
+        "policy.contain",
+        "auto, tree, cgroup or pidns",
+        |draft, value| {
+            draft.policy.contain = Some(match value.as_str()? {
+                "auto" => Containment::Auto,
+                "tree" => Containment::Tree,
+                "cgroup" => Containment::Cgroup,
+                "pidns" => Containment::Pidns,
+                _ => return None,
+            })
+        }
+    ),
+    key!("policy.memory", SIZE, |draft, value| draft.policy.memory =
+        Some(size(value)?)),
+    key!("policy.pids", COUNT, |draft, value| draft.policy.pids =
+        Some(count(value)?)),
+    key!(
+        "policy.cpu",
+        "a number of CPUs, such as 1.5; 0 for no limit",
+        |draft, value| {
+            let text = plain(value)?;
+            draft.policy.cpu = Some(match text.as_str() {
+                "0" => 0.0,
+                text => text.parse::<Cpus>().ok()?.millis as f64 / 1000.0,
+            })
+        }
+    ),
+    key!("policy.background_holds", TIME, |draft, value| {
+        draft.policy.background_holds = Some(time(value)?)
+    }),
+    key!("policy.max_background", COUNT, |draft, value| {
+        draft.policy.max_background = Some(u32::try_from(count(value)?).ok()?)
+    }),
+];
+
+/// `none`, or an address with a port; a name for the address will do.
+pub(super) fn listen(text: &str) -> Option<Option<String>> {
+    if text == "none" {
+        return Some(None);
+    }
+    let (host, port) = text.rsplit_once(':')?;
+    port.parse::<u16>().ok()?;
+    (!host.is_empty()).then(|| Some(text.to_owned()))
+}
+
+/// A number or a text, as text.
+fn plain(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.trim().to_owned()),
+        Value::Integer(number) => Some(number.to_string()),
+        Value::Float(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+fn time(value: &Value) -> Option<f64> {
+    let time: Time = plain(value)?.parse().ok()?;
+    Some(time.span.as_secs_f64())
+}
+
+fn size(value: &Value) -> Option<u64> {
+    match plain(value)?.as_str() {
+        "0" => Some(0),
+        text => Some(text.parse::<Size>().ok()?.bytes),
+    }
+}
+
+fn count(value: &Value) -> Option<u64> {
+    plain(value)?.parse().ok()
+}
+
+fn names(value: &Value) -> Option<Vec<String>> {
+    let names: Vec<String> = match value {
+        Value::String(text) => text
+            .split([',', ' '])
+            .filter(|name| !name.is_empty())
+            .map(str::to_owned)
+            .collect(),
+        Value::Array(names) => names
+            .iter()
+            .map(|name| name.as_str().map(str::to_owned))
+            .collect::<Option<_>>()?,
+        _ => return None,
+    };
+    let fits = |name: &String| {
+        let bare = name.strip_suffix('*').unwrap_or(name);
+        bare.bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    };
+    names.iter().all(fits).then_some(names)
+}
+
+impl Draft {
+    fn set(&mut self, key: &str, shown: &str, value: &Value, origin: &str) -> Result<(), Refused> {
+        let Some(known) = KEYS.iter().find(|known| known.name == key) else {
+            let names: Vec<&str> = KEYS.iter().map(|known| known.name).collect();
+            return Err(Refused::usage(format!(
+                "{origin}: there is no key `{key}`; there are {}",
+                names.join(", ")
+            )));
+        };
+        let value_shown = value.to_string();
+        (known.set)(self, value).ok_or_else(|| {
+            Refused::usage(format!(
+                "{origin}: `{shown}` cannot be {value_shown}: allowed is {}",
+                known.allowed
+            ))
+        })
+    }
+
+    fn file(&mut self, path: &Path) -> Result<(), Refused> {
+        let origin = path.display().to_string();
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| Refused::failed(format!("cannot read {origin}: {error}")))?;
+        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+            let place = error.span().map_or_else(String::new, |span| {
+                let line = text[..span.start.min(text.len())].matches('\n').count() + 1;
+                format!(" in line {line}")
+            });
+            Refused::usage(format!("{origin} is not TOML{place}: {}", error.message()))
+        })?;
+        for (key, value) in &table {
+            match value {
+                Value::Table(inner) => {
+                    for (inner_key, value) in inner {
+                        let key = format!("{key}.{inner_key}");
+                        self.set(&key, &key, value, &origin)?;
+                    }
+                }
+                value => self.set(key, key, value, &origin)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn environment(&mut self, get: impl Fn(&str) -> Option<String>) -> Result<(), Refused> {
+        for key in KEYS {
+            let variable = variable(key.name);
+            let Some(text) = get(&variable).filter(|text| !text.is_empty()) else {
+                continue;
+            };
+            let value = match text.parse::<i64>() {
+                Ok(number) => Value::Integer(number),
+                Err(_) => Value::String(text),
+            };
+            self.set(key.name, &variable, &value, "environment")?;
+        }
+        Ok(())
+    }
+}
+
+/// The variable that overrides a key.
+fn variable(key: &str) -> String {
+    format!("HOSTLER_{}", key.replace('.', "_").to_uppercase())
+}
+
+impl Config {
+    /// Reads the file, if there is one, and then the environment.
+    pub(super) fn read(
+        file: Option<&Path>,
+        get: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, Refused> {
+        let mut draft = Draft::default();
+        if let Some(file) = file {
+            draft.file(file)?;
+        }
+        draft.environment(get)?;
+        let policy = draft.policy.over(&Policy::default());
+        draft.config.policy = policy.map_err(|error| Refused::usage(error.message))?;
+        Ok(draft.config)
+    }
+
+    /// What of this process's environment its processes get.
+    pub(super) fn allowed_env(
+        &self,
+        all: impl Iterator<Item = (String, String)>,
+    ) -> BTreeMap<String, String> {
+        let allowed = |name: &str| {
+            self.env
+                .iter()
+                .any(|pattern| match pattern.strip_suffix('*') {
+                    Some(start) => name.starts_with(start),
+                    None => name == pattern,
+                })
+        };
+        all.filter(|(name, _)| allowed(name)).collect()
+    }
+}
+
+/// The file that is read where none is named, if it is there.
+pub(super) fn default_file(get: impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
+    let base = get("XDG_CONFIG_HOME")
+        .filter(|dir| dir.starts_with('/'))
+        .or_else(|| get("HOME").map(|home| format!("{home}/.config")))?;
+    let file = PathBuf::from(base).join("hostler/config.toml");
+    file.exists().then_some(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(toml: &str, env: &[(&str, &str)]) -> Result<Config, String> {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("config.toml");
+        std::fs::write(&path, toml).expect("written");
+        let get = |name: &str| {
+            let found = env.iter().find(|(known, _)| *known == name);
+            found.map(|(_, value)| (*value).to_owned())
+        };
+        Config::read(Some(&path), get).map_err(|refused| refused.to_string())
+    }
+
+    #[test]
+    fn the_file_is_read_and_the_environment_goes_over_it() {
+        let toml = "listen = 'none'\nmax_sessions = 5\nenv = ['PATH', 'MY_*']\n[policy]\nidle = '10m'\nmemory = '2G'\ncpu = 1.5\n";
+        let config = read(toml, &[]).expect("a configuration");
+        assert_eq!(config.listen, None);
+        assert_eq!(config.max_sessions, Some(5));
+        assert_eq!(config.policy.idle, Some(Duration::from_secs(600)));
+        assert_eq!(config.policy.limits.memory, Some(2 << 30));
+        assert_eq!(config.policy.limits.cpu_millis, Some(1500));
+        let all = [("PATH", "a"), ("MY_X", "b"), ("SECRET", "c")];
+        let all = all.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let env = config.allowed_env(all.into_iter());
+        assert_eq!(env.keys().collect::<Vec<_>>(), ["MY_X", "PATH"]);
+
+        let env = [
+            ("HOSTLER_LISTEN", "127.0.0.1:0"),
+            ("HOSTLER_POLICY_IDLE", "0"),
+            ("HOSTLER_POLICY_ON_HOST_EXIT", "keep"),
+            ("HOSTLER_MAX_SESSIONS", ""),
+        ];
+        let config = read(toml, &env).expect("a configuration");
+        assert_eq!(config.listen.as_deref(), Some("127.0.0.1:0"));
+        assert_eq!(config.policy.idle, None);
+        assert_eq!(config.policy.on_host_exit, OnHostExit::Keep);
+        assert_eq!(config.max_sessions, Some(5));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_value_and_what_is_allowed() {
+        for (toml, env, parts) in [
+            (
+                "durability = 'maybe'",
+                ("X", ""),
+                ["durability", "maybe", "power or process"],
+            ),
+            (
+                "[policy]\nidle = -3",
+                ("X", ""),
+                ["policy.idle", "-3", "seconds"],
+            ),
+            (
+                "[policy]\nmemory = true",
+                ("X", ""),
+                ["policy.memory", "true", "bytes"],
+            ),
+            (
+                "[policy]\ndaily_reset = 24",
+                ("X", ""),
+                ["policy.daily_reset", "24", "0 to 23"],
+            ),
+            (
+                "",
+                ("HOSTLER_LISTEN", "7717"),
+                ["HOSTLER_LISTEN", "7717", "127.0.0.1:7717"],
+            ),
+            (
+                "",
+                ("HOSTLER_POLICY_CPU", "many"),
+                ["HOSTLER_POLICY_CPU", "many", "CPUs"],
+            ),
+            (
+                "polcy = 1",
+                ("X", ""),
+                ["polcy", "there is no key", "policy.idle"],
+            ),
+            ("a = [", ("X", ""), ["not TOML", "line 1", "config.toml"]),
+        ] {
+            let error = read(toml, &[env]).expect_err(toml);
+            for part in parts {
+                assert!(error.contains(part), "{part} in {error}");
+            }
+        }
+    }
+}

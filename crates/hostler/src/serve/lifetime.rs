@@ -1,0 +1,284 @@
+//! The host's life, from the first request to the last.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use hostler_gateway::{Facts, Gateway, Server, ShutdownAsked};
+use hostler_process::contain;
+use hostler_session::{By, HostOptions, Recovery, Sessions};
+use rustix::process::{WaitOptions, waitpid};
+use sd_notify::NotifyState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+
+use super::start::Parts;
+use super::stop::{self, Stopping};
+use super::takeover::{self, Asked, Outcome};
+use super::{Refused, sockets};
+
+/// A host that serves.
+pub(super) struct Living {
+    pub sessions: Sessions,
+    pub gateway: Gateway,
+    pub server: Server,
+    pub sockets: Arc<sockets::Sockets>,
+    pub shutdown_deadline: Duration,
+}
+
+/// Why it stops serving.
+enum Told {
+    Stop(ShutdownAsked),
+    HandOver(Asked),
+}
+
+/// The signals that tell it to stop.
+pub(super) struct Signals {
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// The next one's name.
+    pub(super) async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.term.recv() => "SIGTERM",
+            _ = self.int.recv() => "SIGINT",
+        }
+    }
+}
+
+/// Serves until told to stop.
+pub(super) fn run(parts: Parts) -> Result<(), Refused> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("hostler")
+        .build()
+        .map_err(|error| Refused::failed(format!("cannot start: {error}")))?;
+    let result = runtime.block_on(live(parts));
+    // What still blocks is of no use to anybody.
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    match result? {
+        Outcome::Over => Ok(()),
+        Outcome::GoOn(sockets) => Err(takeover::start_again(&sockets)),
+    }
+}
+
+async fn live(parts: Parts) -> Result<Outcome, Refused> {
+    let failed =
+        |what: &str, error: &dyn std::fmt::Display| Refused::failed(format!("{what}: {error}"));
+    let mut signals = Signals::new().map_err(|error| failed("cannot handle signals", &error))?;
+    reap().map_err(|error| failed("cannot handle signals", &error))?;
+    let zygote = hostler_process::Zygote::new(parts.zygote)
+        .map_err(|error| failed("cannot watch the zygote", &error))?;
+    let options = HostOptions {
+        env: parts.config.allowed_env(environment()),
+        max_sessions: parts.config.max_sessions,
+        min_available: parts.config.min_available,
+        ..HostOptions::new(&parts.state_dir, parts.run.clone())
+    };
+    let sessions = Sessions::new(zygote.clone(), parts.ledger, options)
+        .map_err(|error| failed("cannot start", &error))?;
+    tokio::spawn(replace_zygote(zygote, sessions.clone()));
+    let recovery = sessions
+        .recover(&parts.earlier)
+        .await
+        .map_err(|error| failed("cannot take up what earlier hosts left", &error))?;
+    tell(&recovery, parts.predecessor.is_some());
+
+    let addresses = parts.sockets.addresses();
+    let contain = contain::auto();
+    let facts = Facts {
+        pid: parts.run.pid,
+        version: parts.run.version.clone(),
+        state_dir: parts.state_dir.clone(),
+        started: SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |time| time.as_millis() as u64),
+        addresses: addresses.clone(),
+        contain: contain.as_str().to_owned(),
+        leaves_open: leaves_open(contain).to_owned(),
+    };
+    let token = parts.access.token.clone();
+    let (ask, mut asked) = mpsc::channel(4);
+    let gateway = Gateway::new(
+        sessions.clone(),
+        facts,
+        parts.access,
+        parts.config.policy,
+        ask,
+    );
+    let sockets = Arc::new(parts.sockets);
+    let (offer, mut offers) = mpsc::channel(1);
+    takeover::listen(&parts.state_dir, sockets.clone(), offer)?;
+    let listening = sockets
+        .listening()
+        .map_err(|error| failed("cannot listen", &error))?;
+    let server = Server::start(&gateway, listening);
+    let address = addresses.first().map_or("", String::as_str);
+    if let Err(error) = sessions.ledger().announce(address) {
+        tracing::warn!(%error, "a second host will not know where this one listens");
+    }
+    if sockets.is_open_to_others() {
+        tracing::warn!(
+            "others than this machine can connect; the token goes over the net as it is"
+        );
+    }
+    let shown = addresses
+        .iter()
+        .map(|address| match address.starts_with("http") {
+            true => format!("{address}?token={}", token.reveal()),
+            false => address.clone(),
+        });
+    crate::run::say(&format!(
+        "listening on {}",
+        shown.collect::<Vec<_>>().join(" and ")
+    ));
+    notify(&[
+        NotifyState::Ready,
+        NotifyState::MainPid(std::process::id()),
+        NotifyState::Status("serving"),
+    ]);
+    tokio::spawn(feed_watchdog(gateway.clone()));
+
+    let mut living = Living {
+        sessions,
+        gateway,
+        server,
+        sockets,
+        shutdown_deadline: parts.config.shutdown_deadline,
+    };
+    loop {
+        let told = tokio::select! {
+            name = signals.next() => Told::Stop(ShutdownAsked {
+                all: false,
+                deadline: None,
+                by: By::new(name, "the host was told to stop"),
+            }),
+            Some(asked) = asked.recv() => Told::Stop(asked),
+            Some(offer) = offers.recv() => Told::HandOver(offer),
+        };
+        return match told {
+            Told::Stop(asked) => {
+                let stopping = Stopping::new(asked, &parts.state_dir);
+                stop::stop(&mut living, stopping, &mut signals).await;
+                Ok(Outcome::Over)
+            }
+            Told::HandOver(asked) => match takeover::hand_over(&mut living, asked).await {
+                Some(outcome) => Ok(outcome),
+                None => continue,
+            },
+        };
+    }
+}
+
+/// The environment, as far as it is text.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
+fn leaves_open(contain: contain::Contain) -> &'static str {
+    match contain {
+        contain::Contain::Tree => {
+            "if host, zygote and keeper are all killed at once, processes that a session's processes have orphaned live on, and \
+             only a marker in their environment tells whose they were"
+        }
+        contain::Contain::Cgroup => {
+            "if host, zygote and keeper are all killed at once, processes live on in the session's cgroup until the next host \
+             sweeps it"
+        }
+        contain::Contain::Pidns => "nothing",
+    }
+}
+
+/// Says what became of what earlier hosts left.
+fn tell(recovery: &Recovery, taken_over: bool) {
+    for id in &recovery.adopted {
+        tracing::info!(session = %id, taken_over, "adopted");
+    }
+    for report in &recovery.swept {
+        tracing::info!(
+            session = %report.session,
+            name = report.name.as_deref().unwrap_or_default(),
+            reason = %report.reason,
+            ended = report.processes.len(),
+            remaining = report.remaining,
+            "swept"
+        );
+    }
+    for (id, why) in &recovery.unreached {
+        tracing::warn!(session = %id, why, "its keeper cannot be reached");
+    }
+    for what in &recovery.removed {
+        tracing::info!(what, "removed");
+    }
+    for what in &recovery.untouched {
+        tracing::warn!(what, "not touched: it cannot be proven to be ours");
+    }
+}
+
+/// Takes leave of children that come to this process as a subreaper.
+fn reap() -> std::io::Result<()> {
+    let mut child = signal(SignalKind::child())?;
+    tokio::spawn(async move {
+        while child.recv().await.is_some() {
+            // The zygote is watched through a pidfd, which tells of its end after this too.
+            while let Ok(Some(_)) = waitpid(None, WaitOptions::NOHANG) {}
+        }
+    });
+    Ok(())
+}
+
+/// Starts another zygote where one is gone: sessions that exist have keepers of their own, but new ones need it.
+async fn replace_zygote(mut zygote: hostler_process::Zygote, sessions: Sessions) {
+    loop {
+        zygote.gone().await;
+        tracing::error!("the zygote is gone; another one is started");
+        // By this name it is found also when the program was replaced meanwhile.
+        let program = std::path::Path::new("/proc/self/exe");
+        let made = hostler_keeper::zygote::Zygote::exec(program, &["__zygote"])
+            .map_err(|error| error.to_string())
+            .and_then(|made| hostler_process::Zygote::new(made).map_err(|error| error.to_string()));
+        match made {
+            Ok(made) => {
+                sessions.set_zygote(made.clone());
+                zygote = made;
+            }
+            Err(error) => tracing::error!(error, "no zygote: no session can be opened"),
+        }
+        // One that cannot live is not started in a loop without end.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// Tells systemd, where it is there, what goes on.
+pub(super) fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(%error, "nobody was told of the host's state");
+    }
+}
+
+/// Tells systemd that the host lives, for as long as the runtime and the ledger do.
+async fn feed_watchdog(gateway: Gateway) {
+    let Some(limit) = sd_notify::watchdog_enabled() else {
+        return;
+    };
+    let mut turn = tokio::time::interval((limit / 3).max(Duration::from_millis(10)));
+    loop {
+        turn.tick().await;
+        let ledger = gateway.sessions().ledger().clone();
+        if tokio::task::spawn_blocking(move || ledger.last_seq())
+            .await
+            .is_ok()
+        {
+            notify(&[NotifyState::Watchdog]);
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The host as its clients know it: the built program on a state directory of its own, over its sockets.
+
+mod access;
+mod api;
+mod death;
+mod errors;
+mod streams;
+mod support;
+mod takeover;

@@ -1,0 +1,350 @@
+//! A host that is killed with SIGKILL, at every step; then the next one. Kernel and ledger agree.
+//!
+//! The host that dies is this program again, told by its environment to run [`the_host_that_dies`].
+
+use std::collections::BTreeSet;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use hostler_ledger::{ResourceFilter, SessionFilter};
+use hostler_session::{CloseReason, OnHostExit, Recovery, ResourceState, Session, TerminalSize};
+
+use super::support::*;
+
+/// Kills this process when the step comes for the nth time.
+fn die_at(step: &str, nth: u32) {
+    let count = std::sync::atomic::AtomicU32::new(0);
+    fail::cfg_callback(step, move || {
+        if count.fetch_add(1, std::sync::atomic::Ordering::SeqCst) + 1 == nth {
+            die();
+        }
+    })
+    .expect("a fail point");
+}
+
+fn die() {
+    let own = rustix::process::getpid();
+    let _ = rustix::process::kill_process(own, rustix::process::Signal::KILL);
+    std::thread::sleep(Duration::from_secs(60));
+}
+
+/// What the host does until it is killed: told by `HOSTLER_TEST_STEP` (`step:nth`) and `HOSTLER_TEST_ON_EXIT`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "run by the other tests"]
+async fn the_host_that_dies() {
+    let Ok(dir) = std::env::var("HOSTLER_TEST_HOST") else {
+        return;
+    };
+    let mark = mark_of(Path::new(&dir));
+    let step = std::env::var("HOSTLER_TEST_STEP").unwrap_or_default();
+    let on_host_exit = match std::env::var("HOSTLER_TEST_ON_EXIT").as_deref() {
+        Ok("keep") => OnHostExit::Keep,
+        _ => OnHostExit::Kill,
+    };
+    if let Some((step, nth)) = step.split_once(':') {
+        die_at(step, nth.parse().expect("a number"));
+    }
+    let stage = Stage::at(Path::new(&dir), &mark, |_| {});
+    stage.sessions.recover(&[]).await.unwrap();
+    let open = async |name: &str| {
+        stage
+            .open_with(|options| {
+                options.name = Some(name.into());
+                options.policy.on_host_exit = on_host_exit;
+            })
+            .await
+    };
+    let one = open("one").await;
+    exec(
+        &one,
+        shell("setsid sleep 1000 & exec sleep 1001").background(),
+    )
+    .await;
+    exec(
+        &one,
+        shell("n=0; while :; do n=$((n+1)); echo $n; sleep 0.01; done").background(),
+    )
+    .await;
+    exec(&one, shell("cat").on_terminal(TerminalSize::default())).await;
+    exec(&one, shell("true").background()).await.wait().await;
+    let two = open("two").await;
+    let sleeper = exec(&two, shell("sleep 1000").background()).await;
+    sleeper.end(None, by()).await.unwrap();
+    exec(
+        &two,
+        shell("trap '' TERM; while :; do sleep 1; done").background(),
+    )
+    .await;
+    two.close(CloseReason::Client, by(), None).await.unwrap();
+    let child = stage
+        .open_with(|options| {
+            options.parent = Some(one.id().clone());
+            options.policy.on_host_exit = on_host_exit;
+        })
+        .await;
+    exec(&child, shell("sleep 1000").background()).await;
+    println!("stands");
+    die();
+}
+
+struct Host {
+    child: Child,
+}
+
+impl Host {
+    fn start(dir: &Path, step: &str, on_exit: &str) -> Self {
+        let child = Command::new(std::env::current_exe().expect("this program"))
+            .args([
+                "death::the_host_that_dies",
+                "--exact",
+                "--ignored",
+                "--nocapture",
+            ])
+            .env("HOSTLER_TEST_HOST", dir)
+            .env("HOSTLER_TEST_STEP", step)
+            .env("HOSTLER_TEST_ON_EXIT", on_exit)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("a host");
+        Self { child }
+    }
+
+    /// Waits until it was killed.
+    fn dead(mut self) {
+        let deadline = Instant::now() + Duration::from_secs(10) * slack();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("its status") {
+                assert_eq!(status.signal(), Some(9), "it was to be killed: {status}");
+                return;
+            }
+            assert!(Instant::now() < deadline, "the host does not die");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+fn new_mark() -> (tempfile::TempDir, String) {
+    let dir = tempfile::Builder::new()
+        .prefix("hostler-death-")
+        .tempdir()
+        .expect("a directory");
+    let mark = mark_of(dir.path());
+    (dir, mark)
+}
+
+/// Nothing that the host that dies has in its own environment, which its zygote inherits.
+fn mark_of(dir: &Path) -> String {
+    let name = dir.file_name().expect("a name").to_string_lossy();
+    format!("mark-{name}")
+}
+
+async fn next_host(dir: &Path, mark: &str) -> (Stage, Recovery) {
+    let stage = Stage::at(dir, mark, |_| {});
+    let recovery = stage
+        .sessions
+        .recover(&stage.earlier)
+        .await
+        .expect("a recovery");
+    (stage, recovery)
+}
+
+fn living_of_mark(stage: &Stage) -> BTreeSet<u32> {
+    stage
+        .living()
+        .iter()
+        .map(|found| found.pid.cast_unsigned())
+        .collect()
+}
+
+/// Every process that carries the mark is one that a session owns, and the other way round.
+async fn agree(stage: &Stage, what: &str) {
+    let start = Instant::now();
+    loop {
+        let why = disagreement(stage).await;
+        let Some(why) = why else { return };
+        assert!(
+            start.elapsed() < Duration::from_secs(4) * slack(),
+            "{what}: {why}"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn disagreement(stage: &Stage) -> Option<String> {
+    let ledger = stage.sessions.ledger();
+    let open: BTreeSet<String> = ledger
+        .sessions(&SessionFilter::default())
+        .unwrap()
+        .into_iter()
+        .map(|row| row.id.to_string())
+        .collect();
+    let list: Vec<Session> = stage.sessions.list();
+    let known: BTreeSet<String> = list
+        .iter()
+        .map(|session| session.id().to_string())
+        .collect();
+    if open != known {
+        return Some(format!("sessions: ledger {open:?}, host {known:?}"));
+    }
+    let mut running = BTreeSet::new();
+    let mut census = BTreeSet::new();
+    for session in &list {
+        for resource in session.resources().await.unwrap() {
+            if resource.state == ResourceState::Running {
+                running.insert(resource.id.to_string());
+            }
+        }
+        for info in session.census().await.unwrap() {
+            if !matches!(info.state, b'Z' | b'X') {
+                census.insert(info.id.pid);
+            }
+        }
+    }
+    let recorded: BTreeSet<String> = ledger
+        .resources(&ResourceFilter::default())
+        .unwrap()
+        .into_iter()
+        .map(|row| row.id.to_string())
+        .collect();
+    if recorded != running {
+        return Some(format!("resources: ledger {recorded:?}, host {running:?}"));
+    }
+    let living = living_of_mark(stage);
+    // A shell that loops has a `sleep` that comes and goes.
+    if living != census {
+        return Some(format!(
+            "processes: kernel {:?}, keepers {census:?}",
+            stage.living()
+        ));
+    }
+    let dirs = std::fs::read_dir(stage.dir.join("sessions"))
+        .unwrap()
+        .count();
+    if dirs != list.len() {
+        return Some(format!("{dirs} directories for {} sessions", list.len()));
+    }
+    None
+}
+
+const STEPS: [&str; 14] = [
+    "open.begin:1",
+    "open.intended:1",
+    "open.directories:1",
+    "open.keeper:1",
+    "open.identified:1",
+    "open.keeper:2",
+    "exec.begin:1",
+    "exec.intended:1",
+    "exec.spawned:1",
+    "exec.identified:3",
+    "close.ended:1",
+    "close.removed:1",
+    "close.recorded:1",
+    "",
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_to_be_killed_is_gone_whenever_the_host_dies() {
+    for step in STEPS {
+        let (dir, mark) = new_mark();
+        Host::start(dir.path(), step, "kill").dead();
+        let began = Instant::now();
+        until("all of it is gone without help", || {
+            find(&mark).iter().all(|found| !found.lives())
+        })
+        .await;
+        println!("{step:18} gone after {:?}", began.elapsed());
+        let (stage, recovery) = next_host(dir.path(), &mark).await;
+        assert!(
+            recovery.adopted.is_empty() && recovery.unreached.is_empty(),
+            "{step}: {recovery:?}"
+        );
+        agree(&stage, step).await;
+        assert!(stage.sessions.list().is_empty());
+        assert!(
+            recovery
+                .swept
+                .iter()
+                .all(|report| report.is_clean() && report.recorded),
+            "{step}: {recovery:?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_to_be_kept_is_adopted_whole_whenever_the_host_dies() {
+    for step in STEPS {
+        let (dir, mark) = new_mark();
+        Host::start(dir.path(), step, "keep").dead();
+        let before: BTreeSet<u32> = find(&mark)
+            .iter()
+            .filter(|found| found.lives())
+            .map(|found| found.pid.cast_unsigned())
+            .collect();
+        let (stage, recovery) = next_host(dir.path(), &mark).await;
+        println!(
+            "{step:18} {} processes, {} adopted, {} swept, {:?}",
+            before.len(),
+            recovery.adopted.len(),
+            recovery.swept.len(),
+            recovery.took
+        );
+        assert!(recovery.unreached.is_empty(), "{step}: {recovery:?}");
+        agree(&stage, step).await;
+        if step.is_empty() {
+            assert_eq!(recovery.adopted.len(), 2, "{recovery:?}");
+            goes_on(&stage).await;
+        }
+        for session in stage.sessions.list() {
+            let report = session
+                .close(CloseReason::Client, by(), None)
+                .await
+                .unwrap();
+            assert!(report.is_clean() && report.recorded, "{step}: {report:?}");
+        }
+        assert!(stage.living().is_empty(), "{step}: {:?}", stage.living());
+        agree(&stage, step).await;
+    }
+}
+
+/// The numbered lines come once and in order, the terminal still answers, and the child knows its parent.
+async fn goes_on(stage: &Stage) {
+    let one = stage.sessions.get("one").unwrap();
+    assert!(one.info().adopted);
+    let list = one.resources().await.unwrap();
+    let find = |text: &str| {
+        let resource = list.iter().find(|resource| resource.shown.contains(text));
+        stage
+            .sessions
+            .process(resource.expect(text).id.as_str())
+            .unwrap()
+    };
+    let counter = find("echo $n");
+    let mut follower = counter.stdout().follow(0);
+    let mut text = String::new();
+    while text.lines().count() < 50 + 1 {
+        text += &follower.next_text(4096).await.unwrap().unwrap().text;
+    }
+    let upto = text.rfind('\n').unwrap();
+    for (line, number) in text[..upto].lines().zip(1..) {
+        assert_eq!(line.parse(), Ok(number), "{text}");
+    }
+    let terminal = find("cat");
+    terminal.write(b"hello\n").await.unwrap();
+    let mut follower = terminal.stdout().follow(0);
+    let mut text = String::new();
+    while text.matches("hello").count() < 2 {
+        text += &follower.next_text(4096).await.unwrap().unwrap().text;
+    }
+    let child = stage
+        .sessions
+        .list()
+        .into_iter()
+        .find(|session| session.name().is_none());
+    assert_eq!(child.unwrap().info().parent.as_ref(), Some(one.id()));
+    let new = exec(&one, shell("echo new").background()).await;
+    assert_eq!(output_of(&new).await, "new\n");
+}

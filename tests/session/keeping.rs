@@ -1,0 +1,121 @@
+//! What is kept on purpose outlives its session; nothing else does.
+
+use hostler_session::{CloseReason, Error, Policy, ResourceState};
+
+use super::support::*;
+
+#[tokio::test]
+async fn a_kept_process_outlives_its_session_alone() {
+    let stage = Stage::new();
+    let session = stage.open().await;
+    let server = exec(
+        &session,
+        shell("sleep 1000 & n=0; while :; do n=$((n+1)); echo $n; sleep 0.01; done").background(),
+    )
+    .await;
+    exec(
+        &session,
+        shell("setsid sleep 1000 & sleep 1000").background(),
+    )
+    .await;
+    let policy = Policy {
+        grace: GRACE,
+        ..Policy::default()
+    };
+    let kept = session
+        .keep(&stage.sessions, server.id(), "server", policy.clone(), by())
+        .await
+        .unwrap();
+    assert_eq!(server.session(), *kept.id());
+    assert_eq!(
+        kept.resources().await.unwrap()[0].state,
+        ResourceState::Running
+    );
+    assert_eq!(session.resources().await.unwrap().len(), 1);
+    let again = session
+        .keep(&stage.sessions, server.id(), "server", policy, by())
+        .await;
+    assert!(matches!(again, Err(Error::NoResource(_))));
+    let report = session
+        .close(CloseReason::Client, by(), None)
+        .await
+        .unwrap();
+    assert!(report.is_clean() && report.recorded, "{report:?}");
+    assert_eq!(report.kept, [server.id().clone()]);
+    assert!(report.processes.len() >= 3, "{report:?}");
+    let left = stage.living();
+    assert!(
+        (2..=3).contains(&left.len()),
+        "the server and its child: {left:?}"
+    );
+    let lines = server.stdout().progress().len;
+    until("it goes on", || server.stdout().progress().len > lines).await;
+    assert!(
+        exec(&kept, shell("true").background())
+            .await
+            .wait()
+            .await
+            .unwrap()
+            .is_success()
+    );
+    let report = kept.close(CloseReason::Client, by(), None).await.unwrap();
+    assert!(report.is_clean() && report.recorded, "{report:?}");
+    assert!(stage.living().is_empty(), "{:?}", stage.living());
+    until("no keeper is left", || stage.keepers().is_empty()).await;
+    assert_eq!(
+        std::fs::read_dir(stage.dir.join("sessions"))
+            .unwrap()
+            .count(),
+        0
+    );
+}
+
+#[tokio::test]
+async fn a_keeping_session_may_close_first() {
+    let stage = Stage::new();
+    let session = stage.open().await;
+    let server = exec(&session, shell("sleep 1000").background()).await;
+    let other = exec(&session, shell("sleep 1000").background()).await;
+    let policy = Policy {
+        grace: GRACE,
+        ..Policy::default()
+    };
+    let kept = session
+        .keep(&stage.sessions, server.id(), "server", policy, by())
+        .await
+        .unwrap();
+    let report = kept.close(CloseReason::Client, by(), None).await.unwrap();
+    assert!(report.is_clean() && report.recorded, "{report:?}");
+    assert!(server.wait().await.is_some());
+    assert_eq!(other.status().state, ResourceState::Running);
+    let report = session
+        .close(CloseReason::Client, by(), None)
+        .await
+        .unwrap();
+    assert!(report.is_clean() && report.recorded, "{report:?}");
+    assert!(stage.living().is_empty());
+}
+
+#[tokio::test]
+async fn what_cannot_be_kept_makes_no_session() {
+    let stage = Stage::new();
+    let session = stage.open().await;
+    let ended = exec(&session, shell("true").background()).await;
+    ended.wait().await;
+    let error = session
+        .keep(
+            &stage.sessions,
+            ended.id(),
+            "server",
+            Policy::default(),
+            by(),
+        )
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::Ended(_)), "{error}");
+    assert!(stage.sessions.get("server").is_err());
+    session
+        .close(CloseReason::Client, by(), None)
+        .await
+        .unwrap();
+}

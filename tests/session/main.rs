@@ -1,0 +1,12 @@
+//! Sessions, over real keepers and a real ledger. What is left is counted by the kernel.
+
+mod basics;
+mod cancel;
+mod death;
+mod keeping;
+mod measure;
+mod once;
+mod output;
+mod reaping;
+mod support;
+mod takeover;

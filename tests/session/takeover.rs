@@ -1,0 +1,139 @@
+//! One host takes over from another: nothing ends, and every line comes once and in order.
+
+use std::time::Duration;
+
+use hostler_session::{CloseReason, Error, OnHostExit, ProcessHandle, ResourceId, TerminalSize};
+
+use super::support::*;
+
+const LINES: &str = "n=0; while :; do n=$((n+1)); echo $n; [ $((n % 20)) = 0 ] && sleep 0.02; done";
+
+fn all_text(handle: &ProcessHandle) -> String {
+    let output = handle.stdout();
+    let len = output.progress().len;
+    let chunk = output.read_at(0, len as usize).unwrap();
+    assert_eq!(chunk.skipped, 0);
+    String::from_utf8(chunk.bytes).unwrap()
+}
+
+/// The last of the numbers, each of which came once and in order.
+fn last_number(text: &str) -> u64 {
+    let whole = &text[..text.rfind('\n').unwrap_or(0)];
+    let mut last = 0;
+    for line in whole.lines() {
+        let number: u64 = line
+            .trim()
+            .parse()
+            .unwrap_or_else(|_| panic!("after {last}: {line:?}"));
+        assert_eq!(number, last + 1);
+        last = number;
+    }
+    last
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_takeovers_under_load_lose_and_double_nothing() {
+    const SESSIONS: usize = 20;
+    let dir = tempfile::tempdir().unwrap();
+    let mark = format!("mark-takeover-{}", std::process::id());
+    let mut stage = Stage::at(dir.path(), &mark, |_| {});
+    let mut ids: Vec<ResourceId> = Vec::new();
+    for number in 0..SESSIONS {
+        let session = stage
+            .open_with(|options| {
+                options.name = Some(format!("load-{number}"));
+                if number % 2 == 0 {
+                    options.policy.on_host_exit = OnHostExit::Keep;
+                }
+            })
+            .await;
+        let mut piped = shell(LINES).background();
+        piped.output.whole = true;
+        ids.push(exec(&session, piped).await.id().clone());
+        let mut typed = shell(LINES).on_terminal(TerminalSize::default());
+        typed.output.whole = true;
+        ids.push(exec(&session, typed).await.id().clone());
+    }
+    for round in 0..10 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let began = std::time::Instant::now();
+        let failed = stage.sessions.hand_over(Duration::from_secs(30)).await;
+        assert!(failed.is_empty(), "{failed:?}");
+        let handed = began.elapsed();
+        stage.sessions.ledger().clone().close().unwrap();
+        let next = Stage::at(dir.path(), &mark, |_| {});
+        let recovery = next.sessions.recover(&next.earlier).await.unwrap();
+        assert_eq!(recovery.adopted.len(), SESSIONS, "{recovery:?}");
+        println!(
+            "takeover {round}: handed over in {handed:?}, adopted in {:?}",
+            recovery.took
+        );
+        stage = next;
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let handles: Vec<ProcessHandle> = ids
+        .iter()
+        .map(|id| stage.sessions.process(id.as_str()).unwrap())
+        .collect();
+    for handle in &handles {
+        let before = handle.stdout().progress().len;
+        until("it goes on", || handle.stdout().progress().len > before).await;
+        handle.signal(hostler_session::Signal::STOP).await.unwrap();
+    }
+    for handle in &handles {
+        let last = last_number(&all_text(handle));
+        assert!(last > 100, "{last}");
+    }
+    let reports = stage
+        .sessions
+        .close_all(CloseReason::Shutdown, by(), None, Duration::from_secs(20))
+        .await;
+    assert!(reports.len() == SESSIONS && reports.iter().all(|report| report.is_clean()));
+    assert!(stage.living().is_empty());
+}
+
+#[tokio::test]
+async fn a_handed_over_session_is_the_next_hosts() {
+    let dir = tempfile::tempdir().unwrap();
+    let mark = format!("mark-handed-{}", std::process::id());
+    let stage = Stage::at(dir.path(), &mark, |_| {});
+    let session = stage.open().await;
+    let process = exec(&session, shell("cat").background().with_stdin()).await;
+    assert!(
+        stage
+            .sessions
+            .hand_over(Duration::from_secs(30))
+            .await
+            .is_empty()
+    );
+    assert!(matches!(
+        session.exec(shell("true"), by()).await,
+        Err(Error::Closed(_))
+    ));
+    assert!(matches!(
+        session.close(CloseReason::Client, by(), None).await,
+        Err(Error::Stopping)
+    ));
+    assert!(matches!(
+        stage.sessions.open(options(), by()).await,
+        Err(Error::Stopping)
+    ));
+    stage.sessions.ledger().clone().close().unwrap();
+    let id = process.id().to_string();
+    drop((process, session, stage));
+    let next = Stage::at(dir.path(), &mark, |_| {});
+    next.sessions.recover(&next.earlier).await.unwrap();
+    let process = next.sessions.process(&id).unwrap();
+    process.write(b"hello\n").await.unwrap();
+    process.close_input().await.unwrap();
+    assert_eq!(output_of(&process).await, "hello\n");
+    for session in next.sessions.list() {
+        assert!(
+            session
+                .close(CloseReason::Client, by(), None)
+                .await
+                .unwrap()
+                .recorded
+        );
+    }
+}
