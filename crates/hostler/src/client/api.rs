@@ -25,7 +25,6 @@ pub(crate) struct Session {
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Process {
     pub(crate) id: String,
-    pub(crate) session: String,
     #[serde(default)]
     pub(crate) argv: Vec<String>,
     #[serde(default)]
@@ -39,7 +38,7 @@ pub(crate) struct Process {
     #[serde(default)]
     pub(crate) tty: Value,
     #[serde(default)]
-    pub(crate) started: u64,
+    pub(crate) started: Option<u64>,
     #[serde(default)]
     pub(crate) output_bytes: u64,
 }

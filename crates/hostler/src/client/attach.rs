@@ -46,12 +46,13 @@ pub(crate) async fn run(attach: &Attach) -> Result<u8> {
         ));
     }
     let follow = Follow {
-        host: &host,
+        host: &mut host,
         remote,
         signals,
         process: Some(process.id.clone()),
         input: true,
         terminal,
+        viewer: true,
         detach: Some(&attach.detach_keys),
     };
     match follow::run(follow).await {
@@ -63,10 +64,7 @@ pub(crate) async fn run(attach: &Attach) -> Result<u8> {
             note("[detached]");
             Ok(0)
         }
-        Ok(Ending::Closing(reason)) => {
-            note(&format!("[session closed: {reason}]"));
-            Ok(0)
-        }
+        Ok(Ending::Stopped) => Err(Failure::Stopped),
         Err(failure) => {
             if terminal {
                 note("");
@@ -77,7 +75,7 @@ pub(crate) async fn run(attach: &Attach) -> Result<u8> {
 }
 
 /// Says how it came to an end, on a line of its own.
-fn note(text: &str) {
+pub(super) fn note(text: &str) {
     // Nobody to hear it is no failure.
     let start = if text.is_empty() { "" } else { "\r\n" };
     let line = format!("{start}{}\r\n", show::plain(text));

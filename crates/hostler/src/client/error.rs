@@ -27,6 +27,9 @@ pub(crate) enum Failure {
     /// The connection ended before the answer was there.
     #[error("the host went away")]
     Gone,
+    /// It said so.
+    #[error("the host has stopped")]
+    Stopped,
     /// Not what the API says.
     #[error("the host's answer cannot be understood: {0}")]
     Nonsense(String),

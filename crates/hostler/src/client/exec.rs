@@ -7,9 +7,11 @@ use hyper::Method;
 use serde_json::{Map, Value, json};
 
 use super::api::Process;
+use super::attach;
 use super::error::{Failure, Result};
 use super::follow::{self, Ending, Follow};
 use super::host::{Host, part, understand};
+use super::keys::Keys;
 use super::remote::Remote;
 use super::{Place, resolve, show, tty};
 
@@ -30,6 +32,9 @@ pub(crate) struct Exec {
     /// Give it nothing to read, and leave this standard input alone
     #[arg(short = 'n', long)]
     no_stdin: bool,
+    /// With a terminal: keys that leave it to itself, as in `hostler attach`
+    #[arg(long, value_name = "KEYS")]
+    detach_keys: Option<Keys>,
     /// In the background: print its id and return
     #[arg(short, long)]
     detach: bool,
@@ -121,7 +126,7 @@ impl Exec {
         };
         request.insert("stdin".into(), json!(stdin));
         if self.restart == Some(Restart::OnFailure) {
-            request.insert("restart".into(), json!("on-failure"));
+            request.insert("restart".into(), json!({"when": "on_failure"}));
         }
         if let Some(keep) = &self.keep {
             request.insert("keep".into(), json!(keep));
@@ -160,17 +165,22 @@ pub(crate) async fn run(exec: &Exec) -> Result<u8> {
         Ok(remote) => remote,
     };
     let follow = Follow {
-        host: &host,
+        host: &mut host,
         remote,
         signals,
         process: None,
         input: !exec.no_stdin,
         terminal: terminal.is_some(),
-        detach: None,
+        viewer: false,
+        detach: exec.detach_keys.as_ref(),
     };
     match follow::run(follow).await? {
         Ending::Exit(exit) => Ok(exit.status()),
-        Ending::Detached | Ending::Closing(_) => Err(Failure::Gone),
+        Ending::Detached => {
+            attach::note("[detached]");
+            Ok(0)
+        }
+        Ending::Stopped => Err(Failure::Stopped),
     }
 }
 
@@ -263,7 +273,7 @@ mod tests {
             exec(&words).request(None).map(Value::Object).ok(),
             Some(json!({
                 "argv": ["x"], "name": "n", "cwd": "/tmp", "env": {"A": "b=c"},
-                "restart": "on-failure", "keep": "k", "stdin": false
+                "restart": {"when": "on_failure"}, "keep": "k", "stdin": false
             }))
         );
     }

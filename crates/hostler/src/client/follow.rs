@@ -1,5 +1,6 @@
 //! A process somewhere else, as though it were this one: its output, its input, its signals, its terminal.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use hyper::body::Bytes;
@@ -12,6 +13,7 @@ use super::host::Host;
 use super::keys::{Keys, Scanner};
 use super::modes::Modes;
 use super::remote::{Frame, INPUT, Remote, Room};
+use super::resume::{Input, Progress};
 use super::signals;
 use super::streams::{self, Output, Stream};
 use super::tty::{self, Raw};
@@ -23,7 +25,7 @@ const JOINED: Duration = Duration::from_millis(150);
 
 /// What is followed, and how.
 pub(crate) struct Follow<'a> {
-    pub(crate) host: &'a Host,
+    pub(crate) host: &'a mut Host,
     pub(crate) remote: Remote,
     pub(crate) signals: mpsc::UnboundedReceiver<i32>,
     /// Its id, once it is known.
@@ -32,7 +34,9 @@ pub(crate) struct Follow<'a> {
     pub(crate) input: bool,
     /// Whether it is on a terminal.
     pub(crate) terminal: bool,
-    /// Whether this is a viewer, who may come and go, and the keys by which one goes.
+    /// Whether this is a viewer, who may come and go.
+    pub(crate) viewer: bool,
+    /// The keys by which one goes.
     pub(crate) detach: Option<&'a Keys>,
 }
 
@@ -43,8 +47,8 @@ pub(crate) enum Ending {
     Exit(Exit),
     /// The viewer has left.
     Detached,
-    /// The session closes.
-    Closing(String),
+    /// The host has stopped.
+    Stopped,
 }
 
 /// What is to be done next.
@@ -83,12 +87,12 @@ async fn run_raw(
         true => Some(streams::input(INPUT)?),
         false => None,
     };
-    let inlet = follow.remote.inlet();
+    let mut inlet = follow.remote.inlet();
     let mut scanner = follow.detach.map(Scanner::new);
-    // Input on its way: what is to be sent, or that there is no more.
-    let mut pending: Option<Option<Vec<u8>>> = None;
+    let mut progress = Progress::default();
+    let mut pending = VecDeque::new();
     let mut release = None;
-    let viewer = follow.detach.is_some();
+    let viewer = follow.viewer;
     let mut joined = (viewer && follow.terminal).then(|| Box::pin(sleep(JOINED)));
     if viewer && follow.terminal {
         follow.tell_size();
@@ -105,22 +109,28 @@ async fn run_raw(
                         if guard.is_some() {
                             modes.follow(&bytes);
                         }
+                        progress.output(bytes.len());
                         room.fill(Stream::Out, bytes);
                         continue;
                     }
                     Ok(Frame::Error(bytes)) => {
+                        progress.error(bytes.len());
                         room.fill(Stream::Err, bytes);
                         continue;
                     }
-                    Ok(Frame::Gap(from, to)) if !viewer => {
-                        room.fill(Stream::Err, gap(from, to, guard.is_some()));
+                    Ok(Frame::Gap { stream, from, to }) => {
+                        progress.skip(stream, to);
+                        // A viewer sees the screen, of which nothing is missing.
+                        if !viewer {
+                            room.fill(Stream::Err, gap(from, to, guard.is_some()));
+                        }
                         continue;
                     }
                     other => Next::Frame(other),
                 }
             }
-            bytes = read(&mut typed), if pending.is_none() && typed.is_some() => Next::Typed(bytes),
-            room = inlet.room(), if pending.is_some() => Next::Room(room),
+            bytes = read(&mut typed), if pending.is_empty() && typed.is_some() => Next::Typed(bytes),
+            room = inlet.room(), if !pending.is_empty() => Next::Room(room),
             () = at(release) => Next::Release,
             () = wait(&mut joined) => Next::Joined,
         };
@@ -129,10 +139,20 @@ async fn run_raw(
                 follow.finish(output).await?;
                 return Ok(Ending::Exit(exit));
             }
-            Next::Frame(Ok(Frame::Closing(reason))) if viewer => {
-                follow.finish(output).await?;
-                return Ok(Ending::Closing(reason));
+            Next::Frame(Ok(Frame::Closing(reason, taken))) => {
+                if reason != "takeover" {
+                    follow.finish(output).await?;
+                    return Ok(Ending::Stopped);
+                }
+                progress.taken(taken);
+                let again = follow.resume(&mut progress).await?;
+                inlet = follow.remote.inlet();
+                for input in again.into_iter().rev() {
+                    pending.push_front(input);
+                }
             }
+            Next::Frame(Ok(Frame::At(stdout, stderr))) => progress.begin(stdout, stderr),
+            Next::Frame(Ok(Frame::Taken(taken))) => progress.taken(taken),
             Next::Frame(Ok(Frame::Started(process))) => follow.process = Some(process.id),
             Next::Frame(Ok(_)) => {}
             Next::Frame(Err(failure)) => {
@@ -144,10 +164,10 @@ async fn run_raw(
                 if viewer && follow.terminal {
                     return Ok(Ending::Detached);
                 }
-                pending = Some(None);
+                pending.push_back(Input::Eof);
             }
             Next::Typed(Some(bytes)) => match &mut scanner {
-                None => pending = Some(Some(bytes)),
+                None => pending.push_back(Input::Bytes(bytes)),
                 Some(scanner) => {
                     let mut out = INPUT.to_vec();
                     let detached = scanner.feed(&bytes[INPUT.len()..], &mut out);
@@ -155,24 +175,24 @@ async fn run_raw(
                         return Ok(Ending::Detached);
                     }
                     release = scanner.holds().then(|| Instant::now() + HOLD);
-                    pending = (out.len() > INPUT.len()).then_some(Some(out));
+                    if out.len() > INPUT.len() {
+                        pending.push_back(Input::Bytes(out));
+                    }
                 }
             },
             Next::Release => {
                 release = None;
                 if let Some(scanner) = &mut scanner {
-                    let mut out = match pending.take() {
-                        Some(Some(bytes)) => bytes,
-                        _ => INPUT.to_vec(),
-                    };
-                    out.extend(scanner.release());
-                    pending = Some(Some(out));
+                    let held = scanner.release();
+                    pending.push_back(Input::Bytes([INPUT, &held].concat()));
                 }
             }
-            Next::Room(room) => match pending.take() {
-                Some(Some(bytes)) => room.fill(bytes),
-                _ => room.close(),
-            },
+            Next::Room(room) => {
+                if let Some(input) = pending.pop_front() {
+                    progress.sent(&input);
+                    room.fill(input);
+                }
+            }
             Next::Joined => {
                 joined = None;
                 if modes.is_full_screen() {
@@ -239,6 +259,19 @@ impl Follow<'_> {
         }
     }
 
+    /// Goes on with the next host. What comes back is to be sent again.
+    async fn resume(&mut self, progress: &mut Progress) -> Result<Vec<Input>> {
+        let process = self.process.as_deref().ok_or(Failure::Gone)?;
+        let foreground = !self.viewer && !self.terminal;
+        let resumed = progress.resume(self.host, process, foreground).await?;
+        let (remote, again) = resumed;
+        self.remote = remote;
+        if self.terminal {
+            self.tell_size();
+        }
+        Ok(again)
+    }
+
     /// Has a program draw its screen again: as it does when its size changes, which it does for a moment.
     fn draw_again(&self) {
         if let Some((rows, columns)) = tty::size() {
@@ -250,8 +283,7 @@ impl Follow<'_> {
     /// Stops as the signal says, with what it follows, until somebody has both go on.
     async fn stop(&self, guard: &mut Option<Raw>) -> Result<()> {
         const CONT: i32 = 18;
-        let viewer = self.detach.is_some();
-        if !viewer {
+        if !self.viewer {
             self.pass(signals::TSTP);
             // So that it is sent: nothing runs here while this is stopped.
             for _ in 0..3 {
@@ -265,7 +297,7 @@ impl Follow<'_> {
             *guard = Some(Raw::enter()?);
             self.tell_size();
         }
-        if !viewer {
+        if !self.viewer {
             self.pass(CONT);
         }
         Ok(())

@@ -8,6 +8,7 @@ use super::error::{Failure, Result};
 use super::follow;
 use super::host::{Answer, Host};
 use super::remote::{Frame, Remote};
+use super::resume::Progress;
 use super::streams::{Output, Stream};
 use super::{Place, resolve};
 
@@ -138,19 +139,32 @@ async fn write(output: &Output, stream: Stream, bytes: Bytes) -> Result<()> {
 async fn follow(host: &mut Host, id: &str, from: u64, output: &Output) -> Result<u8> {
     let path = format!("/v1/processes/{id}/attach?from={from}");
     let mut remote = Remote::open(host, &path, None).await?;
+    let mut progress = Progress::default();
     loop {
         let frame = tokio::select! {
             failure = output.failure() => return Err(failure),
             frame = remote.next() => frame?,
         };
         match frame {
-            Frame::Output(bytes) => write(output, Stream::Out, bytes).await?,
-            Frame::Error(bytes) => write(output, Stream::Err, bytes).await?,
-            Frame::Gap(from, to) => {
+            Frame::Output(bytes) => {
+                progress.output(bytes.len());
+                write(output, Stream::Out, bytes).await?;
+            }
+            Frame::Error(bytes) => {
+                progress.error(bytes.len());
+                write(output, Stream::Err, bytes).await?;
+            }
+            Frame::Gap { stream, from, to } => {
+                progress.skip(stream, to);
                 write(output, Stream::Err, follow::gap(from, to, false)).await?;
             }
+            Frame::At(stdout, stderr) => progress.begin(stdout, stderr),
+            Frame::Closing(reason, _) if reason == "takeover" => {
+                remote = progress.resume(host, id, false).await?.0;
+            }
+            Frame::Closing(..) => return Err(Failure::Stopped),
             Frame::Exit(_) => break,
-            Frame::Closing(_) | Frame::Started(_) | Frame::Unknown => {}
+            Frame::Started(_) | Frame::Taken(_) | Frame::Unknown => {}
         }
     }
     output.flush().await?;

@@ -14,6 +14,7 @@ mod process;
 mod ps;
 mod remote;
 mod resolve;
+mod resume;
 mod session;
 mod show;
 mod signals;

@@ -26,6 +26,7 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 use super::api::{Exit, Process};
 use super::error::{Failure, Result};
 use super::host::{Host, request};
+use super::resume::Input;
 use super::signals;
 
 /// The first byte of a frame with input.
@@ -44,19 +45,23 @@ pub(crate) enum Frame {
     Started(Box<Process>),
     /// It has ended, and all output was before.
     Exit(Exit),
+    /// The offsets at which output begins.
+    At(u64, Option<u64>),
     /// Output between these offsets is no longer kept.
-    Gap(u64, u64),
-    /// The session closes.
-    Closing(String),
+    Gap {
+        /// Of which stream.
+        stream: u8,
+        /// The first that is not.
+        from: u64,
+        /// The next that is.
+        to: u64,
+    },
+    /// So much input has come to the process.
+    Taken(u64),
+    /// The host has it no more, for this reason, and so much input has come to it.
+    Closing(String, u64),
     /// Something that newer hosts say.
     Unknown,
-}
-
-/// What is sent.
-#[derive(Debug)]
-enum Input {
-    Bytes(Vec<u8>),
-    Eof,
 }
 
 /// The connection. Dropping it leaves.
@@ -88,14 +93,9 @@ impl Inlet {
 pub(crate) struct Room(mpsc::OwnedPermit<Input>);
 
 impl Room {
-    /// Sends it. Its first byte is [`INPUT`].
-    pub(crate) fn fill(self, bytes: Vec<u8>) {
-        self.0.send(Input::Bytes(bytes));
-    }
-
-    /// Says that there is no more.
-    pub(crate) fn close(self) {
-        self.0.send(Input::Eof);
+    /// Sends it.
+    pub(crate) fn fill(self, input: Input) {
+        self.0.send(input);
     }
 }
 
@@ -209,7 +209,7 @@ impl Remote {
                 let mut host = host.another();
                 let path = format!("/v1/processes/{process}/signal");
                 tokio::spawn(async move {
-                    let body = json!({"signal": word});
+                    let body = json!({"signal": word, "group": true});
                     let _ = host.json(Method::POST, &path, Some(&body)).await;
                 });
             }
@@ -218,6 +218,10 @@ impl Remote {
             }
         }
     }
+}
+
+fn number(value: &Value, key: &str) -> Option<u64> {
+    value.get(key).and_then(Value::as_u64)
 }
 
 fn frame(text: &str) -> Result<Frame> {
@@ -232,8 +236,11 @@ fn frame(text: &str) -> Result<Frame> {
         return Ok(Frame::Started(Box::new(process)));
     }
     if let Some(gap) = take("gap") {
-        let offset = |key| gap.get(key).and_then(Value::as_u64).unwrap_or(0);
-        return Ok(Frame::Gap(offset("from"), offset("to")));
+        return Ok(Frame::Gap {
+            stream: number(&gap, "stream").unwrap_or(1) as u8,
+            from: number(&gap, "from").unwrap_or(0),
+            to: number(&gap, "to").unwrap_or(0),
+        });
     }
     if let Some(error) = take("error") {
         let text = |key| super::show::cell(error.get(key).unwrap_or(&Value::Null));
@@ -243,7 +250,15 @@ fn frame(text: &str) -> Result<Frame> {
         });
     }
     if let Some(closing) = take("closing") {
-        return Ok(Frame::Closing(super::show::at(&closing, "reason")));
+        let taken = number(&closing, "input").unwrap_or(0);
+        return Ok(Frame::Closing(super::show::at(&closing, "reason"), taken));
+    }
+    if let Some(at) = take("at") {
+        let stdout = number(&at, "stdout").unwrap_or(0);
+        return Ok(Frame::At(stdout, number(&at, "stderr")));
+    }
+    if let Some(taken) = value.get("input").and_then(Value::as_u64) {
+        return Ok(Frame::Taken(taken));
     }
     Ok(Frame::Unknown)
 }
@@ -264,8 +279,21 @@ mod tests {
         ));
         assert!(matches!(
             frame(r#"{"gap":{"from":5,"to":9}}"#),
-            Ok(Frame::Gap(5, 9))
+            Ok(Frame::Gap {
+                stream: 1,
+                from: 5,
+                to: 9
+            })
         ));
+        assert!(matches!(
+            frame(r#"{"closing":{"reason":"takeover","input":7}}"#),
+            Ok(Frame::Closing(reason, 7)) if reason == "takeover"
+        ));
+        assert!(matches!(
+            frame(r#"{"at":{"stdout":3,"stderr":null}}"#),
+            Ok(Frame::At(3, None))
+        ));
+        assert!(matches!(frame(r#"{"input":4}"#), Ok(Frame::Taken(4))));
         assert!(matches!(
             frame(r#"{"error":{"code":"limit","message":"too many"}}"#),
             Err(Failure::Refused { message, .. }) if message == "too many"

@@ -34,7 +34,7 @@ impl Named for Process {
         self.name.as_deref()
     }
     fn rank(&self) -> (bool, u64) {
-        (!self.has_ended(), self.started)
+        (!self.has_ended(), self.started.unwrap_or(0))
     }
 }
 

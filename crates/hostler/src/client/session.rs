@@ -87,6 +87,9 @@ pub(crate) struct Policy {
     /// What becomes of it when its last client leaves
     #[arg(long, value_enum, value_name = "WHAT")]
     on_disconnect: Option<OnDisconnect>,
+    /// How long it waits for the next host, if it is kept
+    #[arg(long, value_name = "TIME")]
+    keep_for: Option<Time>,
     /// What becomes of it when the host dies
     #[arg(long, value_enum, value_name = "WHAT")]
     on_host_exit: Option<OnHostExit>,
@@ -142,7 +145,12 @@ impl Policy {
             |time: &Option<Time>| time.as_ref().map(|time| json!(time.span.as_secs_f64()));
         put("idle", seconds(&self.idle_ttl));
         put("max_age", seconds(&self.max_age));
-        put("daily_reset", self.daily_reset.map(|hour| json!(hour.0)));
+        put(
+            "daily_reset",
+            self.daily_reset
+                .map(|hour| hour.0.map_or(json!(-1), Value::from)),
+        );
+        put("keep_for", seconds(&self.keep_for));
         put("grace", seconds(&self.grace));
         put("detached_grace", seconds(&self.detached_grace));
         put("background_holds", seconds(&self.background_holds));
