@@ -1,6 +1,8 @@
 //! `hostler attach`: a viewer of a terminal, who may come and go.
 
 use clap::Args;
+use hyper::Method;
+use hyper::body::Bytes;
 use serde_json::json;
 
 use super::api::Process;
@@ -11,6 +13,9 @@ use super::host::{Host, part, understand};
 use super::keys::{self, Keys};
 use super::remote::Remote;
 use super::{Place, resolve, show, streams, tty};
+
+/// How much of what was shown before is looked through.
+const BEFORE: u64 = 1 << 20;
 
 /// What `hostler attach` is told.
 #[derive(Debug, Args)]
@@ -36,6 +41,10 @@ pub(crate) async fn run(attach: &Attach) -> Result<u8> {
                 .into(),
         ));
     }
+    let before = match terminal {
+        true => Some(before(&mut host, &process).await?),
+        false => None,
+    };
     let signals = super::signals::receive()?;
     let path = format!("/v1/processes/{}/attach", part(&process.id));
     let remote = Remote::open(&mut host, &path, None).await?;
@@ -53,6 +62,7 @@ pub(crate) async fn run(attach: &Attach) -> Result<u8> {
         input: true,
         terminal,
         viewer: true,
+        before,
         detach: Some(&attach.detach_keys),
     };
     match follow::run(follow).await {
@@ -80,6 +90,18 @@ pub(super) fn note(text: &str) {
     let start = if text.is_empty() { "" } else { "\r\n" };
     let line = format!("{start}{}\r\n", show::plain(text));
     let _ = streams::put(rustix::stdio::stderr(), line.as_bytes());
+}
+
+/// The end of what a terminal has shown so far. The host shows the last screenful again; what was set before is set by this.
+async fn before(host: &mut Host, process: &Process) -> Result<(u64, Vec<u8>)> {
+    let start = process.output_bytes.saturating_sub(BEFORE);
+    let path = format!(
+        "/v1/processes/{}/output?from={start}&limit={BEFORE}",
+        part(&process.id)
+    );
+    let answer = host.call(Method::GET, &path, Bytes::new()).await?;
+    let start = answer.number("hostler-offset").unwrap_or(start);
+    Ok((start, answer.body.to_vec()))
 }
 
 async fn find(host: &mut Host, target: &str) -> Result<Process> {

@@ -172,6 +172,7 @@ pub(crate) async fn run(exec: &Exec) -> Result<u8> {
         input: !exec.no_stdin,
         terminal: terminal.is_some(),
         viewer: false,
+        before: None,
         detach: exec.detach_keys.as_ref(),
     };
     match follow::run(follow).await? {

@@ -36,6 +36,8 @@ pub(crate) struct Follow<'a> {
     pub(crate) terminal: bool,
     /// Whether this is a viewer, who may come and go.
     pub(crate) viewer: bool,
+    /// What was written before, and its offset: for what it has set on its terminal.
+    pub(crate) before: Option<(u64, Vec<u8>)>,
     /// The keys by which one goes.
     pub(crate) detach: Option<&'a Keys>,
 }
@@ -118,6 +120,15 @@ async fn run_raw(
                         room.fill(Stream::Err, bytes);
                         continue;
                     }
+                    Ok(Frame::At(stdout, stderr)) => {
+                        progress.begin(stdout, stderr);
+                        if let Some((start, bytes)) = follow.before.take() {
+                            let known = stdout.saturating_sub(start) as usize;
+                            modes.follow(&bytes[..known.min(bytes.len())]);
+                            room.fill(Stream::Out, modes.redo().into());
+                        }
+                        continue;
+                    }
                     Ok(Frame::Gap { stream, from, to }) => {
                         progress.skip(stream, to);
                         // A viewer sees the screen, of which nothing is missing.
@@ -151,7 +162,6 @@ async fn run_raw(
                     pending.push_front(input);
                 }
             }
-            Next::Frame(Ok(Frame::At(stdout, stderr))) => progress.begin(stdout, stderr),
             Next::Frame(Ok(Frame::Taken(taken))) => progress.taken(taken),
             Next::Frame(Ok(Frame::Started(process))) => follow.process = Some(process.id),
             Next::Frame(Ok(_)) => {}

@@ -30,8 +30,15 @@ pub(crate) struct Host {
 /// An answer in bytes.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    pub(crate) headers: HeaderMap,
+    headers: HeaderMap,
     pub(crate) body: Bytes,
+}
+
+impl Answer {
+    /// The number in a header.
+    pub(crate) fn number(&self, header: &str) -> Option<u64> {
+        self.headers.get(header)?.to_str().ok()?.parse().ok()
+    }
 }
 
 #[derive(Deserialize)]

@@ -6,7 +6,7 @@ use hyper::body::Bytes;
 
 use super::error::{Failure, Result};
 use super::follow;
-use super::host::{Answer, Host};
+use super::host::Host;
 use super::remote::{Frame, Remote};
 use super::resume::Progress;
 use super::streams::{Output, Stream};
@@ -66,9 +66,9 @@ impl Source {
         let Self { path, stream } = self;
         let path = format!("{path}?from={from}&limit={limit}{stream}");
         let answer = host.call(Method::GET, &path, Bytes::new()).await?;
-        let offset = number(&answer, "hostler-offset").unwrap_or(from);
+        let offset = answer.number("hostler-offset").unwrap_or(from);
         let length = answer.body.len() as u64;
-        let next = number(&answer, "hostler-next").unwrap_or(offset + length);
+        let next = answer.number("hostler-next").unwrap_or(offset + length);
         Ok(Piece {
             gap: (offset > from).then_some((from, offset)),
             last: length == 0 && next <= from.max(offset),
@@ -76,10 +76,6 @@ impl Source {
             next,
         })
     }
-}
-
-fn number(answer: &Answer, header: &str) -> Option<u64> {
-    answer.headers.get(header)?.to_str().ok()?.parse().ok()
 }
 
 /// Prints it.

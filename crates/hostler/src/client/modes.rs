@@ -6,6 +6,8 @@ use std::collections::BTreeSet;
 const KNOWN: [u16; 14] = [
     1, 9, 47, 1000, 1002, 1003, 1004, 1005, 1006, 1015, 1047, 1049, 2004, 2026,
 ];
+/// Those of other screens.
+const SCREENS: [u16; 3] = [47, 1047, 1049];
 /// The longest sequence that is looked at.
 const LONGEST: usize = 64;
 
@@ -97,7 +99,24 @@ impl Modes {
 
     /// Whether it looks as if a program draws on the whole screen, which has to be asked to draw it again.
     pub(crate) fn is_full_screen(&self) -> bool {
-        [47, 1047, 1049].iter().any(|mode| self.set.contains(mode)) || self.placed
+        SCREENS.iter().any(|mode| self.set.contains(mode)) || self.placed
+    }
+
+    /// What sets it all on another terminal.
+    pub(crate) fn redo(&self) -> String {
+        let mut out = String::new();
+        let (screens, others): (Vec<&u16>, Vec<&u16>) =
+            self.set.iter().partition(|mode| SCREENS.contains(mode));
+        for mode in screens.into_iter().chain(others) {
+            out.push_str(&format!("\x1b[?{mode}h"));
+        }
+        if self.keypad {
+            out.push_str("\x1b=");
+        }
+        if self.cursor_hidden {
+            out.push_str("\x1b[?25l");
+        }
+        out
     }
 
     /// What undoes all that is set.
@@ -105,7 +124,7 @@ impl Modes {
         let mut out = String::new();
         // The other screen last, for it takes the cursor back to where it was.
         for mode in &self.set {
-            if !matches!(mode, 47 | 1047 | 1049) {
+            if !SCREENS.contains(mode) {
                 out.push_str(&format!("\x1b[?{mode}l"));
             }
         }
@@ -115,7 +134,7 @@ impl Modes {
         if self.cursor_hidden {
             out.push_str("\x1b[?25h");
         }
-        for mode in [47, 1047, 1049] {
+        for mode in SCREENS {
             if self.set.contains(&mode) {
                 out.push_str(&format!("\x1b[?{mode}l"));
             }
@@ -153,6 +172,8 @@ mod tests {
             vim.undo(),
             "\x1b[?1l\x1b[?1000l\x1b[?1006l\x1b>\x1b[?25h\x1b[?1049l\x1b[m"
         );
+        let again = after(&vim.redo());
+        assert_eq!(again.undo(), vim.undo(), "it can be carried over");
         let left = after("\x1b[?1049h\x1b[?1l\x1b>\x1b[?25h\x1b[?1049l");
         assert!(!left.is_full_screen());
         assert_eq!(left.undo(), "");

@@ -95,16 +95,37 @@ async fn census(host: &mut Host, session: Session) -> Result<Part> {
     })
 }
 
+/// To which process each belongs: the nearest above it that is one itself.
+fn owners(living: &[Living]) -> HashMap<u32, String> {
+    let by_pid: HashMap<u32, &Living> = living.iter().map(|one| (one.pid, one)).collect();
+    let mut owners = HashMap::new();
+    for one in living {
+        let mut at = Some(one);
+        // No further than there are processes: parents may go round in a circle.
+        for _ in 0..living.len() {
+            let Some(above) = at else { break };
+            if let Some(process) = &above.process {
+                owners.insert(one.pid, process.clone());
+                break;
+            }
+            at = by_pid.get(&above.parent).copied();
+        }
+    }
+    owners
+}
+
 /// All in one list, each with its session.
 fn flat(parts: Vec<Part>) -> Value {
     let mut all = Vec::new();
     for part in parts {
+        let owners = owners(&part.living);
         let Value::Array(list) = part.raw else {
             continue;
         };
-        for mut one in list {
+        for (mut one, living) in list.into_iter().zip(&part.living) {
             if let Value::Object(fields) = &mut one {
                 fields.insert("session".into(), json!(part.session.id));
+                fields.insert("belongs_to".into(), json!(owners.get(&living.pid)));
             }
             all.push(one);
         }
@@ -125,10 +146,12 @@ fn list(parts: &[Part], started: &HashMap<&str, &Process>, clock: &Clock) -> Res
         left("COMMAND"),
     ]);
     for part in parts {
+        let owners = owners(&part.living);
         for one in &part.living {
+            let owner = owners.get(&one.pid);
             table.row([
                 called(&part.session),
-                one.process.clone().unwrap_or_else(|| "-".into()),
+                owner.cloned().unwrap_or_else(|| "-".into()),
                 one.pid.to_string(),
                 one.parent.to_string(),
                 one.state.clone(),
@@ -159,16 +182,11 @@ fn forest(parts: &[Part], started: &HashMap<&str, &Process>, clock: &Clock) -> R
             false => format!("{name} ({})", part.session.id),
         };
         table.row([title, none(), none(), none(), none(), none()]);
-        let rows = tree::draw(&part.living);
-        let mut before = None;
-        for (branch, one) in rows {
-            // A process's children belong to it too; it is named once.
-            let process = one.process.as_deref().filter(|id| before != Some(*id));
-            before = one.process.as_deref();
+        for (branch, one) in tree::draw(&part.living) {
             table.row([
                 show::cut(&format!("  {branch}{}", command(one, started)), 60),
                 one.pid.to_string(),
-                process.unwrap_or_default().to_owned(),
+                one.process.clone().unwrap_or_default(),
                 show::size(one.rss),
                 show::span(one.cpu_ms as u64),
                 clock.age(one),
@@ -230,5 +248,27 @@ impl Clock {
     fn age(&self, one: &Living) -> String {
         let then = one.start_time * 1000 / self.ticks;
         show::span(self.now.saturating_sub(then))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_belongs_to_the_nearest_above_that_was_asked_for() {
+        let living: Vec<Living> = serde_json::from_value(json!([
+            {"pid": 2, "parent": 1, "process": "p-1"},
+            {"pid": 3, "parent": 2},
+            {"pid": 4, "parent": 3},
+            {"pid": 5, "parent": 1},
+            {"pid": 6, "parent": 7},
+            {"pid": 7, "parent": 6}
+        ]))
+        .expect("a census");
+        let owners = owners(&living);
+        let owner = |pid: u32| owners.get(&pid).map(String::as_str);
+        assert_eq!([2, 3, 4].map(owner), [Some("p-1"); 3]);
+        assert_eq!([5, 6, 7].map(owner), [None; 3]);
     }
 }

@@ -86,7 +86,11 @@ pub(crate) async fn session(host: &mut Host, text: &str, refusal: Failure) -> Re
         }
         Err(_) => {
             let all: Vec<Session> = host.read("/v1/sessions?all=true").await?;
-            choose(&all, text, "session")?.id.clone()
+            let one = choose(&all, text, "session")?;
+            if one.id == text && one.state == "closed" {
+                return Err(Failure::Unclear(format!("session {text} has closed")));
+            }
+            one.id.clone()
         }
     };
     if found == text {

@@ -418,6 +418,21 @@ fn lay(before: &str, value: &Value, lines: &mut Vec<(String, String)>) {
     }
 }
 
+/// How exactly something was released, in words.
+fn detail(detail: &Value) -> String {
+    let of = |key: &str| detail.get(key).filter(|value| !value.is_null());
+    if let Some(code) = of("code") {
+        return format!(" with {code}");
+    }
+    if let Some(signal) = of("signal").and_then(Value::as_i64) {
+        return format!(" by {}", super::signals::name(signal as i32));
+    }
+    if let Some(session) = of("session") {
+        return format!(" in session {}", cell(session));
+    }
+    of("why").map_or_else(String::new, |why| format!(" ({})", cell(why)))
+}
+
 /// A close report for people.
 pub(crate) fn report(report: &Value) -> String {
     let mut out = String::new();
@@ -448,10 +463,7 @@ pub(crate) fn report(report: &Value) -> String {
         show::plain(&by)
     );
     for one in list("released") {
-        let detail = match one.get("detail") {
-            None | Some(Value::Null) => String::new(),
-            Some(detail) => format!(" ({})", cell(detail)),
-        };
+        let detail = one.get("detail").map(detail).unwrap_or_default();
         let line = format!(
             "  {} {} {}: {}{detail}, {}",
             at(one, "kind"),
