@@ -20,7 +20,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
-pub(crate) use processes::{Found, find};
+pub(crate) use processes::{Found, children_of, find};
 
 pub(crate) fn slack() -> u32 {
     std::env::var("HOSTLER_TEST_SLACK")
@@ -107,16 +107,20 @@ impl Place {
     }
 
     pub(crate) fn all_gone(&self) -> Duration {
-        wait_until("everything with the mark is gone", || self.living().is_empty())
+        wait_until("everything with the mark is gone", || {
+            self.living().is_empty()
+        })
     }
 
     pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let listens = args.contains(&"--listen");
+        let listen = ["--listen", "127.0.0.1:0"];
         let mut command = Command::new(env!("CARGO_BIN_EXE_hostler"));
         command
             .arg("serve")
             .arg("--state-dir")
             .arg(self.state_dir())
-            .args(["--listen", "127.0.0.1:0"])
+            .args(listen.into_iter().filter(|_| !listens))
             .args(args)
             .env_remove("HOSTLER_STATE_DIR")
             .env("XDG_CONFIG_HOME", "/nonexistent")
@@ -158,7 +162,10 @@ impl Host {
         said.follow(child.stderr.take().expect("a pipe"));
         let ready = said.wait_for(&["hostler: listening on unix:"]);
         let part = |from: &str, to: char| {
-            let rest = ready.split_once(from).map(|(_, rest)| rest).unwrap_or_default();
+            let rest = ready
+                .split_once(from)
+                .map(|(_, rest)| rest)
+                .unwrap_or_default();
             rest.split(to).next().unwrap_or_default().to_owned()
         };
         let client = Client {
@@ -167,7 +174,11 @@ impl Host {
             token: part("token=", ' '),
             mark: mark.to_owned(),
         };
-        Self { child, said, client }
+        Self {
+            child,
+            said,
+            client,
+        }
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -246,7 +257,10 @@ impl Answer {
     }
 }
 
-pub(crate) trait Stream: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send {}
+pub(crate) trait Stream:
+    tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send
+{
+}
 impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send> Stream for T {}
 
 pub(crate) type Socket = WebSocketStream<UnixStream>;
@@ -265,7 +279,10 @@ impl Client {
         UnixStream::connect(&self.socket).await.expect("the socket")
     }
 
-    pub(crate) async fn send<S: Stream + 'static>(stream: S, request: Request<Full<Bytes>>) -> Answer {
+    pub(crate) async fn send<S: Stream + 'static>(
+        stream: S,
+        request: Request<Full<Bytes>>,
+    ) -> Answer {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .expect("a connection");
@@ -341,7 +358,9 @@ impl Client {
         )
         .with_sub_protocol("hostler.v1");
         let result = tokio_tungstenite::client_async(request, self.unix().await).await;
-        result.map(|(socket, _)| socket).map_err(|error| error.to_string())
+        result
+            .map(|(socket, _)| socket)
+            .map_err(|error| error.to_string())
     }
 
     pub(crate) async fn socket(&self, path: &str) -> Socket {
@@ -383,7 +402,10 @@ impl Came {
     }
 
     /// Takes one frame in; whether there may be more.
-    pub(crate) fn take(&mut self, frame: Option<Result<Message, tokio_tungstenite::tungstenite::Error>>) -> bool {
+    pub(crate) fn take(
+        &mut self,
+        frame: Option<Result<Message, tokio_tungstenite::tungstenite::Error>>,
+    ) -> bool {
         match frame {
             Some(Ok(Message::Binary(bytes))) => match bytes.first() {
                 Some(1) => self.stdout.extend_from_slice(&bytes[1..]),
@@ -402,20 +424,32 @@ impl Came {
 }
 
 /// Reads until a condition holds.
-pub(crate) async fn read_until(socket: &mut Socket, came: &mut Came, holds: impl Fn(&Came) -> bool) {
+pub(crate) async fn read_until(
+    socket: &mut Socket,
+    came: &mut Came,
+    holds: impl Fn(&Came) -> bool,
+) {
     let reading = async {
         while !holds(came) {
-            assert!(came.take(socket.next().await), "closed early: {:?}", came.said);
+            assert!(
+                came.take(socket.next().await),
+                "closed early: {:?}",
+                came.said
+            );
         }
     };
-    tokio::time::timeout(long(), reading).await.expect("in time");
+    tokio::time::timeout(long(), reading)
+        .await
+        .expect("in time");
 }
 
 /// Reads to the end.
 pub(crate) async fn drain(socket: &mut Socket) -> Came {
     let mut came = Came::default();
     let reading = async { while came.take(socket.next().await) {} };
-    tokio::time::timeout(long(), reading).await.expect("in time");
+    tokio::time::timeout(long(), reading)
+        .await
+        .expect("in time");
     came
 }
 

@@ -4,9 +4,12 @@
 #[allow(dead_code)]
 mod support;
 
+// The program comes by hooks in debug builds only.
+#[cfg(debug_assertions)]
 #[path = "../support/hooks.rs"]
 mod hooks;
 #[path = "../support/hosts.rs"]
+#[cfg_attr(not(debug_assertions), allow(dead_code))]
 mod hosts;
 
 mod deaths;

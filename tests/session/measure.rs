@@ -58,12 +58,27 @@ async fn cycles() {
     for _ in 0..20 {
         cycle(&stage).await;
     }
-    let mut times = Vec::new();
+    let (mut times, mut opens, mut runs, mut closes) = (vec![], vec![], vec![], vec![]);
     for _ in 0..500 {
         let began = Instant::now();
-        cycle(&stage).await;
+        let session = stage.open().await;
+        opens.push(began.elapsed());
+        let run = session
+            .run(hostler_session::ExecOptions::new(["/bin/true"]), by())
+            .await
+            .unwrap();
+        assert!(run.process.wait().await.unwrap().is_success());
+        runs.push(began.elapsed() - *opens.last().unwrap());
+        session
+            .close(CloseReason::Client, by(), None)
+            .await
+            .unwrap();
+        closes.push(began.elapsed() - *opens.last().unwrap() - *runs.last().unwrap());
         times.push(began.elapsed());
     }
+    show("open", opens);
+    show("true", runs);
+    show("close", closes);
     show("open, true, close", times);
     let began = Instant::now();
     let stage = std::sync::Arc::new(stage);

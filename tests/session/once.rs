@@ -359,3 +359,59 @@ async fn a_name_is_one_sessions_and_free_when_it_has_closed() {
         .await;
     assert_ne!(new.id(), session.id());
 }
+
+#[tokio::test]
+async fn what_cannot_be_ended_is_shown_tried_again_and_blocks_nobody() {
+    let stage = Stage::new();
+    // Three times it is as though one process were left.
+    fail::cfg("close.stuck.unkillable", "3*return").unwrap();
+    let session = stage
+        .open_with(|options| options.name = Some("unkillable".into()))
+        .await;
+    let other = stage.open().await;
+    let report = session
+        .close(CloseReason::Client, by(), None)
+        .await
+        .unwrap();
+    assert_eq!(
+        (report.remaining, session.state()),
+        (1, SessionState::Stuck)
+    );
+    assert!(!report.is_clean());
+    assert_eq!(
+        stage.sessions.get("unkillable").unwrap().info().remaining,
+        1
+    );
+    assert!(matches!(
+        session.exec(shell("true"), by()).await,
+        Err(Error::Closing(_))
+    ));
+    assert!(
+        exec(&other, shell("true"))
+            .await
+            .wait()
+            .await
+            .unwrap()
+            .is_success()
+    );
+    let began = Instant::now();
+    let reports = stage
+        .sessions
+        .close_all(CloseReason::Shutdown, by(), None, Duration::from_secs(20))
+        .await;
+    assert_eq!(reports.len(), 2);
+    assert!(
+        began.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        began.elapsed()
+    );
+    // By itself, after a while.
+    until("it closes in the end", || {
+        session.state() == SessionState::Closed
+    })
+    .await;
+    let report = session.report().unwrap();
+    assert!(report.is_clean() && report.recorded, "{report:?}");
+    assert_eq!(report.reason, CloseReason::Client);
+    fail::remove("close.stuck.unkillable");
+}

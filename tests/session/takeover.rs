@@ -137,3 +137,53 @@ async fn a_handed_over_session_is_the_next_hosts() {
         );
     }
 }
+
+#[tokio::test]
+async fn what_is_kept_is_handed_over_with_the_session_it_is_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let mark = format!("mark-both-{}", std::process::id());
+    let stage = Stage::at(dir.path(), &mark, |_| {});
+    let session = stage.open().await;
+    let server = exec(
+        &session,
+        shell("while :; do echo up; sleep 0.01; done").background(),
+    )
+    .await;
+    exec(&session, shell("sleep 1000").background()).await;
+    let policy = hostler_session::Policy {
+        grace: GRACE,
+        ..Default::default()
+    };
+    session
+        .keep(&stage.sessions, server.id(), "server", policy, by())
+        .await
+        .unwrap();
+    let (first, id) = (session.id().to_string(), server.id().to_string());
+    let failed = stage.sessions.hand_over(Duration::from_secs(30)).await;
+    assert!(failed.is_empty(), "{failed:?}");
+    stage.sessions.ledger().clone().close().unwrap();
+    drop((session, server, stage));
+    let next = Stage::at(dir.path(), &mark, |_| {});
+    let recovery = next.sessions.recover(&next.earlier).await.unwrap();
+    assert_eq!(recovery.adopted.len(), 2, "{recovery:?}");
+    let server = next.sessions.process(&id).unwrap();
+    let session = next.sessions.get(&first).unwrap();
+    let report = session
+        .close(CloseReason::Client, by(), None)
+        .await
+        .unwrap();
+    assert!(report.is_clean() && report.recorded, "{report:?}");
+    assert_eq!(report.kept.len(), 1);
+    let lines = server.stdout().progress().len;
+    until("it goes on", || server.stdout().progress().len > lines).await;
+    let kept = next.sessions.get("server").unwrap();
+    let report = kept.close(CloseReason::Client, by(), None).await.unwrap();
+    assert!(report.is_clean() && report.recorded, "{report:?}");
+    assert!(next.living().is_empty());
+    assert_eq!(
+        std::fs::read_dir(dir.path().join("sessions"))
+            .unwrap()
+            .count(),
+        0
+    );
+}

@@ -27,6 +27,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
                 ApiError::new(code, error.body_text())
             })?;
         let text: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
+        // A list would do for a struct otherwise.
+        if text.trim_ascii_start().first() != Some(&b'{') {
+            return Err(ApiError::bad("the body is to be a JSON object"));
+        }
         // The type of the content is not asked for: a browser that was talked into posting a form is stopped by its Origin.
         let value = axum::Json::<T>::from_bytes(text).map_err(|error| json_error(&error))?;
         Ok(Self(value.0))

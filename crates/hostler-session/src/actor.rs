@@ -12,21 +12,17 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
-use crate::closing::{self, Finished, Ownership, Plan};
+use crate::ending::Stuck;
 use crate::error::{Error, Result};
 use crate::event::{SessionEvent, SessionState};
 use crate::judge::{Facts, Verdict, judge};
 use crate::mailbox::{Message, Paced};
 use crate::process::{ProcessHandle, Shared, lock};
 use crate::report::{CloseReason, Outcome};
-use crate::resource::{Resource, ResourceState};
+use crate::resource::Resource;
 use crate::session::{Session, Status};
 use crate::sessions::Host;
 use crate::tree::SharedTree;
-
-/// The pauses between tries to end what is stuck.
-const FIRST_RETRY: Duration = Duration::from_secs(1);
-const LONGEST_RETRY: Duration = Duration::from_secs(60);
 
 /// Waits for the end of a tree, and holds it no longer than that.
 async fn ended(tree: Option<Arc<Tree>>) -> hostler_process::Result<EndReport> {
@@ -55,14 +51,6 @@ pub(crate) struct Entry {
     pub(crate) recorded: bool,
     /// Who asked for its end.
     pub(crate) ended_by: Option<By>,
-}
-
-/// Something is stuck; what is needed to try again.
-struct Stuck {
-    plan: Option<Plan>,
-    report: crate::report::CloseReport,
-    next: Instant,
-    pause: Duration,
 }
 
 /// Where a session is kept from, or keeps to.
@@ -99,7 +87,7 @@ pub(crate) struct Actor {
     pub(crate) detached_at: Option<Instant>,
     /// Whether its begin is in the ledger.
     pub(crate) in_ledger: bool,
-    stuck: Option<Stuck>,
+    pub(crate) stuck: Option<Stuck>,
     /// Its end: the task returns.
     pub(crate) over: bool,
 }
@@ -253,13 +241,18 @@ impl Actor {
 
     /// The session goes on elsewhere: this host knows it no more.
     pub(crate) fn leave(&mut self) {
+        self.abort_tasks();
+        self.unregister();
+        self.over = true;
+    }
+
+    /// Those that are left only read on from pipes that others may hold.
+    pub(crate) fn abort_tasks(&mut self) {
         for entry in self.entries.values_mut() {
             if let Some(task) = entry.task.take() {
                 task.abort();
             }
         }
-        self.unregister();
-        self.over = true;
     }
 
     async fn handle(&mut self, message: Message) {
@@ -434,183 +427,6 @@ impl Actor {
     fn count_clients(&self) {
         let count = self.clients.len() as u32;
         self.status.send_modify(|status| status.clients = count);
-    }
-
-    // --- closing ---
-
-    /// Every end passes here.
-    pub(crate) fn close(&mut self, reason: CloseReason, by: By, grace: Option<Duration>) {
-        match self.state() {
-            SessionState::Closed => {}
-            SessionState::Closing => {
-                // A shorter grace takes the earlier one's place.
-                if let (Some(grace), Some(tree)) = (grace, self.tree())
-                    && !matches!(self.kept, Kept::From(_) | Kept::To(..))
-                {
-                    tokio::spawn(async move { drop(tree.end(grace).await) });
-                }
-            }
-            SessionState::Stuck => self.try_again(),
-            SessionState::Starting | SessionState::Active | SessionState::Detached => {
-                self.begin_close(reason, by, grace);
-            }
-        }
-    }
-
-    fn tree(&self) -> Option<Arc<Tree>> {
-        self.tree.as_ref().and_then(|tree| tree.get().ok())
-    }
-
-    fn begin_close(&mut self, reason: CloseReason, by: By, grace: Option<Duration>) {
-        self.set_state(SessionState::Closing, Some(reason));
-        self.record_state(SessionState::Closing, by.clone());
-        for entry in self.entries.values_mut() {
-            if let Some(process) = &entry.process {
-                process.stop.send_replace(true);
-            }
-        }
-        let ownership = match &self.kept {
-            Kept::From(_) => Ownership::Lent,
-            Kept::To(to, spared)
-                if to.state().is_open()
-                    && spared
-                        .iter()
-                        .any(|shared| shared.state() != ResourceState::Ended) =>
-            {
-                Ownership::Left {
-                    to: to.clone(),
-                    spared: spared.clone(),
-                }
-            }
-            _ => Ownership::Whole,
-        };
-        let policy = self.status.borrow().policy.clone();
-        let mut dirs = vec![self.dir.clone()];
-        dirs.append(&mut self.more_dirs);
-        let plan = Plan {
-            host: self.host.clone(),
-            id: self.id(),
-            name: self.session.name().map(str::to_owned),
-            reason,
-            by,
-            grace: grace.unwrap_or(policy.grace),
-            tree: self.tree(),
-            ownership,
-            resources: self.owned(),
-            children: self.children.values().cloned().collect(),
-            kept: self.kept_ids.clone(),
-            dirs,
-            began: Instant::now(),
-            in_ledger: self.in_ledger,
-        };
-        let blank = plan.blank();
-        self.carry_out(blank, closing::close(plan));
-    }
-
-    /// Runs a close as a task of its own. One that panics is tried again, as one that is stuck is.
-    fn carry_out(
-        &self,
-        blank: crate::report::CloseReport,
-        close: impl Future<Output = Finished> + Send + 'static,
-    ) {
-        let mailbox = self.session.fixed.mailbox.clone();
-        let task = tokio::spawn(close);
-        tokio::spawn(async move {
-            let finished = task.await.unwrap_or_else(|_| {
-                let mut report = blank;
-                report.proven = false;
-                report.remaining = 1;
-                Finished {
-                    report,
-                    again: None,
-                }
-            });
-            mailbox.send(Message::Done(Box::new(finished)));
-        });
-    }
-
-    fn try_again(&mut self) {
-        let Some(stuck) = &mut self.stuck else { return };
-        let Some(plan) = stuck.plan.take() else {
-            return;
-        };
-        let report = stuck.report.clone();
-        self.carry_out(report.clone(), closing::again(plan, report));
-    }
-
-    fn done(&mut self, finished: Finished) {
-        let Finished { report, again } = finished;
-        let shared = Arc::new(report.clone());
-        if report.is_clean() && again.is_none() {
-            self.unregister();
-            self.status.send_modify(|status| {
-                status.state = SessionState::Closed;
-                status.report = Some(shared);
-                status.tree = None;
-            });
-            self.host.tell(SessionEvent::State {
-                session: self.id(),
-                state: SessionState::Closed,
-                reason: Some(report.reason),
-            });
-            if let Some(parent) = &self.parent {
-                parent
-                    .fixed
-                    .mailbox
-                    .send(Message::ChildGone { id: self.id() });
-            }
-            self.over = true;
-            return;
-        }
-        let pause = self
-            .stuck
-            .as_ref()
-            .map_or(FIRST_RETRY, |stuck| (stuck.pause * 2).min(LONGEST_RETRY));
-        let first = self.stuck.is_none();
-        let plan = again.or_else(|| self.plan_for_retry(&report));
-        self.stuck = Some(Stuck {
-            plan,
-            next: Instant::now() + pause,
-            pause,
-            report,
-        });
-        self.status.send_modify(|status| {
-            status.state = SessionState::Stuck;
-            status.report = Some(shared.clone());
-        });
-        if first {
-            self.host.tell(SessionEvent::State {
-                session: self.id(),
-                state: SessionState::Stuck,
-                reason: Some(shared.reason),
-            });
-            let why = format!("{} processes cannot be ended", shared.remaining);
-            self.record_state(SessionState::Stuck, By::new("host", why));
-        }
-    }
-
-    /// After a close that panicked.
-    fn plan_for_retry(&mut self, report: &crate::report::CloseReport) -> Option<Plan> {
-        Some(Plan {
-            host: self.host.clone(),
-            id: self.id(),
-            name: report.name.clone(),
-            reason: report.reason,
-            by: report.by.clone(),
-            grace: Duration::ZERO,
-            tree: self.tree(),
-            ownership: if matches!(self.kept, Kept::From(_)) {
-                Ownership::Lent
-            } else {
-                Ownership::Whole
-            },
-            resources: self.owned(),
-            children: self.children.values().cloned().collect(),
-            kept: self.kept_ids.clone(),
-            dirs: vec![self.dir.clone()],
-            began: Instant::now(),
-            in_ledger: self.in_ledger,
-        })
     }
 
     /// Nobody finds it any more.

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::actor::{Actor, Kept};
 use crate::event::SessionState;
-use crate::life::{Detail, Streams, stored_name, watched};
+use crate::life::{Detail, stored_name};
 use crate::mailbox::Message;
 use crate::options::Mode;
 use crate::output::Spool;
@@ -18,6 +18,7 @@ use crate::process::{Input, Shared, lock};
 use crate::recover::{Group, Known, Seen};
 use crate::report::{CloseReason, Outcome};
 use crate::sessions::Host;
+use crate::streams::{Streams, watched};
 use crate::tree::SharedTree;
 
 /// Adopts a group; where its tree has ended or is gone, sweeps it.
@@ -139,7 +140,7 @@ async fn revive(
         .parent
         .and_then(|parent| lock(&host.registry).sessions.get(&parent).cloned());
     if let Some(from) = kept_from {
-        actor.kept = Kept::From(from);
+        actor.is_lent_by(from);
     }
     actor.has_age();
     actor.has_tree(tree.clone());

@@ -84,7 +84,7 @@ async fn make(
     let (reply, made) = oneshot::channel();
     let (from, by) = (from.id().clone(), by.clone());
     tokio::spawn(async move {
-        actor.kept = Kept::From(from.clone());
+        actor.is_lent_by(from.clone());
         actor.has_tree(tree);
         let change = Change::SessionOpened {
             session: actor.row(Some(from)),
@@ -119,6 +119,12 @@ async fn make(
 }
 
 impl Actor {
+    /// Its tree is that session's.
+    pub(crate) fn is_lent_by(&mut self, from: SessionId) {
+        self.kept = Kept::From(from);
+        self.status.send_modify(|status| status.lent = true);
+    }
+
     /// Hands one to another session.
     pub(crate) async fn keep(
         &mut self,
@@ -210,6 +216,7 @@ impl Actor {
             return;
         }
         self.kept = Kept::No;
+        self.status.send_modify(|status| status.lent = false);
         self.more_dirs.extend(dirs);
         self.record_detail(false);
         if let Some(tree) = self.tree.as_ref().and_then(|tree| tree.get().ok()) {

@@ -1,4 +1,50 @@
 //! Sessions: actors that own, close once, survive and prove it.
+//!
+//! # Theory of operation
+//!
+//! [`Sessions`] is all sessions of a host. A [`Session`] is one task that alone owns the session's state, and a keeper, under
+//! which all its processes live. Handles ([`Session`], [`ProcessHandle`]) put messages into its mailbox; none of them is the
+//! ownership, and no lock is held over an await.
+//!
+//! * **Intent first.** Opening writes to the ledger, durably, before a keeper is forked; starting a process, before there is a
+//!   pipe or a process; with its number in the tree, by which the next host finds it. What is made is made by a task of its
+//!   own, which goes all the way: whoever asked may be gone, and then what was made is released.
+//! * **One way out.** Every end is a [`CloseReason`] in one function. The first begins the close; all who ask, then or later,
+//!   get its one [`CloseReport`]. Children close first; then what plugs in ([`Resource`]), each as soon as nothing depends on it,
+//!   bounded by a deadline and guarded against panics; then the tree with all processes, whose end the kernel proves; then the
+//!   directories; then the record. What cannot be ended makes the session [`SessionState::Stuck`]: visible, tried again after
+//!   growing pauses, in nobody's way.
+//! * **Output is files.** Pipes are moved into files by splice(2), so that each byte is in the pipe or in the file: [`Output`]. The
+//!   host's ends of pipes and the terminals' masters are kept by the keeper too, from before the process runs. So a host that is
+//!   killed loses no output of a pipe, and the next one goes on where it ended. (What was read from a terminal and not yet
+//!   written is lost with a host that is killed in between; a takeover loses nothing.)
+//! * **Exits are told once.** [`SessionEvent::Exited`] comes once for each process, also when it ends before its starter returns,
+//!   and its release is in the ledger. Waiting ends with the exit, not with the end of the pipe; what was written before it is
+//!   in the output then.
+//! * **Reapers judge and close in one step**, within the session's task, by monotonic time: [`Policy`]. An end that has to wait is
+//!   judged again whenever something changes.
+//! * **The next host** ([`Sessions::recover`]) adopts what was to be kept, or was [handed over](Sessions::hand_over), and whose
+//!   keeper answers; it ends and records the rest. A process of which nobody had heard that it was started is ended.
+//! * **Kept on purpose** ([`Session::keep`]): a process is handed to a named session, which gets the keeper, and nothing else in
+//!   it, when the first one closes.
+//!
+//! ```no_run
+//! use hostler_session::{By, CloseReason, ExecOptions, HostOptions, SessionOptions, Sessions};
+//! # async fn example(zygote: hostler_process::Zygote, run: hostler_ledger::HostRun) -> Result<(), Box<dyn std::error::Error>> {
+//! let opened = hostler_ledger::Ledger::open("/var/lib/hostler".as_ref(), &run)?;
+//! let sessions = Sessions::new(zygote, opened.ledger, HostOptions::new("/var/lib/hostler", run))?;
+//! sessions.recover(&opened.earlier).await?;
+//! let by = By::new("me", "to see what is there");
+//! let session = sessions.open(SessionOptions::default(), by.clone()).await?;
+//! let mut ls = session.run(ExecOptions::new(["/bin/ls", "/"]), by.clone()).await?;
+//! while let Some(chunk) = ls.stdout.next_text(4096).await? {
+//!     print!("{}", chunk.text);
+//! }
+//! let report = session.close(CloseReason::Client, by, None).await?;
+//! assert_eq!(report.remaining, 0);
+//! # Ok(())
+//! # }
+//! ```
 
 #![forbid(unsafe_code)]
 
@@ -6,8 +52,10 @@ mod actor;
 mod adopt;
 mod closing;
 mod dirs;
+mod ending;
 mod error;
 mod event;
+mod holdings;
 mod identity;
 mod judge;
 mod keep;
@@ -27,6 +75,7 @@ mod report;
 mod resource;
 mod session;
 mod sessions;
+mod streams;
 mod sweep;
 mod takeover;
 mod tree;

@@ -8,7 +8,6 @@
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -17,8 +16,6 @@ use hostler_ledger::{Change, Identity, ResourceId, ResourceRow};
 use hostler_process::{Command, Exit, Key, Process, Size, Stdio, Terminal, Tree};
 use rustix::pipe::{PipeFlags, pipe_with};
 use serde::{Deserialize, Serialize};
-use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::error::{Doing, Error, Result};
@@ -29,9 +26,7 @@ use crate::output::{Drained, Spool};
 use crate::process::{Input, Shared, lock};
 use crate::resource::ResourceState;
 use crate::sessions::Host;
-
-/// The most that is read from a terminal before it is written to the spool.
-const TERMINAL_READ: usize = 32 << 10;
+use crate::streams::{Streams, first, poll_type_out, step_maybe, watched};
 
 /// The name under which the keeper keeps a descriptor.
 pub(crate) fn stored_name(id: &ResourceId, stream: &str) -> Vec<u8> {
@@ -47,21 +42,6 @@ pub(crate) struct Detail {
     /// The session's directory in which its output is.
     pub(crate) dir: PathBuf,
     pub(crate) starts: u32,
-}
-
-/// The host's ends of what a process reads and writes.
-#[derive(Debug, Default)]
-pub(crate) struct Streams {
-    pub(crate) out: Option<AsyncFd<OwnedFd>>,
-    pub(crate) err: Option<AsyncFd<OwnedFd>>,
-    pub(crate) terminal: Option<Terminal>,
-}
-
-impl Streams {
-    /// Whether more may come that belongs into the first spool.
-    fn first(&self) -> bool {
-        self.out.is_some() || self.terminal.is_some()
-    }
 }
 
 /// All that the task has.
@@ -499,70 +479,4 @@ impl Life {
         }
         Some(self.start(&tree).await)
     }
-}
-
-/// Registers a descriptor with the runtime.
-pub(crate) fn watched(fd: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
-    rustix::io::ioctl_fionbio(&fd, true)?;
-    hostler_process::register(fd)
-}
-
-/// Moves some of a pipe into a spool; whether there may be more.
-async fn step(spool: &mut Spool, pipe: Option<&AsyncFd<OwnedFd>>) -> bool {
-    match pipe {
-        Some(pipe) => spool.move_some(pipe).await.is_ok_and(|count| count > 0),
-        None => false,
-    }
-}
-
-/// Moves some of what belongs into the first spool; whether there may be more.
-async fn first(
-    spool: &mut Spool,
-    pipe: Option<&AsyncFd<OwnedFd>>,
-    terminal: &mut Option<Terminal>,
-) -> bool {
-    if pipe.is_some() {
-        step(spool, pipe).await
-    } else {
-        type_out(spool, terminal).await
-    }
-}
-
-async fn step_maybe(spool: Option<&mut Spool>, pipe: Option<&AsyncFd<OwnedFd>>) -> bool {
-    match spool {
-        Some(spool) => step(spool, pipe).await,
-        None => false,
-    }
-}
-
-/// Moves some of what a terminal shows into a spool; whether there may be more.
-async fn type_out(spool: &mut Spool, terminal: &mut Option<Terminal>) -> bool {
-    spool.room().await;
-    std::future::poll_fn(|cx| poll_type_out(spool, terminal, cx)).await
-}
-
-fn poll_type_out(
-    spool: &mut Spool,
-    terminal: &mut Option<Terminal>,
-    cx: &mut Context<'_>,
-) -> Poll<bool> {
-    let Some(terminal) = terminal else {
-        return Poll::Pending;
-    };
-    // On the stack while it is filled, so that a quiet terminal holds no memory.
-    let mut bytes = [0; TERMINAL_READ];
-    let mut buffer = ReadBuf::new(&mut bytes);
-    while buffer.remaining() >= 4096 {
-        let before = buffer.filled().len();
-        match Pin::new(&mut *terminal).poll_read(cx, &mut buffer) {
-            Poll::Ready(Ok(())) if buffer.filled().len() > before => {}
-            Poll::Pending if buffer.filled().is_empty() => return Poll::Pending,
-            Poll::Pending => break,
-            // The end; what came before it is told first.
-            Poll::Ready(_) if before > 0 => break,
-            Poll::Ready(_) => return Poll::Ready(false),
-        }
-    }
-    spool.append(buffer.filled());
-    Poll::Ready(true)
 }

@@ -111,6 +111,7 @@ pub(crate) fn register(
         foreground: 0,
         background: 0,
         adopted: false,
+        lent: false,
     });
     let name = options.name.clone();
     let session = Session {

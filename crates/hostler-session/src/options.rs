@@ -49,7 +49,7 @@ impl Default for TerminalSize {
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Somebody does: the session is busy while it runs. Standard output and standard error are apart. Its output waits for
-    /// its first reader ([`crate::Output::paced`]), who misses nothing.
+    /// its first reader ([`crate::Session::run`]), who misses nothing.
     #[default]
     Foreground,
     /// Nobody does: it is counted, and its standard output and error share one pipe, in their natural order.

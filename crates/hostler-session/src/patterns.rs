@@ -81,7 +81,10 @@ impl Patterns {
             }
             for part in chunk.text.split_inclusive('\n') {
                 let room = LONGEST_LINE.saturating_sub(line.len());
-                line.push_str(&part[..part.floor_char_boundary(room)]);
+                let fits = (0..=room.min(part.len()))
+                    .rev()
+                    .find(|end| part.is_char_boundary(*end));
+                line.push_str(&part[..fits.unwrap_or(0)]);
                 if part.ends_with('\n') {
                     self.line(line.trim_end_matches(['\r', '\n']), &host, &shared);
                     line.clear();

@@ -70,6 +70,8 @@ pub(crate) struct Status {
     pub(crate) foreground: u32,
     pub(crate) background: u32,
     pub(crate) adopted: bool,
+    /// Whether its tree is another session's still, from which it keeps processes.
+    pub(crate) lent: bool,
 }
 
 /// What does not change of a session.

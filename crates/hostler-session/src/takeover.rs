@@ -21,13 +21,21 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 pub(crate) async fn hand_over(sessions: &Sessions, wait: Duration) -> Vec<(SessionId, Error)> {
     sessions.host.stopping.store(true, Ordering::SeqCst);
-    let mut handed = JoinSet::new();
     // Those that share another one's tree let go before that one does.
-    let (kept, others): (Vec<Session>, Vec<Session>) = sessions
+    let (lent, others): (Vec<Session>, Vec<Session>) = sessions
         .list()
         .into_iter()
-        .partition(|session| session.fixed.options.name.is_some());
-    for session in kept.into_iter().chain(others) {
+        .partition(|session| session.fixed.status.borrow().lent);
+    let mut failed = Vec::new();
+    for some in [lent, others] {
+        failed.extend(hand_over_some(some, wait).await);
+    }
+    failed
+}
+
+async fn hand_over_some(sessions: Vec<Session>, wait: Duration) -> Vec<(SessionId, Error)> {
+    let mut handed = JoinSet::new();
+    for session in sessions {
         handed.spawn(async move {
             let answer = session
                 .ask(|reply| Message::HandOver { wait, reply })

@@ -83,7 +83,7 @@ pub(crate) fn start(keeper: Keeper) -> Tree {
 /// Starts the task of a tree in which these were started already, and returns its guard and theirs.
 pub(crate) fn go_on(keeper: Keeper, next_key: u64, started: &[Started]) -> (Tree, Vec<Process>) {
     let (asks, inbox) = mpsc::unbounded_channel();
-    let (events, _) = broadcast::channel(1024);
+    let (events, _) = broadcast::channel(32);
     let (outcome, ended) = watch::channel(None);
     let keys = Arc::new(AtomicU64::new(next_key.max(1)));
     let mut processes = HashMap::new();
