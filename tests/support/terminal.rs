@@ -56,6 +56,11 @@ impl Pty {
         command.stdin(slave()).stdout(slave()).stderr(slave())
     }
 
+    /// The side that programs have.
+    pub(crate) fn slave(&self) -> &File {
+        &self.slave
+    }
+
     /// Types `text`.
     pub(crate) fn input(&self, text: &str) {
         assert_eq!(

@@ -6,6 +6,7 @@ use hyper::body::Bytes;
 use serde_json::json;
 
 use super::api::Process;
+use super::control::Control;
 use super::error::{Failure, Result};
 use super::exec;
 use super::follow::{self, Ending, Follow};
@@ -54,11 +55,13 @@ pub(crate) async fn run(attach: &Attach) -> Result<u8> {
             process.id
         ));
     }
+    let control = Control::new(host.another(), &process.id);
     let follow = Follow {
         host: &mut host,
         remote,
         signals,
         process: Some(process.id.clone()),
+        control: Some(control),
         input: true,
         terminal,
         viewer: true,

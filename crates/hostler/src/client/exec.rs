@@ -169,6 +169,7 @@ pub(crate) async fn run(exec: &Exec) -> Result<u8> {
         remote,
         signals,
         process: None,
+        control: None,
         input: !exec.no_stdin,
         terminal: terminal.is_some(),
         viewer: false,

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use hyper::body::Bytes;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::api::Exit;
+use super::control::Control;
 use super::error::{Failure, Result};
 use super::host::Host;
 use super::keys::{Keys, Scanner};
@@ -23,6 +24,9 @@ const HOLD: Duration = Duration::from_millis(700);
 /// After so long what a viewer joined is expected to be on its screen.
 const JOINED: Duration = Duration::from_millis(150);
 
+/// For so long a host that is to stop a process is waited for.
+const ANSWER: Duration = Duration::from_secs(1);
+
 /// What is followed, and how.
 pub(crate) struct Follow<'a> {
     pub(crate) host: &'a mut Host,
@@ -30,6 +34,8 @@ pub(crate) struct Follow<'a> {
     pub(crate) signals: mpsc::UnboundedReceiver<i32>,
     /// Its id, once it is known.
     pub(crate) process: Option<String>,
+    /// The way to it, once its id is known.
+    pub(crate) control: Option<Control>,
     /// Whether standard input is passed on.
     pub(crate) input: bool,
     /// Whether it is on a terminal.
@@ -163,7 +169,12 @@ async fn run_raw(
                 }
             }
             Next::Frame(Ok(Frame::Taken(taken))) => progress.taken(taken),
-            Next::Frame(Ok(Frame::Started(process))) => follow.process = Some(process.id),
+            Next::Frame(Ok(Frame::Started(process))) => {
+                if follow.control.is_none() {
+                    follow.control = Some(Control::new(follow.host.another(), &process.id));
+                }
+                follow.process = Some(process.id);
+            }
             Next::Frame(Ok(_)) => {}
             Next::Frame(Err(failure)) => {
                 follow.finish(output).await?;
@@ -259,13 +270,14 @@ pub(crate) fn gap(from: u64, to: u64, raw: bool) -> Bytes {
 
 impl Follow<'_> {
     fn pass(&self, signal: i32) {
-        self.remote
-            .signal(self.host, self.process.as_deref(), signal);
+        if let Some(control) = &self.control {
+            control.signal(signal);
+        }
     }
 
     fn tell_size(&self) {
-        if let Some(size) = tty::size() {
-            self.remote.resize(size);
+        if let (Some(control), Some(size)) = (&self.control, tty::size()) {
+            control.resize(size);
         }
     }
 
@@ -284,21 +296,18 @@ impl Follow<'_> {
 
     /// Has a program draw its screen again: as it does when its size changes, which it does for a moment.
     fn draw_again(&self) {
-        if let Some((rows, columns)) = tty::size() {
-            self.remote.resize((rows.saturating_sub(1).max(1), columns));
-            self.remote.resize((rows, columns));
+        if let (Some(control), Some((rows, columns))) = (&self.control, tty::size()) {
+            control.resize((rows.saturating_sub(1).max(1), columns));
+            control.resize((rows, columns));
         }
     }
 
     /// Stops as the signal says, with what it follows, until somebody has both go on.
     async fn stop(&self, guard: &mut Option<Raw>) -> Result<()> {
         const CONT: i32 = 18;
-        if !self.viewer {
-            self.pass(signals::TSTP);
-            // So that it is sent: nothing runs here while this is stopped.
-            for _ in 0..3 {
-                tokio::task::yield_now().await;
-            }
+        if let (Some(control), false) = (&self.control, self.viewer) {
+            // Nothing runs here while this is stopped. A host that does not answer does not hold it up.
+            let _ = timeout(ANSWER, control.signal_and_wait(signals::TSTP)).await;
         }
         let raw = guard.take().is_some();
         let _ =

@@ -2,6 +2,7 @@
 
 mod api;
 mod attach;
+mod control;
 mod error;
 mod events;
 mod exec;

@@ -1,7 +1,5 @@
-//! A WebSocket to a process: its output as frames, its input, its size and its signals.
+//! A WebSocket to a process: its output as frames, and its input.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::stream::SplitStream;
@@ -17,6 +15,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
@@ -27,7 +26,6 @@ use super::api::{Exit, Process};
 use super::error::{Failure, Result};
 use super::host::{Host, request};
 use super::resume::Input;
-use super::signals;
 
 /// The first byte of a frame with input.
 pub(crate) const INPUT: &[u8] = &[0];
@@ -68,10 +66,15 @@ pub(crate) enum Frame {
 #[derive(Debug)]
 pub(crate) struct Remote {
     frames: SplitStream<WebSocketStream<UnixStream>>,
-    control: mpsc::UnboundedSender<Value>,
     input: mpsc::Sender<Input>,
-    /// Whether a frame is being sent, which may take until the process reads.
-    sending: Arc<AtomicBool>,
+    sender: JoinHandle<()>,
+}
+
+impl Drop for Remote {
+    fn drop(&mut self) {
+        // With it the connection is closed.
+        self.sender.abort();
+    }
 }
 
 /// Where input goes.
@@ -136,40 +139,32 @@ impl Remote {
         )
         .await;
         let (mut sink, frames) = socket.split();
-        let (control, mut controls) = mpsc::unbounded_channel::<Value>();
         let (input, mut inputs) = mpsc::channel(1);
-        let sending = Arc::new(AtomicBool::new(false));
         if let Some(first) = first {
-            let _ = control.send(first);
+            let first = Message::text(first.to_string());
+            sink.send(first).await.map_err(|_| Failure::Gone)?;
         }
-        let busy = sending.clone();
-        tokio::spawn(async move {
+        let sender = tokio::spawn(async move {
             let mut alive = tokio::time::interval(ALIVE);
             alive.reset();
             loop {
                 let message = tokio::select! {
-                    biased;
-                    Some(control) = controls.recv() => Message::text(control.to_string()),
                     Some(input) = inputs.recv() => match input {
                         Input::Bytes(bytes) => Message::binary(bytes),
                         Input::Eof => Message::text(json!({"eof": true}).to_string()),
                     },
                     _ = alive.tick() => Message::Pong(Default::default()),
-                    else => break,
                 };
-                busy.store(true, Ordering::Relaxed);
                 if sink.send(message).await.is_err() {
                     // What there is to say about it is said by whoever reads.
                     std::future::pending::<()>().await;
                 }
-                busy.store(false, Ordering::Relaxed);
             }
         });
         Ok(Self {
             frames,
-            control,
             input,
-            sending,
+            sender,
         })
     }
 
@@ -192,31 +187,6 @@ impl Remote {
     /// Where its input goes.
     pub(crate) fn inlet(&self) -> Inlet {
         Inlet(self.input.clone())
-    }
-
-    /// Tells the size of the terminal.
-    pub(crate) fn resize(&self, (rows, cols): (u16, u16)) {
-        let _ = self
-            .control
-            .send(json!({"resize": {"rows": rows, "cols": cols}}));
-    }
-
-    /// Passes a signal on. Not behind input that nobody reads: then it goes by a connection of its own.
-    pub(crate) fn signal(&self, host: &Host, process: Option<&str>, signal: i32) {
-        let word = signals::word(signal);
-        match process {
-            Some(process) if self.sending.load(Ordering::Relaxed) => {
-                let mut host = host.another();
-                let path = format!("/v1/processes/{process}/signal");
-                tokio::spawn(async move {
-                    let body = json!({"signal": word, "group": true});
-                    let _ = host.json(Method::POST, &path, Some(&body)).await;
-                });
-            }
-            _ => {
-                let _ = self.control.send(json!({"signal": word}));
-            }
-        }
     }
 }
 

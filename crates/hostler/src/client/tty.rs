@@ -34,7 +34,8 @@ pub(crate) fn size() -> Option<(u16, u16)> {
 
 /// Whether this process is in the terminal's foreground, and so may read it and change it.
 pub(crate) fn is_foreground(fd: BorrowedFd<'_>) -> bool {
-    tcgetpgrp(fd).is_ok_and(|group| group == rustix::process::getpgrp())
+    // One that is not its own controlling terminal has no say in that.
+    tcgetpgrp(fd).map_or(true, |group| group == rustix::process::getpgrp())
 }
 
 /// The terminal is raw while this lives.
