@@ -57,6 +57,7 @@ impl Pty {
     }
 
     /// The side that programs have.
+    #[allow(dead_code, reason = "not all suites look at it")]
     pub(crate) fn slave(&self) -> &File {
         &self.slave
     }
