@@ -56,6 +56,12 @@ impl Pty {
         command.stdin(slave()).stdout(slave()).stderr(slave())
     }
 
+    /// The side that programs have.
+    #[allow(dead_code, reason = "not all suites look at it")]
+    pub(crate) fn slave(&self) -> &File {
+        &self.slave
+    }
+
     /// Types `text`.
     pub(crate) fn input(&self, text: &str) {
         assert_eq!(

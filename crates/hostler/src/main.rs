@@ -1,11 +1,14 @@
 //! Hostler's command line.
 #![forbid(unsafe_code)]
 
+mod client;
 mod doctor;
 mod run;
 mod serve;
 
-use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// An agent host that never leaks.
 #[derive(Parser)]
@@ -19,57 +22,56 @@ struct Cli {
 enum Command {
     /// Run a command, and leave nothing of it behind when it ends
     Run(Box<run::options::Options>),
-    /// Say how processes are held together here, and what agents have leaked
-    Doctor(doctor::Options),
     /// Be the host: sessions, for many clients at once
     Serve(serve::Options),
+    /// Say how processes are held together here, and what agents have leaked
+    Doctor(doctor::Options),
+    #[command(flatten)]
+    Client(client::Command),
     /// Be the zygote of the process that started this one (not for people)
     #[command(name = "__zygote", hide = true)]
     Zygote,
 }
 
-fn main() -> std::process::ExitCode {
+fn main() -> ExitCode {
     if let Some(options) = run::options::Options::plain(std::env::args_os().skip(1)) {
-        return std::process::ExitCode::from(run::front::run(&options));
+        return ExitCode::from(run::front::run(&options));
     }
     match Cli::try_parse() {
-        Ok(Cli {
-            command: Command::Run(options),
-        }) => std::process::ExitCode::from(run::front::run(&options)),
-        Ok(Cli {
-            command: Command::Doctor(options),
-        }) => std::process::ExitCode::from(doctor::run(&options)),
-        Ok(Cli {
-            command: Command::Serve(options),
-        }) => serve::run(&options),
-        Ok(Cli {
-            command: Command::Zygote,
-        }) => hostler_keeper::zygote::serve_inherited(),
+        Ok(Cli { command }) => match command {
+            Command::Run(options) => ExitCode::from(run::front::run(&options)),
+            Command::Serve(options) => serve::run(&options),
+            Command::Doctor(options) => ExitCode::from(doctor::run(&options)),
+            Command::Client(command) => ExitCode::from(client::run(&command, Cli::command())),
+            Command::Zygote => hostler_keeper::zygote::serve_inherited(),
+        },
         Err(error) if error.use_stderr() => {
-            // One line: what is wrong, and with which value.
-            let text = error.to_string();
-            let text = text
-                .split("\n\nUsage")
-                .next()
-                .unwrap_or_default()
-                .replace("error: ", "");
-            let line: Vec<&str> = text
-                .lines()
-                .map(str::trim)
-                .filter(|line| !line.is_empty())
-                .collect();
-            let missing = error.kind() == clap::error::ErrorKind::MissingRequiredArgument;
-            let line = if missing {
-                vec!["there is no command to run"]
-            } else {
-                line
-            };
-            run::say(&format!("{} (see hostler --help)", line.join(" ")));
-            std::process::ExitCode::from(2)
+            run::say(&refusal(&error));
+            ExitCode::from(2)
         }
         Err(help) => {
             let _ = help.print();
-            std::process::ExitCode::SUCCESS
+            ExitCode::SUCCESS
         }
     }
+}
+
+/// One line: what is wrong, and with which value.
+fn refusal(error: &clap::Error) -> String {
+    let text = error.to_string();
+    // What follows the first paragraph is how to use it, at length.
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    let text = text.split("\n\n").next().unwrap_or_default();
+    let line: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
+    let run = std::env::args_os().nth(1).is_some_and(|word| word == "run");
+    let line = if run && error.kind() == clap::error::ErrorKind::MissingRequiredArgument {
+        "there is no command to run".into()
+    } else {
+        line.join(" ")
+    };
+    format!("{line} (see hostler --help)")
 }

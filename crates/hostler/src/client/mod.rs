@@ -1,0 +1,129 @@
+//! The commands that are clients of a running host.
+
+mod api;
+mod attach;
+mod control;
+mod error;
+mod events;
+mod exec;
+mod follow;
+mod host;
+mod keys;
+mod logs;
+mod modes;
+mod process;
+mod ps;
+mod remote;
+mod resolve;
+mod resume;
+mod session;
+mod show;
+mod signals;
+mod streams;
+mod tree;
+mod tty;
+mod words;
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use crate::run::say;
+use error::{Failure, Result};
+
+/// The commands that are clients of a running host.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Open, list, look at, change and close sessions
+    #[command(subcommand)]
+    Session(session::Command),
+    /// Run a command in a session, as though it ran here; or in the background
+    Exec(Box<exec::Exec>),
+    /// Look at a session's terminal and type into it
+    Attach(attach::Attach),
+    /// Show the processes of sessions, as the kernel sees them
+    Ps(ps::Ps),
+    /// Print what a process has written
+    Logs(logs::Logs),
+    /// Signal a process
+    Kill(process::Kill),
+    /// End a process and all that is under it
+    Stop(process::Stop),
+    /// Wait for the end of a process, and exit as it did
+    Wait(process::Wait),
+    /// Write standard input to a process
+    Input(process::Input),
+    /// Hand a process to a session of its own, which outlives this one
+    Keep(process::Keep),
+    /// Print the event log: who asked for each start and each end, and why
+    Log(events::Log),
+    /// Print the completions for a shell
+    Completions(words::Completions),
+    /// Write the manual pages into a directory
+    Man(words::Man),
+}
+
+/// Where the host is.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Place {
+    /// The host's state directory (without: HOSTLER_STATE_DIR, else the user's own)
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+}
+
+impl Place {
+    fn host(&self) -> Result<host::Host> {
+        host::Host::find(self.state_dir.as_deref())
+    }
+}
+
+/// Runs one and returns what to exit with.
+pub(crate) fn run(command: &Command, line: clap::Command) -> u8 {
+    let done = match command {
+        Command::Completions(completions) => words::completions(completions, line),
+        Command::Man(man) => words::man(man, line),
+        command => connected(command),
+    };
+    match done {
+        Ok(status) => status,
+        Err(Failure::BrokenPipe) => die(signals::PIPE),
+        Err(Failure::Signal(signal)) => die(signal),
+        Err(failure) => {
+            say(&show::plain(&failure.to_string()));
+            match failure {
+                Failure::Usage(_) => 2,
+                _ => 1,
+            }
+        }
+    }
+}
+
+fn connected(command: &Command) -> Result<u8> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::io("start", error))?;
+    runtime.block_on(async {
+        match command {
+            Command::Session(command) => session::run(command).await,
+            Command::Exec(exec) => exec::run(exec).await,
+            Command::Attach(attach) => attach::run(attach).await,
+            Command::Ps(ps) => ps::run(ps).await,
+            Command::Logs(logs) => logs::run(logs).await,
+            Command::Kill(kill) => process::kill(kill).await,
+            Command::Stop(stop) => process::stop(stop).await,
+            Command::Wait(wait) => process::wait(wait).await,
+            Command::Input(input) => process::input(input).await,
+            Command::Keep(keep) => process::keep(keep).await,
+            Command::Log(log) => events::run(log).await,
+            Command::Completions(_) | Command::Man(_) => Ok(0),
+        }
+    })
+}
+
+/// Dies of a signal, as a program does that does nothing about it.
+fn die(signal: i32) -> u8 {
+    // What stops by default is stopped by this; what ends by default is ended.
+    hostler_keeper::signals::stop(signal);
+    128u8.wrapping_add(signal as u8)
+}

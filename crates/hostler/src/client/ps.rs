@@ -1,0 +1,274 @@
+//! `hostler ps`: the processes of sessions, counted by the kernel.
+
+use std::collections::HashMap;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::api::{Living, Process, Session};
+use super::error::Result;
+use super::host::{Host, part, understand};
+use super::show::{self, Table, left, right};
+use super::{Place, resolve, tree};
+
+/// What `hostler ps` is told.
+#[derive(Debug, Args)]
+pub(crate) struct Ps {
+    #[command(flatten)]
+    place: Place,
+    /// As a tree
+    #[arg(short, long)]
+    tree: bool,
+    /// As JSON
+    #[arg(long, conflicts_with = "tree")]
+    json: bool,
+    /// Only this session's
+    session: Option<String>,
+}
+
+/// One session's part.
+struct Part {
+    session: Session,
+    living: Vec<Living>,
+    raw: Value,
+}
+
+/// Shows them.
+pub(crate) async fn run(ps: &Ps) -> Result<u8> {
+    let mut host = ps.place.host()?;
+    let parts = match &ps.session {
+        Some(text) => {
+            let session = match host.read(&format!("/v1/sessions/{}", part(text))).await {
+                Err(refusal) => {
+                    let id = resolve::session(&mut host, text, refusal).await?;
+                    host.read(&format!("/v1/sessions/{id}")).await?
+                }
+                Ok(session) => session,
+            };
+            vec![census(&mut host, session).await?]
+        }
+        None => {
+            let sessions: Vec<Session> = host.read("/v1/sessions").await?;
+            let mut parts = Vec::with_capacity(sessions.len());
+            for session in sessions {
+                match census(&mut host, session).await {
+                    Ok(part) => parts.push(part),
+                    // It has closed since.
+                    Err(super::error::Failure::Refused { .. }) => {}
+                    Err(failure) => return Err(failure),
+                }
+            }
+            parts
+        }
+    };
+    if ps.json {
+        show::print_json(&flat(parts))?;
+        return Ok(0);
+    }
+    let started: Vec<Process> = match &parts[..] {
+        [] => Vec::new(),
+        [one] => {
+            let path = format!("/v1/sessions/{}/processes", one.session.id);
+            host.read(&path).await?
+        }
+        _ => host.read("/v1/processes").await?,
+    };
+    let started: HashMap<&str, &Process> =
+        started.iter().map(|one| (one.id.as_str(), one)).collect();
+    let clock = Clock::new();
+    if ps.tree {
+        forest(&parts, &started, &clock)?;
+    } else {
+        list(&parts, &started, &clock)?;
+    }
+    Ok(0)
+}
+
+async fn census(host: &mut Host, session: Session) -> Result<Part> {
+    let path = format!("/v1/sessions/{}/census", session.id);
+    let raw = host.get(&path).await?;
+    let living = understand(raw.clone())?;
+    Ok(Part {
+        session,
+        living,
+        raw,
+    })
+}
+
+/// To which process each belongs: the nearest above it that is one itself.
+fn owners(living: &[Living]) -> HashMap<u32, String> {
+    let by_pid: HashMap<u32, &Living> = living.iter().map(|one| (one.pid, one)).collect();
+    let mut owners = HashMap::new();
+    for one in living {
+        let mut at = Some(one);
+        // No further than there are processes: parents may go round in a circle.
+        for _ in 0..living.len() {
+            let Some(above) = at else { break };
+            if let Some(process) = &above.process {
+                owners.insert(one.pid, process.clone());
+                break;
+            }
+            at = by_pid.get(&above.parent).copied();
+        }
+    }
+    owners
+}
+
+/// All in one list, each with its session.
+fn flat(parts: Vec<Part>) -> Value {
+    let mut all = Vec::new();
+    for part in parts {
+        let owners = owners(&part.living);
+        let Value::Array(list) = part.raw else {
+            continue;
+        };
+        for (mut one, living) in list.into_iter().zip(&part.living) {
+            if let Value::Object(fields) = &mut one {
+                fields.insert("session".into(), json!(part.session.id));
+                fields.insert("belongs_to".into(), json!(owners.get(&living.pid)));
+            }
+            all.push(one);
+        }
+    }
+    all.into()
+}
+
+fn list(parts: &[Part], started: &HashMap<&str, &Process>, clock: &Clock) -> Result<()> {
+    let mut table = Table::new(&[
+        left("SESSION"),
+        left("PROCESS"),
+        right("PID"),
+        right("PARENT"),
+        left("STATE"),
+        right("RSS"),
+        right("CPU"),
+        right("AGE"),
+        left("COMMAND"),
+    ]);
+    for part in parts {
+        let owners = owners(&part.living);
+        for one in &part.living {
+            let owner = owners.get(&one.pid);
+            table.row([
+                called(&part.session),
+                owner.cloned().unwrap_or_else(|| "-".into()),
+                one.pid.to_string(),
+                one.parent.to_string(),
+                one.state.clone(),
+                show::size(one.rss),
+                show::span(one.cpu_ms as u64),
+                clock.age(one),
+                command(one, started),
+            ]);
+        }
+    }
+    table.print()
+}
+
+fn forest(parts: &[Part], started: &HashMap<&str, &Process>, clock: &Clock) -> Result<()> {
+    let mut table = Table::new(&[
+        left("COMMAND"),
+        right("PID"),
+        left("PROCESS"),
+        right("RSS"),
+        right("CPU"),
+        right("AGE"),
+    ]);
+    for part in parts {
+        let name = called(&part.session);
+        let none = String::new;
+        let title = match name == part.session.id {
+            true => name,
+            false => format!("{name} ({})", part.session.id),
+        };
+        table.row([title, none(), none(), none(), none(), none()]);
+        for (branch, one) in tree::draw(&part.living) {
+            table.row([
+                show::cut(&format!("  {branch}{}", command(one, started)), 60),
+                one.pid.to_string(),
+                one.process.clone().unwrap_or_default(),
+                show::size(one.rss),
+                show::span(one.cpu_ms as u64),
+                clock.age(one),
+            ]);
+        }
+    }
+    table.print()
+}
+
+fn called(session: &Session) -> String {
+    session.name.clone().unwrap_or_else(|| session.id.clone())
+}
+
+/// The command: as it was asked for where it is a process itself, else as the kernel has it.
+fn command(one: &Living, started: &HashMap<&str, &Process>) -> String {
+    if let Some(words) = arguments(one) {
+        return words;
+    }
+    let asked = one.process.as_deref().and_then(|id| started.get(id));
+    match asked {
+        Some(process) if process.pid == Some(one.pid) => show::command(&process.argv),
+        _ => one.command.clone(),
+    }
+}
+
+/// Its arguments, if it is the one that this machine knows by that pid.
+fn arguments(one: &Living) -> Option<String> {
+    let words = std::fs::read(format!("/proc/{}/cmdline", one.pid)).ok()?;
+    // Read after: when it is still the same one now, it was then.
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", one.pid)).ok()?;
+    let start: u64 = stat.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()?;
+    if start != one.start_time {
+        return None;
+    }
+    let words: Vec<String> = words
+        .split(|byte| *byte == 0)
+        .map(|word| String::from_utf8_lossy(word).into_owned())
+        .collect();
+    let words = words.strip_suffix(&[String::new()]).unwrap_or(&words);
+    (!words.is_empty()).then(|| show::cut(&show::command(words), 500))
+}
+
+/// What start times are counted against.
+struct Clock {
+    /// Milliseconds since the boot.
+    now: u64,
+    ticks: u64,
+}
+
+impl Clock {
+    fn new() -> Self {
+        let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        Self {
+            now: boot.tv_sec as u64 * 1000 + boot.tv_nsec as u64 / 1_000_000,
+            ticks: rustix::param::clock_ticks_per_second().max(1),
+        }
+    }
+
+    fn age(&self, one: &Living) -> String {
+        let then = one.start_time * 1000 / self.ticks;
+        show::span(self.now.saturating_sub(then))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_belongs_to_the_nearest_above_that_was_asked_for() {
+        let living: Vec<Living> = serde_json::from_value(json!([
+            {"pid": 2, "parent": 1, "process": "p-1"},
+            {"pid": 3, "parent": 2},
+            {"pid": 4, "parent": 3},
+            {"pid": 5, "parent": 1},
+            {"pid": 6, "parent": 7},
+            {"pid": 7, "parent": 6}
+        ]))
+        .expect("a census");
+        let owners = owners(&living);
+        let owner = |pid: u32| owners.get(&pid).map(String::as_str);
+        assert_eq!([2, 3, 4].map(owner), [Some("p-1"); 3]);
+        assert_eq!([5, 6, 7].map(owner), [None; 3]);
+    }
+}

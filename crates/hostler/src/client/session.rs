@@ -1,0 +1,499 @@
+//! `hostler session`: sessions from their opening to their close report.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+use hyper::Method;
+use serde_json::{Map, Value, json};
+
+use super::api::Session;
+use super::error::{Failure, Result};
+use super::exec::{directory, environment};
+use super::host::{Host, part, understand};
+use super::show::{self, Table, at, cell, left, right};
+use super::{Place, resolve};
+use crate::run::options::{Containment, Cpus, Size, Time};
+
+/// What is done with sessions.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Open a session, and print its id
+    New(Box<New>),
+    /// List the sessions
+    Ls(Ls),
+    /// Show one session
+    Show(Show),
+    /// Close a session: end all it owns, wait, and print the report
+    Close(Close),
+    /// Change when a session ends without being asked
+    Set(Box<Set>),
+}
+
+/// A session to open.
+#[derive(Debug, Args)]
+pub(crate) struct New {
+    #[command(flatten)]
+    place: Place,
+    /// A name, by which it can be found as well as by its id
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Where its processes start (without: here)
+    #[arg(long, value_name = "DIR")]
+    cwd: Option<PathBuf>,
+    /// A variable for all its processes; without a value, this command's own
+    #[arg(short, long = "env", value_name = "KEY[=VALUE]")]
+    env: Vec<String>,
+    /// The session that it belongs to, and closes before
+    #[arg(long, value_name = "SESSION")]
+    parent: Option<String>,
+    #[command(flatten)]
+    policy: Policy,
+    /// Most memory that it may use: 200M, 2G, or bytes
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<Size>,
+    /// Most processes that it may have
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pids: Option<u64>,
+    /// Most CPUs that it may use: 2, 0.5
+    #[arg(long, value_name = "N")]
+    cpu: Option<Cpus>,
+    /// How to hold its processes together; `auto` is the strongest that changes nothing for them
+    #[arg(long, value_enum)]
+    contain: Option<Containment>,
+    /// Print all about it, as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// When a session ends without being asked, and how.
+#[derive(Debug, Default, Args)]
+pub(crate) struct Policy {
+    /// Close it when nothing happened in it for so long; 0: never
+    #[arg(long, value_name = "TIME")]
+    idle_ttl: Option<Time>,
+    /// Close it at this age; 0: never
+    #[arg(long, value_name = "TIME")]
+    max_age: Option<Time>,
+    /// Close it when this hour of the day comes (0 to 23, local time), or `never`
+    #[arg(long, value_name = "HOUR")]
+    daily_reset: Option<Hour>,
+    /// Time between SIGTERM and SIGKILL when it closes
+    #[arg(long, value_name = "TIME")]
+    grace: Option<Time>,
+    /// Close it so long after its last client left; 0: never
+    #[arg(long, value_name = "TIME")]
+    detached_grace: Option<Time>,
+    /// What becomes of it when its last client leaves
+    #[arg(long, value_enum, value_name = "WHAT")]
+    on_disconnect: Option<OnDisconnect>,
+    /// How long it waits for the next host, if it is kept
+    #[arg(long, value_name = "TIME")]
+    keep_for: Option<Time>,
+    /// What becomes of it when the host dies
+    #[arg(long, value_enum, value_name = "WHAT")]
+    on_host_exit: Option<OnHostExit>,
+    /// For so long running background processes hold off an end that nobody asked for
+    #[arg(long, value_name = "TIME")]
+    background_holds: Option<Time>,
+    /// Most background processes at once; 0: no limit
+    #[arg(long, value_name = "N")]
+    max_background: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum OnDisconnect {
+    /// It is closed at once
+    Close,
+    /// It lives on for its detached grace
+    Detach,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum OnHostExit {
+    /// Its processes end within its grace
+    Kill,
+    /// It waits for the next host
+    Keep,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Hour(Option<u8>);
+
+impl std::str::FromStr for Hour {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
+        if text == "never" {
+            return Ok(Self(None));
+        }
+        let hour = text.parse().ok().filter(|hour| *hour < 24);
+        hour.map(|hour| Self(Some(hour)))
+            .ok_or("an hour from 0 to 23 or `never` is allowed")
+    }
+}
+
+impl Policy {
+    fn json(&self) -> Map<String, Value> {
+        let mut out = Map::new();
+        let mut put = |key: &str, value: Option<Value>| {
+            if let Some(value) = value {
+                out.insert(key.into(), value);
+            }
+        };
+        let seconds =
+            |time: &Option<Time>| time.as_ref().map(|time| json!(time.span.as_secs_f64()));
+        put("idle", seconds(&self.idle_ttl));
+        put("max_age", seconds(&self.max_age));
+        put(
+            "daily_reset",
+            self.daily_reset
+                .map(|hour| hour.0.map_or(json!(-1), Value::from)),
+        );
+        put("keep_for", seconds(&self.keep_for));
+        put("grace", seconds(&self.grace));
+        put("detached_grace", seconds(&self.detached_grace));
+        put("background_holds", seconds(&self.background_holds));
+        put("max_background", self.max_background.map(Value::from));
+        let word = |text: &str| Some(Value::from(text));
+        put(
+            "on_disconnect",
+            self.on_disconnect.and_then(|what| match what {
+                OnDisconnect::Close => word("close"),
+                OnDisconnect::Detach => word("detach"),
+            }),
+        );
+        put(
+            "on_host_exit",
+            self.on_host_exit.and_then(|what| match what {
+                OnHostExit::Kill => word("kill"),
+                OnHostExit::Keep => word("keep"),
+            }),
+        );
+        out
+    }
+}
+
+/// Which sessions to list.
+#[derive(Debug, Args)]
+pub(crate) struct Ls {
+    #[command(flatten)]
+    place: Place,
+    /// Those that have closed, too
+    #[arg(short, long)]
+    all: bool,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Which session to show.
+#[derive(Debug, Args)]
+pub(crate) struct Show {
+    #[command(flatten)]
+    place: Place,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+    /// The session
+    session: String,
+}
+
+/// Which session to close.
+#[derive(Debug, Args)]
+pub(crate) struct Close {
+    #[command(flatten)]
+    place: Place,
+    /// Time between SIGTERM and SIGKILL (without: the session's)
+    #[arg(long, value_name = "TIME")]
+    grace: Option<Time>,
+    /// The report as JSON
+    #[arg(long)]
+    json: bool,
+    /// The session
+    session: String,
+}
+
+/// Which session to change.
+#[derive(Debug, Args)]
+pub(crate) struct Set {
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    policy: Policy,
+    /// Print all about it, as JSON
+    #[arg(long)]
+    json: bool,
+    /// The session
+    session: String,
+}
+
+/// Does it.
+pub(crate) async fn run(command: &Command) -> Result<u8> {
+    match command {
+        Command::New(new) => open(new).await,
+        Command::Ls(ls) => list(ls).await,
+        Command::Show(show) => show_one(show).await,
+        Command::Close(close) => close_one(close).await,
+        Command::Set(set) => change(set).await,
+    }
+}
+
+/// Asks for something of the session that `text` means.
+async fn ask(
+    host: &mut Host,
+    text: &str,
+    (method, query): (Method, &str),
+    body: Option<&Value>,
+) -> Result<Value> {
+    let path = |id: &str| format!("/v1/sessions/{}{query}", part(id));
+    match host.json(method.clone(), &path(text), body).await {
+        Err(refusal) => {
+            let id = resolve::session(host, text, refusal).await?;
+            host.json(method, &path(&id), body).await
+        }
+        done => done,
+    }
+}
+
+async fn open(new: &New) -> Result<u8> {
+    let mut host = new.place.host()?;
+    let mut body = Map::new();
+    if let Some(name) = &new.name {
+        body.insert("name".into(), json!(name));
+    }
+    let here = PathBuf::from(".");
+    let cwd = directory(new.cwd.as_ref().unwrap_or(&here))?;
+    body.insert("cwd".into(), json!(cwd));
+    let env = environment(&new.env)?;
+    if !env.is_empty() {
+        body.insert("env".into(), env.into());
+    }
+    if let Some(parent) = &new.parent {
+        let parent: Session = understand(ask(&mut host, parent, (Method::GET, ""), None).await?)?;
+        body.insert("parent".into(), json!(parent.id));
+    }
+    let mut policy = new.policy.json();
+    if let Some(memory) = &new.memory {
+        policy.insert("memory".into(), memory.bytes.into());
+    }
+    if let Some(pids) = new.pids {
+        policy.insert("pids".into(), pids.into());
+    }
+    if let Some(cpu) = new.cpu {
+        policy.insert("cpu".into(), json!(cpu.millis as f64 / 1000.0));
+    }
+    if let Some(contain) = new.contain.and_then(|contain| contain.to_possible_value()) {
+        policy.insert("contain".into(), contain.get_name().into());
+    }
+    if !policy.is_empty() {
+        body.insert("policy".into(), policy.into());
+    }
+    let body = Value::Object(body);
+    let value = host.json(Method::POST, "/v1/sessions", Some(&body)).await?;
+    if new.json {
+        show::print_json(&value)?;
+    } else {
+        let session: Session = understand(value)?;
+        show::print(&format!("{}\n", session.id))?;
+    }
+    Ok(0)
+}
+
+async fn list(ls: &Ls) -> Result<u8> {
+    let mut host = ls.place.host()?;
+    let query = if ls.all { "?all=true" } else { "" };
+    let value = host.get(&format!("/v1/sessions{query}")).await?;
+    if ls.json {
+        show::print_json(&value)?;
+        return Ok(0);
+    }
+    let sessions: Vec<Session> = understand(value)?;
+    let mut table = Table::new(&[
+        left("SESSION"),
+        left("NAME"),
+        left("STATE"),
+        right("AGE"),
+        right("PROCESSES"),
+        left("CONTAIN"),
+        left("PARENT"),
+    ]);
+    for one in sessions {
+        let none = || "-".to_owned();
+        table.row([
+            one.id,
+            one.name.unwrap_or_else(none),
+            one.state,
+            show::ago(one.opened),
+            match &one.processes {
+                Value::Array(all) => all.len().to_string(),
+                other => cell(other),
+            },
+            match one.contain.get("mechanism") {
+                Some(mechanism) => cell(mechanism),
+                None => cell(&one.contain),
+            },
+            one.parent.unwrap_or_else(none),
+        ]);
+    }
+    table.print()?;
+    Ok(0)
+}
+
+async fn show_one(show: &Show) -> Result<u8> {
+    let mut host = show.place.host()?;
+    let value = ask(&mut host, &show.session, (Method::GET, ""), None).await?;
+    if show.json {
+        show::print_json(&value)?;
+    } else {
+        show::print(&sheet(&value))?;
+    }
+    Ok(0)
+}
+
+async fn change(set: &Set) -> Result<u8> {
+    let policy = set.policy.json();
+    if policy.is_empty() {
+        return Err(Failure::Usage("there is nothing to change".into()));
+    }
+    let mut host = set.place.host()?;
+    let body = json!({"policy": policy});
+    let value = ask(&mut host, &set.session, (Method::PATCH, ""), Some(&body)).await?;
+    if set.json {
+        show::print_json(&value)?;
+    }
+    Ok(0)
+}
+
+async fn close_one(close: &Close) -> Result<u8> {
+    let mut host = close.place.host()?;
+    let query = match &close.grace {
+        Some(grace) => format!("?grace={}", grace.span.as_secs_f64()),
+        None => String::new(),
+    };
+    let value = ask(&mut host, &close.session, (Method::DELETE, &query), None).await?;
+    if close.json {
+        show::print_json(&value)?;
+    } else {
+        show::print(&report(&value))?;
+    }
+    let clean = value.get("remaining").and_then(Value::as_u64) == Some(0);
+    if !clean {
+        return Err(Failure::Unclear(format!(
+            "session `{}` could not be closed wholly: what is left is tried again",
+            close.session
+        )));
+    }
+    Ok(0)
+}
+
+/// All about a session, a line each.
+fn sheet(session: &Value) -> String {
+    let mut lines = Vec::new();
+    lay("", session, &mut lines);
+    let width = lines.iter().map(|(key, _)| key.chars().count()).max();
+    let width = width.unwrap_or(0);
+    lines.iter().fold(String::new(), |mut out, (key, value)| {
+        let _ = writeln!(out, "{key:width$}  {}", show::plain(value));
+        out
+    })
+}
+
+fn lay(before: &str, value: &Value, lines: &mut Vec<(String, String)>) {
+    for (key, value) in value.as_object().into_iter().flatten() {
+        let name = format!("{before}{key}");
+        match value {
+            Value::Null => {}
+            Value::Object(inner) if inner.is_empty() => {}
+            Value::Array(inner) if inner.is_empty() => {}
+            Value::Object(_) => lay(&format!("{name}."), value, lines),
+            Value::Number(number) if key == "opened" || key == "closed" => {
+                let time = number
+                    .as_u64()
+                    .map_or_else(|| number.to_string(), show::time);
+                lines.push((name, time));
+            }
+            value => lines.push((name, cell(value))),
+        }
+    }
+}
+
+/// How exactly something was released, in words.
+fn detail(detail: &Value) -> String {
+    let of = |key: &str| detail.get(key).filter(|value| !value.is_null());
+    if let Some(code) = of("code") {
+        return format!(" with {code}");
+    }
+    if let Some(signal) = of("signal").and_then(Value::as_i64) {
+        return format!(" by {}", super::signals::name(signal as i32));
+    }
+    if let Some(session) = of("session") {
+        return format!(" in session {}", cell(session));
+    }
+    of("why").map_or_else(String::new, |why| format!(" ({})", cell(why)))
+}
+
+/// A close report for people.
+pub(crate) fn report(report: &Value) -> String {
+    let mut out = String::new();
+    let list = |key: &str| {
+        report
+            .get(key)
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+    };
+    let span = |value: &Value, key: &str| {
+        let ms = value.get(key).and_then(Value::as_f64);
+        ms.map_or_else(|| "-".into(), |ms| format!("{ms:.1}ms"))
+    };
+    let by = match report.get("by") {
+        Some(by @ Value::Object(_)) => match (at(by, "who"), at(by, "why")) {
+            (who, why) if why == "-" || why.is_empty() => who,
+            (who, why) => format!("{who} ({why})"),
+        },
+        other => cell(other.unwrap_or(&Value::Null)),
+    };
+    let _ = writeln!(
+        out,
+        "session {} closed in {}: {}, by {}",
+        at(report, "session"),
+        span(report, "took_ms"),
+        at(report, "reason"),
+        show::plain(&by)
+    );
+    for one in list("released") {
+        let detail = one.get("detail").map(detail).unwrap_or_default();
+        let line = format!(
+            "  {} {} {}: {}{detail}, {}",
+            at(one, "kind"),
+            at(one, "id"),
+            at(one, "name"),
+            at(one, "how"),
+            span(one, "ms")
+        );
+        let _ = writeln!(out, "{}", show::plain(&line));
+    }
+    for one in list("left") {
+        let line = format!(
+            "  left behind: {} (pid {}): {}, {}",
+            at(one, "command"),
+            at(one, "pid"),
+            at(one, "how"),
+            span(one, "ms")
+        );
+        let _ = writeln!(out, "{}", show::plain(&line));
+    }
+    for (key, what) in [("kept", "kept"), ("stuck", "stuck, and tried again")] {
+        for one in list(key) {
+            let _ = writeln!(out, "  {what}: {}", show::plain(&cell(one)));
+        }
+    }
+    for child in list("children") {
+        for line in self::report(child).lines() {
+            let _ = writeln!(out, "  {line}");
+        }
+    }
+    let _ = writeln!(out, "remaining: {}", at(report, "remaining"));
+    out
+}

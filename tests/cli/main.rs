@@ -1,0 +1,11 @@
+//! The client commands, from outside: the built program as client of the built program as host.
+
+#[path = "../support/mod.rs"]
+#[allow(dead_code, unused_imports)]
+mod support;
+
+mod attach;
+mod exec;
+mod listing;
+mod place;
+mod takeover;
