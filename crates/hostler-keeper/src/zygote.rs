@@ -3,7 +3,7 @@
 //! It is forked from its host before that has threads and before it has grown, so that a keeper, forked from the zygote,
 //! costs a few pages. A child of the zygote that is no keeper is by definition ownerless: its keeper is dead.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, getpid, getppid, pidfd_open};
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, Made};
 use crate::config::{KeeperConfig, Standing};
 use crate::connection::{Connection, ConnectionError, Received};
 use crate::identity::ProcessId;
@@ -213,7 +213,8 @@ pub fn has_children() -> bool {
 struct Kept {
     id: ProcessId,
     pid: Pid,
-    cgroup: Option<CString>,
+    /// The one that was made for it. What is at that path otherwise is none of ours.
+    cgroup: Option<Made>,
     rendezvous: Option<CString>,
 }
 
@@ -239,6 +240,7 @@ fn serve(host: Connection, first: Option<(KeeperConfig, Connection)>, parent: Op
         Birth {
             config,
             host: connection,
+            cgroup: Ok(None),
             front,
             witness: None,
         }
@@ -353,11 +355,7 @@ impl ZygoteLoop {
         }
         let now = Instant::now();
         for (keeper, ..) in &self.mourned {
-            if let Some(cgroup) = keeper
-                .cgroup
-                .as_deref()
-                .and_then(|path| Cgroup::open(path).ok())
-            {
+            if let Some(cgroup) = keeper.cgroup.as_ref().and_then(Made::open) {
                 let _ = cgroup.kill();
             }
         }
@@ -386,11 +384,7 @@ impl ZygoteLoop {
             return Some(now + Duration::from_millis(2));
         }
         for (keeper, status, since) in std::mem::take(&mut self.mourned) {
-            if let Some(cgroup) = keeper
-                .cgroup
-                .as_deref()
-                .and_then(|path| Cgroup::open(path).ok())
-            {
+            if let Some(cgroup) = keeper.cgroup.as_ref().and_then(Made::open) {
                 let _ = cgroup.remove();
             }
             let report = EndReport {
@@ -459,6 +453,7 @@ impl ZygoteLoop {
                 let birth = Birth {
                     config: *config,
                     host: Connection::from(socket),
+                    cgroup: Ok(None),
                     front: None,
                     witness: None,
                 };
@@ -479,10 +474,28 @@ impl ZygoteLoop {
                 .map_err(|e| Failure::new(Step::Rendezvous, e))?;
             birth.witness = Some(witness);
         }
+        let made = match birth.config.cgroup.as_deref().map(make_group) {
+            Some(Ok((cgroup, made))) => {
+                birth.cgroup = Ok(Some(cgroup));
+                Some(made)
+            }
+            // The keeper tells.
+            Some(Err(errno)) => {
+                birth.cgroup = Err(errno);
+                None
+            }
+            None => None,
+        };
         crate::hook!("zygote.fork");
         // SAFETY: this process has one thread, so the child may go on in Rust.
         match unsafe { libc::fork() } {
-            -1 => Err(Failure::new(Step::Fork, last_errno())),
+            -1 => {
+                let failure = Failure::new(Step::Fork, last_errno());
+                if let Ok(Some(cgroup)) = &birth.cgroup {
+                    let _ = cgroup.remove();
+                }
+                Err(failure)
+            }
             0 => {
                 crate::process_name(c"hostler-keeper");
                 if birth.config.standing == Standing::Apart {
@@ -504,7 +517,7 @@ impl ZygoteLoop {
                 self.keepers.push(Kept {
                     id,
                     pid,
-                    cgroup: birth.config.cgroup,
+                    cgroup: made,
                     rendezvous: birth.config.rendezvous,
                 });
                 Ok(id)
@@ -524,6 +537,18 @@ impl ZygoteLoop {
         if let Some(host) = &self.host {
             // A host that is gone is noticed by reading.
             let _ = host.send(id, reply, &[]);
+        }
+    }
+}
+
+/// Makes a keeper's cgroup. One that is there already is not touched, now or later.
+fn make_group(path: &CStr) -> Result<(Cgroup, Made), Errno> {
+    let cgroup = Cgroup::make(path)?;
+    match cgroup.made() {
+        Ok(made) => Ok((cgroup, made)),
+        Err(errno) => {
+            let _ = cgroup.remove();
+            Err(errno)
         }
     }
 }

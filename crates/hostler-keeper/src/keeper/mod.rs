@@ -42,6 +42,8 @@ pub(crate) struct Birth {
     pub config: KeeperConfig,
     /// Its end of the connection to the host.
     pub host: Connection,
+    /// The cgroup that its zygote has made for it.
+    pub cgroup: Result<Option<Cgroup>, Errno>,
     /// The front, for a keeper that stands with one.
     pub front: Option<OwnedFd>,
     /// Where its zygote writes down who was killed, for a keeper that can be adopted.
@@ -114,10 +116,11 @@ impl Keeper {
         let Birth {
             config,
             host,
+            cgroup,
             front,
             witness,
         } = birth;
-        match Self::contained(&config) {
+        match Self::contained(&config, cgroup) {
             Ok((signals, proc, cgroup, enforced, namespace)) => {
                 let door = match Self::open_door(&config) {
                     Ok(door) => door,
@@ -176,6 +179,7 @@ impl Keeper {
     #[allow(clippy::type_complexity)]
     fn contained(
         config: &KeeperConfig,
+        cgroup: Result<Option<Cgroup>, Errno>,
     ) -> Result<(Signals, Proc, Option<Cgroup>, Enforced, Option<Namespace>), Failure> {
         let of = |step: Step| {
             move |error: io::Error| Failure {
@@ -188,9 +192,8 @@ impl Keeper {
         let signals = Signals::take().map_err(of(Step::Signals))?;
         let proc = Proc::open().map_err(|e| Failure::new(Step::Mount, e))?;
         let mut enforced = Enforced::default();
-        let cgroup = match &config.cgroup {
-            Some(path) => {
-                let cgroup = Cgroup::make(path).map_err(|e| Failure::new(Step::Cgroup, e))?;
+        let cgroup = match cgroup.map_err(|e| Failure::new(Step::Cgroup, e))? {
+            Some(cgroup) => {
                 enforced = cgroup.limit(&config.limits);
                 Some(cgroup)
             }
