@@ -4,7 +4,7 @@
 #[allow(dead_code)]
 mod support;
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
@@ -14,9 +14,13 @@ use std::time::Duration;
 use hostler_keeper::cgroup::{Cgroup, base, fresh};
 use hostler_keeper::config::{Contain, KeeperConfig};
 use hostler_keeper::connection::Connection;
-use hostler_keeper::message::{Event, Failure, Step, ZygoteReply, ZygoteRequest};
+use hostler_keeper::identity::Key;
+use hostler_keeper::message::{
+    Event, Failure, Group, Reply, Request, Spawn, Step, ZygoteReply, ZygoteRequest,
+};
 use hostler_keeper::zygote::Zygote;
-use support::Stage;
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use support::{Stage, children_of, find};
 
 const GRACE: Duration = Duration::from_millis(200);
 
@@ -116,6 +120,91 @@ fn a_group_that_is_there_already_is_not_touched() {
     );
     assert!(foreign.path.exists());
     zygote.dismiss(false);
+}
+
+/// The lowest descriptor number that this process has free.
+fn lowest_free(pid: Pid) -> u64 {
+    let taken = |fd: &u64| {
+        let link = format!("/proc/{}/fd/{fd}", pid.as_raw_nonzero());
+        std::fs::symlink_metadata(link).is_ok()
+    };
+    (0..).find(|fd| !taken(fd)).unwrap()
+}
+
+/// Leaves the process no more descriptors than those below `count`; what it had before.
+fn limit_descriptors(pid: Pid, count: u64) -> Rlimit {
+    let mut old = rustix::process::getrlimit(Resource::Nofile);
+    old.current = Some(count);
+    prlimit(Some(pid), Resource::Nofile, old).expect("a limit for a process of ours")
+}
+
+fn spawn_sleep<'a>(env: &'a [&'a CStr]) -> Request<'a> {
+    Request::Spawn(Box::new(Spawn {
+        key: Key(1),
+        main: false,
+        program: c"/bin/sleep",
+        args: vec![c"sleep", c"1000"],
+        env: env.to_vec(),
+        cwd: None,
+        fds: Vec::new(),
+        group: Group::Inherit,
+        nice: None,
+        umask: None,
+        rlimits: Vec::new(),
+        blocked: 0,
+        ignored: None,
+    }))
+}
+
+#[test]
+fn what_cannot_be_named_is_not_started() {
+    let zygote = zygote();
+    let keeper = ask_for_keeper(&zygote, KeeperConfig::new(Contain::Tree, GRACE));
+    let ZygoteReply::Forked(id) = next_reply(&zygote) else {
+        panic!("a keeper");
+    };
+    let ready = keeper.receive().unwrap().expect("a word");
+    assert!(matches!(ready.message(), Ok(Event::Ready(_))));
+    let pid = Pid::from_raw(id.pid.cast_signed()).unwrap();
+    let before = limit_descriptors(pid, lowest_free(pid));
+    let mark = CString::new(format!("HOSTLER_TEST_MARK=unnamed-{}", id.pid)).unwrap();
+    keeper.send(7, &spawn_sleep(&[&mark]), &[]).unwrap();
+    let answer = keeper.receive().unwrap().expect("an answer");
+    let failed = Failure {
+        step: Step::Fork,
+        errno: libc::EMFILE,
+    };
+    assert_eq!(answer.message(), Ok(Reply::Failed(failed)));
+    prlimit(Some(pid), Resource::Nofile, before).unwrap();
+    keeper.send(8, &Request::End { grace: GRACE }, &[]).unwrap();
+    loop {
+        let answer = keeper.receive().unwrap().expect("an answer");
+        if answer.header.id == 8 {
+            let Ok(Reply::Ended(report)) = answer.message() else {
+                panic!("a report");
+            };
+            assert_eq!(report.remaining, 0);
+            break;
+        }
+    }
+    assert!(
+        find(&format!("unnamed-{}", id.pid))
+            .iter()
+            .all(|found| !found.lives())
+    );
+
+    // The zygote: room for the connection that comes with the request, and for nothing more.
+    assert!(matches!(
+        next_reply(&zygote),
+        ZygoteReply::KeeperGone { .. }
+    ));
+    let before = limit_descriptors(zygote.pid, lowest_free(zygote.pid) + 1);
+    let _unborn = ask_for_keeper(&zygote, KeeperConfig::new(Contain::Tree, GRACE));
+    assert_eq!(next_reply(&zygote), ZygoteReply::Failed(failed));
+    assert!(children_of(zygote.pid.as_raw_nonzero().get()).is_empty());
+    prlimit(Some(zygote.pid), Resource::Nofile, before).unwrap();
+    let _keeper = ask_for_keeper(&zygote, KeeperConfig::new(Contain::Tree, GRACE));
+    assert!(matches!(next_reply(&zygote), ZygoteReply::Forked(_)));
 }
 
 #[tokio::test]

@@ -312,6 +312,8 @@ fn is(pid: Option<Pid>, stat: &Stat) -> bool {
 pub(crate) struct Releasing {
     /// The request to answer; `None` once its host is gone.
     pub id: Option<u32>,
+    /// A child of the keeper, and so itself until it is reaped.
+    root: u32,
     ending: Ending,
     members: HashMap<u32, ProcessId>,
 }
@@ -335,6 +337,7 @@ impl Releasing {
         };
         let mut releasing = Self {
             id: Some(id),
+            root: root.pid,
             ending,
             members: HashMap::from([(root.pid, root)]),
         };
@@ -380,9 +383,16 @@ impl Releasing {
     /// Does what is due; `None` when all members are gone.
     pub(crate) fn round(&mut self, proc: &Proc) -> Option<Round> {
         // Those with parents of their own are not told of.
+        let root = self.root;
         self.members.retain(|pid, id| {
-            let stat = Pid::from_raw(pid.cast_signed()).and_then(|pid| proc.stat(pid).ok());
-            stat.is_some_and(|stat| stat.id == *id && !stat.is_dead())
+            let Some(named) = Pid::from_raw(pid.cast_signed()).filter(|_| *pid != root) else {
+                return *pid == root;
+            };
+            match proc.stat(named) {
+                Ok(stat) => stat.id == *id && !stat.is_dead(),
+                // For want of a descriptor, nobody is gone.
+                Err(errno) => !matches!(errno, Errno::NOENT | Errno::SRCH),
+            }
         });
         if self.members.is_empty() {
             return None;

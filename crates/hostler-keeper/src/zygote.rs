@@ -359,11 +359,12 @@ impl ZygoteLoop {
                 let _ = cgroup.kill();
             }
         }
-        let keepers: Vec<ProcessId> = self.keepers.iter().map(|keeper| keeper.id).collect();
+        // By pid: these are not waited for yet, so nobody else can have it.
+        let keepers: Vec<u32> = self.keepers.iter().map(|keeper| keeper.id.pid).collect();
         let left = &mut self.left;
         let mut found = false;
         proven(&self.proc, |process| {
-            if keepers.contains(&process.stat.id) {
+            if keepers.contains(&process.stat.id.pid) {
                 return Visit::Skip;
             }
             found = true;
@@ -509,10 +510,13 @@ impl ZygoteLoop {
             }
             raw => {
                 let pid = Pid::from_raw(raw).expect("fork gave a pid");
-                let start_time = self.proc.stat(pid).map_or(0, |stat| stat.id.start_time);
-                let id = ProcessId {
-                    pid: raw.cast_unsigned(),
-                    start_time,
+                let id = match self.proc.stat(pid) {
+                    Ok(stat) => stat.id,
+                    Err(errno) => {
+                        // Out of descriptors, or of memory. Nothing runs under it yet.
+                        end_nameless(pid, made.as_ref(), birth.config.rendezvous.as_deref());
+                        return Err(Failure::new(Step::Fork, errno));
+                    }
                 };
                 self.keepers.push(Kept {
                     id,
@@ -538,6 +542,19 @@ impl ZygoteLoop {
             // A host that is gone is noticed by reading.
             let _ = host.send(id, reply, &[]);
         }
+    }
+}
+
+/// Ends a keeper that was just forked, and of which nobody will know.
+fn end_nameless(pid: Pid, cgroup: Option<&Made>, rendezvous: Option<&CStr>) {
+    let _ = signal_child(pid, libc::SIGKILL);
+    let none = rustix::process::WaitOptions::empty();
+    let _ = rustix::io::retry_on_intr(|| rustix::process::waitpid(Some(pid), none));
+    if let Some(cgroup) = cgroup.and_then(Made::open) {
+        let _ = cgroup.remove();
+    }
+    if let Some(path) = rendezvous {
+        rendezvous::remove_dead(path);
     }
 }
 
