@@ -226,3 +226,72 @@ async fn a_group_made_anew_at_the_path_of_another_is_not_that_one() {
     assert!(path.exists(), "it was removed");
     other.remove().unwrap();
 }
+
+/// Stops a process of a tree as a debugger does: what is traced and killed stays, for its parent, until the tracer has
+/// taken leave of it.
+struct Tracer {
+    thread: Option<std::thread::JoinHandle<()>>,
+    go: std::sync::mpsc::Sender<()>,
+}
+
+impl Tracer {
+    fn seize(pid: u32) -> Self {
+        let (go, wait) = std::sync::mpsc::channel();
+        let (told, seized) = std::sync::mpsc::channel();
+        let pid = pid.cast_signed();
+        let thread = std::thread::spawn(move || {
+            // SAFETY: takes hold of a process of the test's own; the tracer is this thread, which lets go below.
+            let result = unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, 0, 0) };
+            told.send(result).unwrap();
+            let _ = wait.recv();
+            // SAFETY: waits for that process alone.
+            unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::__WALL) };
+        });
+        assert_eq!(seized.recv().unwrap(), 0, "it can be traced");
+        Self {
+            thread: Some(thread),
+            go,
+        }
+    }
+
+    /// Lets go of the dead.
+    fn release(mut self) {
+        let _ = self.go.send(());
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_another_holds_is_not_called_gone() {
+    let stage = Stage::new();
+    let tree = stage.tree().await;
+    let process = tree
+        .spawn(stage.command("sleep").arg("1000"))
+        .await
+        .unwrap();
+    let tracer = Tracer::seize(process.id().pid);
+    let report = tree.end(GRACE).await.unwrap();
+    assert_eq!(report.remaining, 1, "{report:?}");
+    tracer.release();
+    assert_eq!(tree.ended().await.unwrap().remaining, 0);
+}
+
+#[tokio::test]
+async fn a_stuck_process_is_tried_again_and_later_callers_hear_of_its_end() {
+    let stage = Stage::new();
+    let tree = stage.tree().await;
+    let process = tree
+        .spawn(stage.command("sleep").arg("1000"))
+        .await
+        .unwrap();
+    let tracer = Tracer::seize(process.id().pid);
+    let report = process.end(GRACE).await.unwrap();
+    assert_eq!(report.remaining, 1, "{report:?}");
+    let report = process.end(GRACE).await.unwrap();
+    assert_eq!(report.remaining, 1, "{report:?}");
+    let (later, ()) = tokio::join!(process.end(GRACE), async { tracer.release() });
+    let later = later.unwrap();
+    assert_eq!(later.remaining, 0, "{later:?}");
+    assert_eq!(later.left.len(), 1, "it is the same end: {later:?}");
+    assert_eq!(tree.end(GRACE).await.unwrap().remaining, 0);
+}

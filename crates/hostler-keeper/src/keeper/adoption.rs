@@ -250,7 +250,7 @@ impl Keeper {
             ending.waiting.clear();
         }
         for releasing in &mut self.releasing {
-            releasing.id = None;
+            releasing.waiting.clear();
         }
     }
 
