@@ -21,6 +21,7 @@ use hostler_keeper::message::{
 use hostler_keeper::zygote::Zygote;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use support::{Stage, children_of, find};
+use tokio::io::AsyncBufReadExt;
 
 const GRACE: Duration = Duration::from_millis(200);
 
@@ -294,4 +295,100 @@ async fn a_stuck_process_is_tried_again_and_later_callers_hear_of_its_end() {
     assert_eq!(later.remaining, 0, "{later:?}");
     assert_eq!(later.left.len(), 1, "it is the same end: {later:?}");
     assert_eq!(tree.end(GRACE).await.unwrap().remaining, 0);
+}
+
+#[tokio::test]
+async fn a_stuck_leftover_of_one_killed_keeper_does_not_hide_the_end_of_another() {
+    let stage = Stage::new();
+    let mut options = stage.options();
+    options.contain = Some(hostler_process::Contain::Tree);
+    let (one, other) = (
+        stage.zygote.tree(options.clone()).await.unwrap(),
+        stage.zygote.tree(options).await.unwrap(),
+    );
+    let script = "(setsid sleep 1000 & echo $!) ; sleep 1000";
+    let pid = orphan_of(&stage, &one, script).await;
+    let of_other = orphan_of(&stage, &other, script).await;
+    let tracer = Tracer::seize(pid);
+    kill(one.keeper().pid);
+    let report = one.ended().await.unwrap();
+    assert_eq!(report.remaining, 1, "{report:?}");
+    let zygote = stage.zygote.pid().as_raw_nonzero().get();
+    let before = cpu_ticks(zygote);
+    kill(other.keeper().pid);
+    let begun = std::time::Instant::now();
+    let report = other.ended().await.unwrap();
+    assert_eq!(report.remaining, 0, "{report:?}");
+    assert!(begun.elapsed() < Duration::from_secs(2));
+    let left: Vec<u32> = report.left.iter().map(|left| left.id.pid).collect();
+    assert!(left.contains(&of_other) && !left.contains(&pid), "{left:?}");
+    // It is looked after once a second, not a thousand times.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let spent = cpu_ticks(zygote) - before;
+    assert!(spent < 10, "{spent} ticks");
+    tracer.release();
+    support::until("it is gone from the zygote", || {
+        children_of(zygote).is_empty()
+    })
+    .await;
+}
+
+#[test]
+fn a_front_does_not_wait_for_ever_for_what_does_not_die() {
+    use std::io::BufRead;
+    let mut front = std::process::Command::new(env!("CARGO_BIN_EXE_hostler"))
+        .args(["run", "--contain", "tree", "--", "sh", "-c"])
+        .arg("setsid sleep 1000 & echo $!; wait")
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let mut output = std::io::BufReader::new(front.stdout.take().unwrap());
+    output.read_line(&mut line).unwrap();
+    let tracer = Tracer::seize(line.trim().parse().unwrap());
+    let zygote = children_of(front.id().cast_signed())[0].pid;
+    let keeper = children_of(zygote)[0].pid;
+    kill(zygote.cast_unsigned());
+    kill(keeper.cast_unsigned());
+    let begun = std::time::Instant::now();
+    let status = loop {
+        if let Some(status) = front.try_wait().unwrap() {
+            break status;
+        }
+        let waited = begun.elapsed();
+        if waited > Duration::from_secs(20) {
+            tracer.release();
+            let _ = front.wait();
+            panic!("it waits on");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    tracer.release();
+    assert_eq!(status.code(), Some(137));
+}
+
+/// The first number that this script prints, run in the tree and left there.
+async fn orphan_of(stage: &Stage, tree: &hostler_process::Tree, script: &str) -> u32 {
+    let command = stage.shell(script).stdout(hostler_process::Stdio::Piped);
+    let mut process = tree.spawn(command).await.unwrap();
+    let output = process.take_stdout().unwrap();
+    let mut line = String::new();
+    tokio::io::BufReader::new(output)
+        .read_line(&mut line)
+        .await
+        .unwrap();
+    process.detach_into_tree();
+    line.trim().parse().unwrap()
+}
+
+fn kill(pid: u32) {
+    let pid = Pid::from_raw(pid.cast_signed()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}
+
+fn cpu_ticks(pid: i32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }

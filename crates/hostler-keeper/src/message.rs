@@ -393,7 +393,8 @@ pub enum ZygoteReply {
     Forked(ProcessId),
     /// It could not be.
     Failed(Failure),
-    /// Unasked: a keeper has ended, and nothing is left of what was under it.
+    /// Unasked, and once for each keeper: it has ended, and nothing is left of what was under it; or what is left does not
+    /// die (`remaining` is not 0), and is tried on.
     KeeperGone {
         /// Which.
         id: ProcessId,

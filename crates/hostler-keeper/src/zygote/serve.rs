@@ -1,13 +1,9 @@
-//! The zygote: forks keepers, and ends what a keeper that was killed has left behind.
-//!
-//! It is forked from its host before that has threads and before it has grown, so that a keeper, forked from the zygote,
-//! costs a few pages. A child of the zygote that is no keeper is by definition ownerless: its keeper is dead.
+//! The zygote's own side: its loop.
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
@@ -19,196 +15,15 @@ use crate::connection::{Connection, ConnectionError, Received};
 use crate::identity::ProcessId;
 use crate::inherit;
 use crate::keeper::{self, Birth, wait_any};
+use crate::killing::Round;
 use crate::message::{Failure, Message, Step, ZygoteReply, ZygoteRequest};
-use crate::outcome::{EndReason, EndReport, ExitStatus, How, Left};
+use crate::outcome::{EndReport, ExitStatus};
 use crate::proc::Proc;
 use crate::rendezvous;
 use crate::signals::{Signals, last_errno, signal_child};
-use crate::walk::{Visit, proven};
 use crate::witness::Witness;
 
-/// The descriptor at which a zygote that was started as a program finds its connection.
-pub const INHERITED: i32 = 3;
-
-/// Why there is no zygote.
-#[derive(Debug, thiserror::Error)]
-pub enum ZygoteError {
-    /// A zygote is forked while its host has one thread only: in a fork of several, the others' locks stay locked.
-    #[error("the process already has {0} threads; a zygote must be forked before there are any")]
-    Threads(u32),
-    /// The kernel refused.
-    #[error("cannot start the zygote: {0}")]
-    Io(#[from] io::Error),
-}
-
-impl From<Errno> for ZygoteError {
-    fn from(errno: Errno) -> Self {
-        Self::Io(errno.into())
-    }
-}
-
-/// A host's hold on its zygote. Dropping it hangs up: the zygote stays for as long as one of its keepers does.
-#[derive(Debug)]
-pub struct Zygote {
-    /// Requests go here, [`ZygoteReply`]s come from here.
-    pub connection: Connection,
-    /// The zygote, a child of this process that is to be waited for.
-    pub pid: Pid,
-}
-
-impl Zygote {
-    /// Forks a zygote from this process.
-    ///
-    /// # Errors
-    /// [`ZygoteError`]; nothing is left behind then.
-    pub fn fork() -> Result<Self, ZygoteError> {
-        one_thread()?;
-        Ok(Self::fork_as(None)?)
-    }
-
-    /// Forks a zygote which forks its first keeper at once, and is there for this one alone: the way of `hostler run`.
-    /// Returns the host's end of the keeper's connection too. Whoever calls this has made sure that this process has one
-    /// thread.
-    ///
-    /// # Errors
-    /// [`ZygoteError`]; nothing is left behind then.
-    pub fn fork_with(config: KeeperConfig) -> Result<(Self, Connection), ZygoteError> {
-        let (ours, theirs) = Connection::pair()?;
-        let zygote = Self::fork_as(Some((config, theirs)))?;
-        Ok((zygote, ours))
-    }
-
-    fn fork_as(first: Option<(KeeperConfig, Connection)>) -> Result<Self, io::Error> {
-        let (ours, theirs) = Connection::pair()?;
-        let host = getpid();
-        // SAFETY: this process has one thread, so the child may go on in Rust.
-        match unsafe { libc::fork() } {
-            -1 => Err(io::Error::last_os_error()),
-            0 => {
-                // The host's own end would keep the zygote from seeing it hang up.
-                drop(ours);
-                serve(theirs, first, Some(host))
-            }
-            pid => Ok(Self {
-                connection: ours,
-                pid: Pid::from_raw(pid).expect("fork gave a pid"),
-            }),
-        }
-    }
-
-    /// Sends off a zygote whose keepers have all ended their trees, and waits until it and they are gone. `adopts` says
-    /// that this process is a subreaper that has no other children: then nothing is lost by not waiting for the zygote to
-    /// take its leave.
-    pub fn dismiss(self, adopts: bool) {
-        drop(self.connection);
-        let none = rustix::process::WaitOptions::empty();
-        if !adopts {
-            let _ = rustix::io::retry_on_intr(|| rustix::process::waitpid(Some(self.pid), none));
-            return;
-        }
-        let _ = signal_child(self.pid, libc::SIGKILL);
-        while rustix::io::retry_on_intr(|| rustix::process::wait(none)).is_ok() {}
-    }
-
-    /// Starts a zygote as a program, which calls [`serve_inherited`]: for a process that has threads.
-    ///
-    /// # Errors
-    /// [`ZygoteError`].
-    pub fn exec(program: &Path, args: &[&str]) -> Result<Self, ZygoteError> {
-        use std::os::unix::process::CommandExt;
-        let (ours, theirs) = Connection::pair()?;
-        let theirs: OwnedFd = theirs.into();
-        let mut command = std::process::Command::new(program);
-        command
-            .args(args)
-            .stdin(std::process::Stdio::null())
-            .stdout(std::process::Stdio::null());
-        // SAFETY: dup2 and fcntl are safe between fork and exec.
-        unsafe {
-            command.pre_exec(move || {
-                if theirs.as_raw_fd() == INHERITED {
-                    rustix::io::fcntl_setfd(&theirs, rustix::io::FdFlags::empty())?;
-                } else if libc::dup2(theirs.as_raw_fd(), INHERITED) == -1 {
-                    return Err(io::Error::last_os_error());
-                }
-                Ok(())
-            });
-        }
-        let child = command.spawn()?;
-        let pid = Pid::from_raw(child.id().cast_signed()).ok_or(Errno::CHILD)?;
-        Ok(Self {
-            connection: ours,
-            pid,
-        })
-    }
-}
-
-/// Makes sure that this process has one thread.
-fn one_thread() -> Result<(), ZygoteError> {
-    let threads = Proc::open()?.stat(getpid())?.threads;
-    if threads > 1 {
-        Err(ZygoteError::Threads(threads))
-    } else {
-        Ok(())
-    }
-}
-
-/// Is the zygote of the process that started this one with [`Zygote::exec`].
-pub fn serve_inherited() -> ! {
-    use std::os::fd::FromRawFd;
-    // SAFETY: by the contract with `exec` the descriptor is there and nobody else's. If it isn't, reading says so.
-    let socket = unsafe { OwnedFd::from_raw_fd(INHERITED) };
-    let _ = rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC);
-    serve(Connection::from(socket), None, None)
-}
-
-/// Ends what has come to this process because zygote and keeper were both killed: every child
-/// it has. For a front which had no children when it made itself a subreaper, so that all others are its command's.
-pub fn end_adopted() -> EndReport {
-    let began = Instant::now();
-    let mut left: Vec<Left> = Vec::new();
-    if let Ok(proc) = Proc::open() {
-        loop {
-            proven(&proc, |process| {
-                if !left.iter().any(|known| known.id == process.stat.id) {
-                    let (id, command) = (process.stat.id, process.stat.command);
-                    left.push(Left {
-                        id,
-                        command,
-                        how: How::Killed,
-                        took: began.elapsed(),
-                    });
-                }
-                let _ = process.signal(libc::SIGKILL);
-                Visit::Enter
-            });
-            while wait_any().is_some() {}
-            let mut children = Vec::new();
-            let _ = proc.children(getpid(), &mut children);
-            if children.is_empty() {
-                break;
-            }
-            let pause = Timespec {
-                tv_sec: 0,
-                tv_nsec: 1_000_000,
-            };
-            let _ = rustix::event::poll(&mut [], Some(&pause));
-        }
-    }
-    EndReport {
-        reason: EndReason::KeeperLost,
-        left,
-        remaining: 0,
-        took: began.elapsed(),
-        cpu: Duration::ZERO,
-        peak_memory: 0,
-    }
-}
-
-/// Whether this process has children: it may have been given some by the program that it was executed in place of.
-pub fn has_children() -> bool {
-    keeper::wait_peek() != Err(Errno::CHILD)
-}
+use super::orphans::{self, Bereaved};
 
 struct Kept {
     id: ProcessId,
@@ -218,20 +33,29 @@ struct Kept {
     rendezvous: Option<CString>,
 }
 
+/// A keeper that has died.
+pub(super) struct Dead {
+    id: ProcessId,
+    rendezvous: Option<CString>,
+    status: ExitStatus,
+}
+
 struct ZygoteLoop {
     host: Option<Connection>,
     signals: Signals,
     proc: Proc,
     keepers: Vec<Kept>,
-    /// Keepers that have died, whose orphans are not all gone yet.
-    mourned: Vec<(Kept, ExitStatus, Instant)>,
-    left: Vec<Left>,
-    next_kill: Option<Instant>,
+    /// What keepers have left that have died, as far as it is not all gone.
+    bereaved: Vec<Bereaved>,
     /// Made for the first keeper that can be adopted.
     witness: Option<Witness>,
 }
 
-fn serve(host: Connection, first: Option<(KeeperConfig, Connection)>, parent: Option<Pid>) -> ! {
+pub(super) fn serve(
+    host: Connection,
+    first: Option<(KeeperConfig, Connection)>,
+    parent: Option<Pid>,
+) -> ! {
     crate::process_name(c"hostler-zygote");
     let first = first.map(|(config, connection)| {
         // Only now: what a keeper of a front watches is the front, and only if it is still there.
@@ -274,9 +98,7 @@ impl ZygoteLoop {
             signals,
             proc: Proc::open()?,
             keepers: Vec::new(),
-            mourned: Vec::new(),
-            left: Vec::new(),
-            next_kill: None,
+            bereaved: Vec::new(),
             witness: None,
         };
         if let Some(birth) = first {
@@ -301,7 +123,7 @@ impl ZygoteLoop {
     fn run(&mut self) -> io::Result<()> {
         loop {
             let due = self.end_orphans();
-            if self.host.is_none() && self.keepers.is_empty() && self.mourned.is_empty() {
+            if self.host.is_none() && self.keepers.is_empty() && self.bereaved.is_empty() {
                 return Ok(());
             }
             let timeout = due.map(|due| {
@@ -331,96 +153,80 @@ impl ZygoteLoop {
             if libc::WIFSTOPPED(status) || libc::WIFCONTINUED(status) {
                 continue;
             }
-            if let Some(index) = self.keepers.iter().position(|keeper| keeper.pid == pid) {
-                let keeper = self.keepers.swap_remove(index);
-                self.mourned
-                    .push((keeper, ExitStatus::from_wait(status), Instant::now()));
-                self.next_kill = Some(Instant::now());
-            } else if let Some(left) = self.left.iter_mut().find(|left| {
-                left.id.pid == pid.as_raw_nonzero().get().cast_unsigned() && left.took.is_zero()
-            }) {
-                left.took = self
-                    .mourned
-                    .last()
-                    .map_or(Duration::ZERO, |(_, _, since)| since.elapsed());
-            }
-        }
-    }
-
-    /// Kills every child that is no keeper, with what is under it, until there is none; then tells of the keepers whose
-    /// they were. Says when to go on.
-    fn end_orphans(&mut self) -> Option<Instant> {
-        if self.mourned.is_empty() {
-            return None;
-        }
-        let now = Instant::now();
-        for (keeper, ..) in &self.mourned {
-            if let Some(cgroup) = keeper.cgroup.as_ref().and_then(Made::open) {
-                let _ = cgroup.kill();
-            }
-        }
-        // By pid: these are not waited for yet, so nobody else can have it.
-        let keepers: Vec<u32> = self.keepers.iter().map(|keeper| keeper.id.pid).collect();
-        let left = &mut self.left;
-        let mut found = false;
-        proven(&self.proc, |process| {
-            if keepers.contains(&process.stat.id.pid) {
-                return Visit::Skip;
-            }
-            found = true;
-            if !left.iter().any(|known| known.id == process.stat.id) {
-                let (id, command) = (process.stat.id, process.stat.command);
-                left.push(Left {
-                    id,
-                    command,
-                    how: How::Killed,
-                    took: Duration::ZERO,
-                });
-            }
-            let _ = process.signal(libc::SIGKILL);
-            Visit::Enter
-        });
-        self.reap();
-        if found || self.has_orphans() {
-            return Some(now + Duration::from_millis(2));
-        }
-        for (keeper, status, since) in std::mem::take(&mut self.mourned) {
-            if let Some(cgroup) = keeper.cgroup.as_ref().and_then(Made::open) {
-                let _ = cgroup.remove();
-            }
-            let report = EndReport {
-                reason: EndReason::KeeperLost,
-                left: std::mem::take(&mut self.left),
-                remaining: 0,
-                took: since.elapsed(),
-                cpu: Duration::ZERO,
-                peak_memory: 0,
+            let Some(index) = self.keepers.iter().position(|keeper| keeper.pid == pid) else {
+                orphans::reaped(&mut self.bereaved, pid);
+                continue;
             };
-            let in_order = status == ExitStatus::Code(0);
-            let word = ZygoteReply::KeeperGone {
+            let keeper = self.keepers.swap_remove(index);
+            let dead = Dead {
                 id: keeper.id,
-                status,
-                report,
+                rendezvous: keeper.rendezvous,
+                status: ExitStatus::from_wait(status),
             };
-            if let (Some(path), false) = (&keeper.rendezvous, in_order) {
-                // First what may be read, then what shows that it can be.
-                if let Some(witness) = &self.witness {
-                    witness.tell(&word);
-                }
-                rendezvous::remove_dead(path);
-            }
-            self.tell(0, &word);
+            let group = keeper.cgroup.as_ref().and_then(Made::open);
+            self.bereaved.push(Bereaved::begin(Some(dead), group));
         }
-        None
     }
 
-    /// Whether any child is not a keeper, the dead included.
-    fn has_orphans(&self) -> bool {
-        let mut children = Vec::new();
-        let _ = self.proc.children(getpid(), &mut children);
-        children
-            .iter()
-            .any(|pid| self.keepers.iter().all(|keeper| keeper.pid != *pid))
+    /// Kills every child that is no keeper, with what is under it, until there is none, and tells of the keepers whose they
+    /// were: when all of a keeper's are gone, or will not go. Says when to go on.
+    fn end_orphans(&mut self) -> Option<Instant> {
+        let due = self.bereaved.iter().map(Bereaved::due).min()?;
+        let began = Instant::now();
+        let is_due = began >= due;
+        if is_due {
+            let keepers = self.keeper_pids();
+            orphans::kill(&self.proc, &keepers, &mut self.bereaved);
+            self.reap();
+        }
+        let keepers = self.keeper_pids();
+        let counts = orphans::count(&self.proc, &keepers, &self.bereaved);
+        for (index, count) in counts.into_iter().enumerate().rev() {
+            let bereaved = &mut self.bereaved[index];
+            if count == 0 {
+                let bereaved = self.bereaved.remove(index);
+                let report = bereaved.report(None, 0);
+                if let Some(group) = bereaved.group {
+                    let _ = group.remove();
+                }
+                if let Some(dead) = bereaved.dead {
+                    self.tell_of(dead, report);
+                }
+            } else if is_due
+                && let Round::Stuck(_) = bereaved.walked(began)
+                && bereaved.dead.is_some()
+            {
+                orphans::name_the_held(&self.proc, &keepers, &mut self.bereaved);
+                let bereaved = &mut self.bereaved[index];
+                let report = bereaved.report(Some(&self.proc), count);
+                if let Some(dead) = bereaved.dead.take() {
+                    self.tell_of(dead, report);
+                }
+            }
+        }
+        self.bereaved.iter().map(Bereaved::due).min()
+    }
+
+    /// The living ones: they are not waited for yet, so that nobody else can have their pids.
+    fn keeper_pids(&self) -> Vec<Pid> {
+        self.keepers.iter().map(|keeper| keeper.pid).collect()
+    }
+
+    fn tell_of(&mut self, dead: Dead, report: EndReport) {
+        let in_order = dead.status == ExitStatus::Code(0);
+        let word = ZygoteReply::KeeperGone {
+            id: dead.id,
+            status: dead.status,
+            report,
+        };
+        if let (Some(path), false) = (&dead.rendezvous, in_order) {
+            // First what may be read, then what shows that it can be.
+            if let Some(witness) = &self.witness {
+                witness.tell(&word);
+            }
+            rendezvous::remove_dead(path);
+        }
+        self.tell(0, &word);
     }
 
     fn read_host(&mut self) {
