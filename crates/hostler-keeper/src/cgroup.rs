@@ -9,6 +9,7 @@ use std::time::Duration;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::config::Limits;
 
@@ -41,6 +42,20 @@ pub fn base() -> Option<PathBuf> {
         AtFlags::EACCESS,
     );
     (usable.is_ok() && procs.is_ok()).then_some(dir)
+}
+
+/// A path in `base` for a new cgroup: `hostler-WHOSE-` and 64 random bits. A pid alone would not do: another pid namespace
+/// has the same, and the kernel gives it out again while what was named by it may still be there.
+///
+/// # Errors
+/// getrandom(2)'s, and `INVAL` for a base that holds a NUL.
+pub fn fresh(base: &Path, whose: &str) -> Result<CString, Errno> {
+    let mut bits = [0; 8];
+    // They need not be secret, and are not worth waiting for while a machine comes up; older kernels know no such flag.
+    getrandom(&mut bits, GetRandomFlags::INSECURE)
+        .or_else(|_| getrandom(&mut bits, GetRandomFlags::empty()))?;
+    let name = format!("hostler-{whose}-{:016x}", u64::from_ne_bytes(bits));
+    CString::new(base.join(name).into_os_string().into_vec()).map_err(|_| Errno::INVAL)
 }
 
 /// Where the cgroup `own` is on nearly every machine: cgroups(7) and systemd mount the hierarchy here. The kernel takes
@@ -120,6 +135,21 @@ pub struct Enforced {
     pub cpu: bool,
 }
 
+/// The very cgroup that somebody has made, whatever is at its path later.
+#[derive(Debug)]
+pub(crate) struct Made {
+    path: CString,
+    inode: u64,
+}
+
+impl Made {
+    /// The group, if it is still there. The kernel does not give an inode number of this file system out again.
+    pub(crate) fn open(&self) -> Option<Cgroup> {
+        let cgroup = Cgroup::open(&self.path).ok()?;
+        (cgroup.inode() == Ok(self.inode)).then_some(cgroup)
+    }
+}
+
 /// A cgroup that was made for a tree.
 #[derive(Debug)]
 pub struct Cgroup {
@@ -140,7 +170,9 @@ impl Cgroup {
     /// mkdir(2)'s: `ACCES` where it may not be made, `EXIST` where it is there already.
     pub fn make(path: &CStr) -> Result<Self, Errno> {
         rustix::fs::mkdir(path, Mode::from_raw_mode(0o755))?;
-        Self::open(path)
+        Self::open(path).inspect_err(|_| {
+            let _ = rustix::fs::rmdir(path);
+        })
     }
 
     /// Opens one that is there.
@@ -153,6 +185,18 @@ impl Cgroup {
         Ok(Self {
             path: path.to_owned(),
             dir,
+        })
+    }
+
+    fn inode(&self) -> Result<u64, Errno> {
+        Ok(rustix::fs::fstat(&self.dir)?.st_ino)
+    }
+
+    /// What to find this group by, and no other.
+    pub(crate) fn made(&self) -> Result<Made, Errno> {
+        Ok(Made {
+            path: self.path.clone(),
+            inode: self.inode()?,
         })
     }
 
@@ -313,6 +357,16 @@ fn write_in(dir: &OwnedFd, file: &str, value: &str) -> Result<(), Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_two_groups_have_one_name() {
+        let fresh = || fresh(Path::new("/base"), "run").unwrap();
+        let (one, other) = (fresh(), fresh());
+        assert_ne!(one, other);
+        let one = one.into_string().unwrap();
+        let bits = one.strip_prefix("/base/hostler-run-").unwrap();
+        assert!(bits.len() == 16 && bits.bytes().all(|b| b.is_ascii_hexdigit()));
+    }
 
     #[test]
     fn the_mount_that_shows_the_group_is_found() {

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::process::{Pid, getpid};
 
-use crate::identity::ProcessId;
+use crate::identity::{Key, ProcessId};
+use crate::killing::{Pace, Round};
 use crate::outcome::{EndReason, EndReport, How, Left};
 use crate::proc::{Proc, Stat};
 use crate::walk::{Visit, descendants, proven};
@@ -16,14 +17,6 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// Walks in a row that look for those which changed their parent during the one before. Bounded, for what forks without
 /// end is always new; it has the rest of the grace to be met.
 const TERMINATE_WALKS: u32 = 8;
-/// How long SIGKILL may go without any progress before what is left is called stuck.
-const STUCK_AFTER: Duration = Duration::from_secs(2);
-/// Between the first two rounds of SIGKILL: a chain of forks must be caught between two of them.
-const FIRST_PAUSE: Duration = Duration::from_micros(100);
-/// Between later ones.
-const LONGEST_PAUSE: Duration = Duration::from_millis(2);
-/// Between attempts at what is stuck.
-const RETRY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy)]
 enum Phase {
@@ -33,11 +26,7 @@ enum Phase {
         /// Walks in a row that met somebody new.
         walks: u32,
     },
-    Killing {
-        next: Instant,
-        pause: Duration,
-        progress: Instant,
-    },
+    Killing(Pace),
 }
 
 #[derive(Debug)]
@@ -62,26 +51,13 @@ pub(crate) struct Ending {
     by_pid: HashMap<u32, usize>,
 }
 
-/// What one round came to.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Round {
-    /// Not done; look again then, or when a child ends.
-    Wait(Instant),
-    /// What is left does not die. It is tried again, but whoever waits is told.
-    Stuck(Instant),
-}
-
 impl Ending {
     /// Begins, with the next round: every process is sent SIGTERM, and SIGCONT where it is stopped. With no grace they are
     /// killed at once.
     pub(crate) fn begin(reason: EndReason, grace: Duration) -> Self {
         let now = Instant::now();
         let phase = if grace.is_zero() {
-            Phase::Killing {
-                next: now,
-                pause: FIRST_PAUSE,
-                progress: now,
-            }
+            Phase::Killing(Pace::begin())
         } else {
             Phase::Terminating {
                 until: now + grace,
@@ -174,8 +150,8 @@ impl Ending {
     pub(crate) fn reaped(&mut self, pid: Pid, status: i32) {
         let by_kill = libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGKILL;
         let now = Instant::now();
-        if let Phase::Killing { progress, .. } = &mut self.phase {
-            *progress = now;
+        if let Phase::Killing(pace) = &mut self.phase {
+            pace.progressed();
         }
         let Some(index) = self.by_pid.get(&pid.as_raw_nonzero().get().cast_unsigned()) else {
             return;
@@ -210,11 +186,7 @@ impl Ending {
                 }
                 return Round::Wait(until.min(next));
             }
-            self.phase = Phase::Killing {
-                next: now,
-                pause: FIRST_PAUSE,
-                progress: now,
-            };
+            self.phase = Phase::Killing(Pace::begin());
         }
         self.kill(proc, spare, now, kill_all)
     }
@@ -226,13 +198,13 @@ impl Ending {
         now: Instant,
         kill_all: &mut dyn FnMut(),
     ) -> Round {
-        let Phase::Killing { next, pause, .. } = &self.phase else {
+        let Phase::Killing(mut pace) = self.phase else {
             return Round::Wait(now);
         };
-        if now < *next {
-            return Round::Wait(*next);
+        if now < pace.due() {
+            return Round::Wait(pace.due());
         }
-        if *pause == FIRST_PAUSE {
+        if pace.is_first() {
             // All are named before the first is killed: it hands its children on, past the walk, and a cgroup is then
             // quicker than the next one.
             descendants(proc, getpid(), |stat| {
@@ -253,29 +225,23 @@ impl Ending {
         });
         crate::hook!("ending.killed");
         kill_all();
-        let Phase::Killing {
-            next,
-            pause,
-            progress,
-        } = &mut self.phase
-        else {
-            return Round::Wait(now);
-        };
-        // Nobody is reaped during a walk, and that of many takes long: it is no time without progress.
-        *progress += now.elapsed();
-        // A walk costs as much as there are processes: each comes after twice the time of the one before, so that all of
-        // them together cost no more than a few.
-        *next = Instant::now() + *pause;
-        *pause = (*pause * 2).min(LONGEST_PAUSE);
-        if progress.elapsed() > STUCK_AFTER {
-            *next = now + RETRY;
-            return Round::Stuck(*next);
-        }
-        Round::Wait(*next)
+        let round = pace.walked(now);
+        self.phase = Phase::Killing(pace);
+        round
     }
 
-    /// The report, when nothing is left (`alive` is empty) or for what is stuck.
-    pub(crate) fn report(&mut self, alive: &[ProcessId]) -> EndReport {
+    /// The report, when nobody is left.
+    pub(crate) fn report(&mut self) -> EndReport {
+        self.report_on(&[], 0)
+    }
+
+    /// The report for what is stuck: these could be listed. That there is somebody is the kernel's word, and what belongs
+    /// to another user may not be there to be seen (proc(5), `hidepid`).
+    pub(crate) fn report_stuck(&mut self, alive: &[ProcessId]) -> EndReport {
+        self.report_on(alive, alive.len().max(1) as u64)
+    }
+
+    fn report_on(&mut self, alive: &[ProcessId], remaining: u64) -> EndReport {
         let took = self.began.elapsed();
         for entry in &mut self.entries {
             if alive.contains(&entry.left.id) {
@@ -295,7 +261,7 @@ impl Ending {
         EndReport {
             reason: self.reason,
             left: self.entries.iter().map(|entry| entry.left).collect(),
-            remaining: alive.len() as u64,
+            remaining,
             took,
             cpu: Duration::ZERO,
             peak_memory: 0,
@@ -310,15 +276,24 @@ fn is(pid: Option<Pid>, stat: &Stat) -> bool {
 /// One process of a tree, and what is under it, on its way out while the tree stays.
 #[derive(Debug)]
 pub(crate) struct Releasing {
-    /// The request to answer; `None` once its host is gone.
-    pub id: Option<u32>,
+    /// The host's name for its root.
+    pub key: Key,
+    /// The requests to answer: none once their host is gone, or has heard that it is stuck.
+    pub waiting: Vec<u32>,
+    /// The root's pid: a child of the keeper, and so itself until it is reaped.
+    root: u32,
     ending: Ending,
     members: HashMap<u32, ProcessId>,
 }
 
 impl Releasing {
     /// Begins to end `root`, a child of the keeper, and its descendants.
-    pub(crate) fn begin(proc: &Proc, id: u32, root: ProcessId, grace: Duration) -> Self {
+    pub(crate) fn begin(
+        proc: &Proc,
+        (id, key): (u32, Key),
+        root: ProcessId,
+        grace: Duration,
+    ) -> Self {
         let now = Instant::now();
         let ending = Ending {
             reason: EndReason::Request,
@@ -334,7 +309,9 @@ impl Releasing {
             by_pid: HashMap::new(),
         };
         let mut releasing = Self {
-            id: Some(id),
+            key,
+            waiting: vec![id],
+            root: root.pid,
             ending,
             members: HashMap::from([(root.pid, root)]),
         };
@@ -342,6 +319,12 @@ impl Releasing {
             releasing.signal(proc, libc::SIGTERM);
         }
         releasing
+    }
+
+    /// Another request for the same: it ends no later than this one wants.
+    pub(crate) fn join(&mut self, id: u32, grace: Duration) {
+        self.waiting.push(id);
+        self.ending.hurry(grace);
     }
 
     /// Signals all members, and takes their children in: those there are before anything is sent, since a parent that ends
@@ -380,44 +363,41 @@ impl Releasing {
     /// Does what is due; `None` when all members are gone.
     pub(crate) fn round(&mut self, proc: &Proc) -> Option<Round> {
         // Those with parents of their own are not told of.
+        let root = self.root;
         self.members.retain(|pid, id| {
-            let stat = Pid::from_raw(pid.cast_signed()).and_then(|pid| proc.stat(pid).ok());
-            stat.is_some_and(|stat| stat.id == *id && !stat.is_dead())
+            let Some(named) = Pid::from_raw(pid.cast_signed()).filter(|_| *pid != root) else {
+                return *pid == root;
+            };
+            match proc.stat(named) {
+                Ok(stat) => stat.id == *id && !stat.is_dead(),
+                // Gone, or hidden because it is another user's now.
+                Err(Errno::NOENT | Errno::SRCH) => {
+                    rustix::process::test_kill_process(named) == Err(Errno::PERM)
+                }
+                // For want of a descriptor, nobody is gone.
+                Err(_) => true,
+            }
         });
         if self.members.is_empty() {
             return None;
         }
         let now = Instant::now();
         let Phase::Terminating { until, look, walks } = self.ending.phase else {
-            let Phase::Killing {
-                next,
-                pause,
-                progress,
-            } = &mut self.ending.phase
-            else {
+            let Phase::Killing(mut pace) = self.ending.phase else {
                 return None;
             };
-            if now < *next {
-                return Some(Round::Wait(*next));
+            if now < pace.due() {
+                return Some(Round::Wait(pace.due()));
             }
-            *next = now + *pause;
-            *pause = (*pause * 2).min(LONGEST_PAUSE);
-            let (next, stuck) = (*next, progress.elapsed() > STUCK_AFTER);
             // Stopped first, so that none is born, or handed on, while they are killed one by one.
             self.signal(proc, libc::SIGSTOP);
             self.signal(proc, libc::SIGKILL);
-            return Some(if stuck {
-                Round::Stuck(next)
-            } else {
-                Round::Wait(next)
-            });
+            let round = pace.walked(now);
+            self.ending.phase = Phase::Killing(pace);
+            return Some(round);
         };
         if now >= until {
-            self.ending.phase = Phase::Killing {
-                next: now,
-                pause: FIRST_PAUSE,
-                progress: now,
-            };
+            self.ending.phase = Phase::Killing(Pace::begin());
             return Some(Round::Wait(now));
         }
         // Members under parents of their own give no notice of their end.
@@ -436,7 +416,10 @@ impl Releasing {
 
     /// The report.
     pub(crate) fn report(&mut self) -> EndReport {
+        if self.members.is_empty() {
+            return self.ending.report();
+        }
         let alive: Vec<ProcessId> = self.members.values().copied().collect();
-        self.ending.report(&alive)
+        self.ending.report_stuck(&alive)
     }
 }

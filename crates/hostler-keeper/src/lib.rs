@@ -50,6 +50,7 @@ pub mod hook;
 pub mod identity;
 pub mod inherit;
 mod keeper;
+mod killing;
 pub mod message;
 mod namespace;
 mod numbering;

@@ -408,7 +408,8 @@ pub enum ZygoteReply {
         /// Who sent it.
         sender: i32,
     },
-    /// Unasked: a keeper has ended, and nothing is left of what was under it.
+    /// Unasked, and once for each keeper: it has ended, and nothing is left of what was under it; or what is left does not
+    /// die (`remaining` is not 0), and is tried on.
     KeeperGone {
         /// Which.
         id: ProcessId,

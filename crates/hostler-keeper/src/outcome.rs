@@ -144,7 +144,8 @@ pub struct EndReport {
     pub reason: EndReason,
     /// What was still there when the end began, each with how it went.
     pub left: Vec<Left>,
-    /// How many are still alive, counted from the kernel: no child of the keeper, no populated cgroup.
+    /// How many are still there. 0 is the kernel's word: no child of the keeper, no populated cgroup. Otherwise those that
+    /// could be listed, and at least 1.
     pub remaining: u64,
     /// From the start of the end to its finish.
     pub took: Duration,

@@ -62,7 +62,7 @@ impl Witness {
         let _ = rustix::io::write(&self.file, &entry);
     }
 
-    /// What the zygote has written about this keeper: its report says that nothing of it is left.
+    /// What the zygote has written about this keeper: its report says that nothing of it is left, or what does not die.
     ///
     /// # Errors
     /// pread(2)'s.

@@ -10,9 +10,7 @@
 //! child: a cgroup where one can be made, else the tree alone.
 
 use std::ffi::CString;
-use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use hostler_keeper::config::Contain;
 use hostler_keeper::message::{Failure, Step};
@@ -39,13 +37,10 @@ pub fn base() -> Option<std::path::PathBuf> {
     hostler_keeper::cgroup::base()
 }
 
-/// A path for a new cgroup, of a name that is this process's alone: `hostler-PID-COUNTER`.
+/// A path for a new cgroup, of a name that nobody else has: `hostler-PID-RANDOM`.
 fn new_group() -> Option<CString> {
-    static COUNTER: AtomicU64 = AtomicU64::new(0);
-    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-    let path =
-        hostler_keeper::cgroup::base()?.join(format!("hostler-{}-{number}", std::process::id()));
-    CString::new(path.into_os_string().into_vec()).ok()
+    let whose = std::process::id().to_string();
+    hostler_keeper::cgroup::fresh(&hostler_keeper::cgroup::base()?, &whose).ok()
 }
 
 /// The ways to try, in order, with a cgroup each where it takes one.

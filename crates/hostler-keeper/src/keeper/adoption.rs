@@ -6,12 +6,10 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
-use rustix::process::getpid;
 
 use super::Keeper;
 use crate::config::OnHostExit;
 use crate::connection::{Connection, ConnectionError, Packet};
-use crate::identity::ProcessId;
 use crate::message::{Event, Hello, Reply, Request, Started, Welcome};
 use crate::rendezvous::Rendezvous;
 use crate::wire::{OLDEST, VERSION};
@@ -224,7 +222,6 @@ impl Keeper {
     }
 
     fn state(&self, version: u8) -> Welcome {
-        let own = self.proc.stat(getpid());
         let processes: Vec<Started> = self
             .children
             .iter()
@@ -233,14 +230,8 @@ impl Keeper {
             .collect();
         Welcome {
             version,
-            keeper: own.map_or_else(
-                |_| ProcessId {
-                    pid: getpid().as_raw_nonzero().get().cast_unsigned(),
-                    start_time: 0,
-                },
-                |stat| stat.id,
-            ),
-            zygote: self.zygote,
+            keeper: self.known.keeper,
+            zygote: self.known.zygote,
             config: self.config.clone(),
             enforced: self.enforced,
             main: self.main,
@@ -259,7 +250,7 @@ impl Keeper {
             ending.waiting.clear();
         }
         for releasing in &mut self.releasing {
-            releasing.id = None;
+            releasing.waiting.clear();
         }
     }
 

@@ -13,7 +13,7 @@ use crate::config::Standing;
 use crate::identity::{Key, ProcessId};
 use crate::message::{Event, Failure, Reply, Spawn, Started, Step};
 use crate::outcome::{Exit, ExitStatus, Usage};
-use crate::signals::{self, signal_handle};
+use crate::signals::{self, signal_child, signal_handle};
 use crate::spawn::{Stack, Surroundings, spawn};
 
 /// How many signals of the group are remembered.
@@ -186,14 +186,14 @@ impl Keeper {
         };
         let pid = spawn(stack, around, request, fds)?;
         // Not waited for yet, so it is there to be read, even when it has ended.
-        let process = self.proc.stat(pid).map_or_else(
-            |_| ProcessId {
-                pid: pid.as_raw_nonzero().get().cast_unsigned(),
-                start_time: 0,
-            },
-            |stat| stat.id,
-        );
-        Ok((pid, process))
+        match self.proc.stat(pid) {
+            Ok(stat) => Ok((pid, stat.id)),
+            Err(errno) => {
+                // Out of descriptors, or of memory: what can't be named can't be owned. It is reaped like all others.
+                let _ = signal_child(pid, libc::SIGKILL);
+                Err(Failure::new(Step::Fork, errno))
+            }
+        }
     }
 
     /// The child that a host means, while it lives.

@@ -10,7 +10,8 @@ use super::Keeper;
 use super::children::{children_usage, wait_peek};
 use crate::cgroup::Cgroup;
 use crate::config::Standing;
-use crate::ending::{Ending, Round};
+use crate::ending::Ending;
+use crate::killing::Round;
 use crate::message::{Event, Reply};
 use crate::outcome::{EndReason, EndReport};
 use crate::signals::signal_child;
@@ -23,21 +24,23 @@ impl Keeper {
     pub(super) fn release_round(&mut self, due: &mut Vec<Instant>) {
         let mut index = 0;
         while index < self.releasing.len() {
-            let done = match self.releasing[index].round(&self.proc) {
-                Some(Round::Wait(next)) => {
-                    due.push(next);
-                    false
-                }
-                Some(Round::Stuck(_)) | None => true,
-            };
-            if done {
-                let mut releasing = self.releasing.swap_remove(index);
-                let report = releasing.report();
-                if let Some(id) = releasing.id {
-                    self.answer(id, &Reply::Ended(report), None);
-                }
-            } else {
+            let releasing = &mut self.releasing[index];
+            let round = releasing.round(&self.proc);
+            if let Some(Round::Wait(next) | Round::Stuck(next)) = round {
+                due.push(next);
                 index += 1;
+            }
+            // What is stuck is told to whoever waits, and tried on.
+            let mut waiting = Vec::new();
+            if !matches!(round, Some(Round::Wait(_))) {
+                waiting = std::mem::take(&mut releasing.waiting);
+            }
+            let report = (!waiting.is_empty()).then(|| Reply::Ended(releasing.report()));
+            if round.is_none() {
+                self.releasing.swap_remove(index);
+            }
+            for (id, report) in waiting.into_iter().zip(report.iter().cycle()) {
+                self.answer(id, report, None);
             }
         }
     }
@@ -78,10 +81,16 @@ impl Keeper {
                 && !self.cgroup.as_ref().is_some_and(Cgroup::is_populated);
         };
         let mut pids = Vec::new();
-        let _ = self.proc.children(getpid(), &mut pids);
+        // What can't be read is not known to be empty.
+        if self.proc.children(getpid(), &mut pids).is_err() {
+            return false;
+        }
         pids.retain(|pid| *pid != namespace.init);
-        let _ = self.proc.children(namespace.init, &mut pids);
-        pids.is_empty()
+        match self.proc.children(namespace.init, &mut pids) {
+            // Without its init nothing is left in a namespace.
+            Ok(()) | Err(Errno::NOENT | Errno::SRCH) => pids.is_empty(),
+            Err(_) => false,
+        }
     }
 
     pub(super) fn end_round(&mut self) -> Option<Instant> {
@@ -119,7 +128,7 @@ impl Keeper {
         let Some(mut ending) = self.ending.take() else {
             return;
         };
-        let report = self.complete(ending.report(&[]));
+        let report = self.complete(ending.report());
         if let Some(cgroup) = self.cgroup.take() {
             // What is on its last instructions keeps it busy for a moment.
             for _ in 0..CGROUP_REMOVALS {
@@ -174,7 +183,7 @@ impl Keeper {
         };
         let waiting = std::mem::take(&mut ending.waiting);
         let first = !std::mem::replace(&mut ending.reported, true);
-        let report = ending.report(&alive);
+        let report = ending.report_stuck(&alive);
         let report = self.complete(report);
         for id in waiting {
             self.answer(id, &Reply::Ended(report.clone()), None);

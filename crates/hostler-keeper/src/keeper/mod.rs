@@ -43,6 +43,8 @@ pub(crate) struct Birth {
     pub config: KeeperConfig,
     /// Its end of the connection to the host.
     pub host: Connection,
+    /// The cgroup that its zygote has made for it.
+    pub cgroup: Result<Option<Cgroup>, Errno>,
     /// The front, for a keeper that stands with one.
     pub front: Option<OwnedFd>,
     /// Where its zygote writes down who was killed, for a keeper that can be adopted.
@@ -65,7 +67,8 @@ struct Keeper {
     /// For one that can be adopted.
     door: Option<Door>,
     witness: Option<Witness>,
-    zygote: ProcessId,
+    /// Who it is and whose child, for the next host.
+    known: Known,
     outbox: VecDeque<(Packet, Option<OwnedFd>)>,
     signals: Signals,
     proc: Proc,
@@ -117,13 +120,14 @@ impl Keeper {
         let Birth {
             config,
             host,
+            cgroup,
             front,
             witness,
         } = birth;
-        match Self::contained(&config) {
+        match Self::contained(&config, cgroup) {
             Ok((signals, proc, cgroup, enforced, namespace)) => {
-                let door = match Self::open_door(&config) {
-                    Ok(door) => door,
+                let (door, known) = match Self::open_door(&config, &proc) {
+                    Ok(open) => open,
                     Err(failure) => {
                         if let Some(cgroup) = &cgroup {
                             let _ = cgroup.remove();
@@ -132,7 +136,6 @@ impl Keeper {
                         return Err(());
                     }
                 };
-                let zygote = parent(&proc, door.is_some());
                 let watch = Watch::new(&config.limits, enforced, &config.rules);
                 let mut keeper = Self {
                     config,
@@ -141,7 +144,7 @@ impl Keeper {
                     handed_over: None,
                     door,
                     witness,
-                    zygote,
+                    known,
                     outbox: VecDeque::new(),
                     signals,
                     proc,
@@ -180,6 +183,7 @@ impl Keeper {
     #[allow(clippy::type_complexity)]
     fn contained(
         config: &KeeperConfig,
+        cgroup: Result<Option<Cgroup>, Errno>,
     ) -> Result<(Signals, Proc, Option<Cgroup>, Enforced, Option<Namespace>), Failure> {
         let of = |step: Step| {
             move |error: io::Error| Failure {
@@ -192,15 +196,16 @@ impl Keeper {
         let signals = Signals::take().map_err(of(Step::Signals))?;
         let proc = Proc::open().map_err(|e| Failure::new(Step::Mount, e))?;
         let mut enforced = Enforced::default();
-        let cgroup = match &config.cgroup {
-            Some(path) => match Cgroup::make(path) {
-                Ok(cgroup) => {
-                    enforced = cgroup.limit(&config.limits);
-                    Some(cgroup)
-                }
-                Err(_) if config.contain == Contain::Tree => None,
-                Err(errno) => return Err(Failure::new(Step::Cgroup, errno)),
-            },
+        let cgroup = match cgroup {
+            // It is done without.
+            Err(_) if config.contain == Contain::Tree => Ok(None),
+            other => other.map_err(|e| Failure::new(Step::Cgroup, e)),
+        };
+        let cgroup = match cgroup? {
+            Some(cgroup) => {
+                enforced = cgroup.limit(&config.limits);
+                Some(cgroup)
+            }
             None if config.contain == Contain::Cgroup => {
                 return Err(Failure::new(Step::Cgroup, Errno::NOENT));
             }
@@ -221,14 +226,14 @@ impl Keeper {
         Ok((signals, proc, cgroup, enforced, namespace))
     }
 
-    fn open_door(config: &KeeperConfig) -> Result<Option<Door>, Failure> {
+    fn open_door(config: &KeeperConfig, proc: &Proc) -> Result<(Option<Door>, Known), Failure> {
         let Some(path) = &config.rendezvous else {
-            return Ok(None);
+            return Ok((None, Known::default()));
         };
-        match Rendezvous::listen(path) {
-            Ok(rendezvous) => Ok(Some(Door::new(rendezvous))),
-            Err(errno) => Err(Failure::new(Step::Rendezvous, errno)),
-        }
+        let of = |errno| Failure::new(Step::Rendezvous, errno);
+        let known = Known::read(proc).map_err(of)?;
+        let rendezvous = Rendezvous::listen(path).map_err(of)?;
+        Ok((Some(Door::new(rendezvous)), known))
     }
 
     fn close_door(&self) {
@@ -373,15 +378,36 @@ impl Keeper {
     }
 }
 
-/// This process's parent, if it is asked for.
-fn parent(proc: &Proc, asked: bool) -> ProcessId {
-    let parent = rustix::process::getppid().filter(|_| asked);
-    let known = parent.and_then(|pid| proc.stat(pid).ok());
-    known.map_or(
-        ProcessId {
+/// What a keeper tells its next host of itself; nothing where there can be none.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    keeper: ProcessId,
+    zygote: ProcessId,
+}
+
+impl Default for Known {
+    fn default() -> Self {
+        let nobody = ProcessId {
             pid: 0,
             start_time: 0,
-        },
-        |stat| stat.id,
-    )
+        };
+        Self {
+            keeper: nobody,
+            zygote: nobody,
+        }
+    }
+}
+
+impl Known {
+    fn read(proc: &Proc) -> Result<Self, Errno> {
+        let mut known = Self {
+            keeper: proc.stat(getpid())?.id,
+            ..Self::default()
+        };
+        // It may be dead already.
+        if let Some(Ok(zygote)) = rustix::process::getppid().map(|pid| proc.stat(pid)) {
+            known.zygote = zygote.id;
+        }
+        Ok(known)
+    }
 }

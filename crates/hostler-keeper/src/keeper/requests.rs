@@ -348,6 +348,10 @@ impl Keeper {
 
     pub(super) fn release(&mut self, id: u32, key: Key, grace: Duration) {
         self.reap();
+        // Where the root has gone before the others, these are still its.
+        if let Some(releasing) = self.releasing.iter_mut().find(|known| known.key == key) {
+            return releasing.join(id, grace);
+        }
         let child = self
             .children
             .iter()
@@ -356,7 +360,7 @@ impl Keeper {
             Some(child) => {
                 let root = child.started.id;
                 self.releasing
-                    .push(Releasing::begin(&self.proc, id, root, grace));
+                    .push(Releasing::begin(&self.proc, (id, key), root, grace));
             }
             None => self.refuse(id, Step::Signal, Errno::SRCH),
         }

@@ -1,0 +1,418 @@
+//! The zygote's own side: its loop.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::Instant;
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, getpid, getppid, pidfd_open};
+
+use crate::cgroup::{Cgroup, Made};
+use crate::config::{KeeperConfig, Standing};
+use crate::connection::{Connection, ConnectionError, Received};
+use crate::identity::ProcessId;
+use crate::inherit;
+use crate::keeper::{self, Birth, wait_any};
+use crate::killing::Round;
+use crate::message::{Failure, Message, Step, ZygoteReply, ZygoteRequest};
+use crate::outcome::{EndReport, ExitStatus};
+use crate::proc::Proc;
+use crate::rendezvous;
+use crate::signals::{self, Signals, last_errno, signal_child};
+use crate::witness::Witness;
+
+use super::orphans::{self, Bereaved};
+
+struct Kept {
+    id: ProcessId,
+    pid: Pid,
+    /// The one that was made for it. What is at that path otherwise is none of ours.
+    cgroup: Option<Made>,
+    rendezvous: Option<CString>,
+}
+
+/// A keeper that has died.
+pub(super) struct Dead {
+    id: ProcessId,
+    rendezvous: Option<CString>,
+    status: ExitStatus,
+}
+
+struct ZygoteLoop {
+    host: Option<Connection>,
+    signals: Signals,
+    proc: Proc,
+    /// Whether the host is a front.
+    for_front: bool,
+    keepers: Vec<Kept>,
+    /// What keepers have left that have died, as far as it is not all gone.
+    bereaved: Vec<Bereaved>,
+    /// Made for the first keeper that can be adopted.
+    witness: Option<Witness>,
+}
+
+pub(super) fn serve(
+    host: Connection,
+    first: Option<(KeeperConfig, Connection)>,
+    parent: Option<Pid>,
+) -> ! {
+    crate::process_name(c"hostler-zygote");
+    let first = first.map(|(config, connection)| {
+        // Only now: what a keeper of a front watches is the front, and only if it is still there.
+        let front = parent.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        let front = front.filter(|_| getppid() == parent && config.standing == Standing::WithFront);
+        Birth {
+            config,
+            host: connection,
+            cgroup: Ok(None),
+            front,
+            witness: None,
+        }
+    });
+    let result = ZygoteLoop::new(host, first).and_then(|mut zygote| zygote.run());
+    // SAFETY: ends this process without running what the one it was forked from has left to run.
+    unsafe { libc::_exit(i32::from(result.is_err())) }
+}
+
+impl ZygoteLoop {
+    fn new(host: Connection, first: Option<Birth>) -> io::Result<Self> {
+        rustix::process::set_child_subreaper(Some(getpid()))?;
+        // A host that was started with children of its own (by exec in a shell) has handed none down to a fork.
+        let signals = Signals::take()?;
+        let keep: Vec<i32> = [
+            Some(host.as_fd().as_raw_fd()),
+            Some(signals.as_fd().as_raw_fd()),
+        ]
+        .into_iter()
+        .chain(first.iter().flat_map(|birth| {
+            [
+                Some(birth.host.as_fd().as_raw_fd()),
+                birth.front.as_ref().map(AsRawFd::as_raw_fd),
+            ]
+        }))
+        .flatten()
+        .collect();
+        close_others(keep);
+        let mut zygote = Self {
+            host: Some(host),
+            signals,
+            proc: Proc::open()?,
+            keepers: Vec::new(),
+            for_front: false,
+            bereaved: Vec::new(),
+            witness: None,
+        };
+        if let Some(birth) = first {
+            let with_front = birth.config.standing == Standing::WithFront;
+            let id = zygote
+                .fork_keeper(birth)
+                .map_err(|failure| io::Error::from_raw_os_error(failure.errno))?;
+            zygote.tell(0, &ZygoteReply::Forked(id));
+            if with_front {
+                zygote.for_front = true;
+                // A session of its own: what is sent to the front's group spares the zygote, and whether that group is an
+                // orphaned one, which a terminal cannot stop, is as it would be without.
+                rustix::process::setsid()?;
+                return Ok(zygote);
+            }
+        }
+        let _ = rustix::process::setsid();
+        rustix::process::chdir(c"/")?;
+        crate::set_title(b"hostler: zygote");
+        Ok(zygote)
+    }
+
+    fn run(&mut self) -> io::Result<()> {
+        loop {
+            let due = self.end_orphans();
+            if self.host.is_none() && self.keepers.is_empty() && self.bereaved.is_empty() {
+                return Ok(());
+            }
+            let timeout = due.map(|due| {
+                let left = due.saturating_duration_since(Instant::now());
+                Timespec {
+                    tv_sec: left.as_secs().cast_signed(),
+                    tv_nsec: left.subsec_nanos().into(),
+                }
+            });
+            let mut poll = vec![PollFd::new(&self.signals, PollFlags::IN)];
+            if let Some(host) = &self.host {
+                poll.push(PollFd::new(host, PollFlags::IN));
+            }
+            match rustix::event::poll(&mut poll, timeout.as_ref()) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+            drop(poll);
+            while let Some(signals::Received { signal, sender }) = self.signals.next()? {
+                if self.for_front && signal != libc::SIGCHLD && sender != signals::KERNEL {
+                    self.tell(0, &ZygoteReply::Signalled { signal, sender });
+                }
+            }
+            self.reap();
+            self.read_host();
+        }
+    }
+
+    fn reap(&mut self) {
+        while let Some((pid, status, _)) = wait_any() {
+            if libc::WIFSTOPPED(status) || libc::WIFCONTINUED(status) {
+                continue;
+            }
+            let Some(index) = self.keepers.iter().position(|keeper| keeper.pid == pid) else {
+                orphans::reaped(&mut self.bereaved, pid);
+                continue;
+            };
+            let keeper = self.keepers.swap_remove(index);
+            let dead = Dead {
+                id: keeper.id,
+                rendezvous: keeper.rendezvous,
+                status: ExitStatus::from_wait(status),
+            };
+            let group = keeper.cgroup.as_ref().and_then(Made::open);
+            self.bereaved.push(Bereaved::begin(Some(dead), group));
+        }
+    }
+
+    /// Kills every child that is no keeper, with what is under it, until there is none, and tells of the keepers whose they
+    /// were: when all of a keeper's are gone, or will not go. Says when to go on.
+    fn end_orphans(&mut self) -> Option<Instant> {
+        let due = self.bereaved.iter().map(Bereaved::due).min()?;
+        let began = Instant::now();
+        let is_due = began >= due;
+        if is_due {
+            let keepers = self.keeper_pids();
+            orphans::kill(&self.proc, &keepers, &mut self.bereaved);
+            self.reap();
+        }
+        let keepers = self.keeper_pids();
+        let counts = orphans::count(&self.proc, &keepers, &self.bereaved);
+        for (index, count) in counts.into_iter().enumerate().rev() {
+            let bereaved = &mut self.bereaved[index];
+            if count == 0 {
+                let bereaved = self.bereaved.remove(index);
+                let report = bereaved.report(None, 0);
+                if let Some(group) = bereaved.group {
+                    let _ = group.remove();
+                }
+                if let Some(dead) = bereaved.dead {
+                    self.tell_of(dead, report);
+                }
+            } else if is_due
+                && let Round::Stuck(_) = bereaved.walked(began)
+                && bereaved.dead.is_some()
+            {
+                orphans::name_the_held(&self.proc, &keepers, &mut self.bereaved);
+                let bereaved = &mut self.bereaved[index];
+                let report = bereaved.report(Some(&self.proc), count);
+                if let Some(dead) = bereaved.dead.take() {
+                    self.tell_of(dead, report);
+                }
+            }
+        }
+        self.bereaved.iter().map(Bereaved::due).min()
+    }
+
+    /// The living ones: they are not waited for yet, so that nobody else can have their pids.
+    fn keeper_pids(&self) -> Vec<Pid> {
+        self.keepers.iter().map(|keeper| keeper.pid).collect()
+    }
+
+    fn tell_of(&mut self, dead: Dead, report: EndReport) {
+        let in_order = dead.status == ExitStatus::Code(0);
+        let word = ZygoteReply::KeeperGone {
+            id: dead.id,
+            status: dead.status,
+            report,
+        };
+        if let (Some(path), false) = (&dead.rendezvous, in_order) {
+            // First what may be read, then what shows that it can be.
+            if let Some(witness) = &self.witness {
+                witness.tell(&word);
+            }
+            rendezvous::remove_dead(path);
+        }
+        self.tell(0, &word);
+    }
+
+    fn read_host(&mut self) {
+        while let Some(host) = &self.host {
+            match host.try_receive() {
+                Ok(Some(received)) => self.handle(received),
+                Err(ConnectionError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return;
+                }
+                Err(ConnectionError::Wire(_)) => {}
+                Err(ConnectionError::Descriptors { id }) => {
+                    let failure = Failure::new(Step::Descriptors, Errno::MFILE);
+                    self.tell(id, &ZygoteReply::Failed(failure));
+                }
+                Ok(None) | Err(ConnectionError::Io(_)) => {
+                    self.host = None;
+                    for keeper in &self.keepers {
+                        // The front's whole group may have been stopped, and its keeper with it.
+                        let _ = signal_child(keeper.pid, libc::SIGCONT);
+                    }
+                }
+            }
+        }
+    }
+
+    fn handle(&mut self, received: Received) {
+        let id = received.header.id;
+        let Received {
+            header,
+            body,
+            mut fds,
+        } = received;
+        let reply = match (ZygoteRequest::decode(header.kind, &body), fds.pop()) {
+            (Ok(ZygoteRequest::Keeper(config)), Some(socket)) => {
+                let birth = Birth {
+                    config: *config,
+                    host: Connection::from(socket),
+                    cgroup: Ok(None),
+                    front: None,
+                    witness: None,
+                };
+                match self.fork_keeper(birth) {
+                    Ok(keeper) => ZygoteReply::Forked(keeper),
+                    Err(failure) => ZygoteReply::Failed(failure),
+                }
+            }
+            _ => ZygoteReply::Failed(Failure::new(Step::Request, Errno::PROTO)),
+        };
+        self.tell(id, &reply);
+    }
+
+    fn fork_keeper(&mut self, mut birth: Birth) -> Result<ProcessId, Failure> {
+        if birth.config.rendezvous.is_some() {
+            let witness = self
+                .witness()
+                .map_err(|e| Failure::new(Step::Rendezvous, e))?;
+            birth.witness = Some(witness);
+        }
+        let made = match birth.config.cgroup.as_deref().map(make_group) {
+            Some(Ok((cgroup, made))) => {
+                birth.cgroup = Ok(Some(cgroup));
+                Some(made)
+            }
+            // The keeper tells.
+            Some(Err(errno)) => {
+                birth.cgroup = Err(errno);
+                None
+            }
+            None => None,
+        };
+        crate::hook!("zygote.fork");
+        // SAFETY: this process has one thread, so the child may go on in Rust.
+        match unsafe { libc::fork() } {
+            -1 => {
+                let failure = Failure::new(Step::Fork, last_errno());
+                if let Ok(Some(cgroup)) = &birth.cgroup {
+                    let _ = cgroup.remove();
+                }
+                Err(failure)
+            }
+            0 => {
+                crate::process_name(c"hostler-keeper");
+                if birth.config.standing == Standing::Apart {
+                    let _ = rustix::process::setsid();
+                }
+                // What is the zygote's is closed here; its memory is never used again.
+                drop(self.host.take());
+                let _ = rustix::io::fcntl_setfd(&self.signals, rustix::io::FdFlags::CLOEXEC);
+                crate::set_title(&[b"hostler: keeper of ", birth.config.title.to_bytes()].concat());
+                keeper::serve(birth)
+            }
+            raw => {
+                let pid = Pid::from_raw(raw).expect("fork gave a pid");
+                let id = match self.proc.stat(pid) {
+                    Ok(stat) => stat.id,
+                    Err(errno) => {
+                        // Out of descriptors, or of memory. Nothing runs under it yet.
+                        end_nameless(pid, made.as_ref(), birth.config.rendezvous.as_deref());
+                        return Err(Failure::new(Step::Fork, errno));
+                    }
+                };
+                self.keepers.push(Kept {
+                    id,
+                    pid,
+                    cgroup: made,
+                    rendezvous: birth.config.rendezvous,
+                });
+                Ok(id)
+            }
+        }
+    }
+
+    fn witness(&mut self) -> Result<Witness, Errno> {
+        let witness = match self.witness.take() {
+            Some(witness) => witness,
+            None => Witness::new()?,
+        };
+        self.witness.insert(witness).duplicate()
+    }
+
+    fn tell(&mut self, id: u32, reply: &ZygoteReply) {
+        if let Some(host) = &self.host {
+            // A host that is gone is noticed by reading.
+            let _ = host.send(id, reply, &[]);
+        }
+    }
+}
+
+/// Ends a keeper that was just forked, and of which nobody will know.
+fn end_nameless(pid: Pid, cgroup: Option<&Made>, rendezvous: Option<&CStr>) {
+    let _ = signal_child(pid, libc::SIGKILL);
+    let none = rustix::process::WaitOptions::empty();
+    let _ = rustix::io::retry_on_intr(|| rustix::process::waitpid(Some(pid), none));
+    if let Some(cgroup) = cgroup.and_then(Made::open) {
+        let _ = cgroup.remove();
+    }
+    if let Some(path) = rendezvous {
+        rendezvous::remove_dead(path);
+    }
+}
+
+/// Makes a keeper's cgroup. One that is there already is not touched, now or later.
+fn make_group(path: &CStr) -> Result<(Cgroup, Made), Errno> {
+    let cgroup = Cgroup::make(path)?;
+    match cgroup.made() {
+        Ok(made) => Ok((cgroup, made)),
+        Err(errno) => {
+            let _ = cgroup.remove();
+            Err(errno)
+        }
+    }
+}
+
+/// Closes all descriptors but these, and puts /dev/null in the places of the standard ones.
+fn close_others(mut keep: Vec<i32>) {
+    keep.sort_unstable();
+    let mut from = 0;
+    for fd in keep.into_iter().chain([i32::MAX]) {
+        if fd > from {
+            // SAFETY: closes descriptors that this freshly forked process holds no object for.
+            let closed =
+                unsafe { libc::close_range(from.cast_unsigned(), (fd - 1).cast_unsigned(), 0) };
+            if closed == -1 {
+                // Containers whose filter does not know it.
+                let open = inherit::listed().unwrap_or_default();
+                for other in open.into_iter().filter(|other| (from..fd).contains(other)) {
+                    inherit::close(other);
+                }
+            }
+        }
+        from = fd.saturating_add(1);
+    }
+    // SAFETY: takes the lowest free numbers, which are the standard ones unless a kept descriptor has one of them.
+    unsafe {
+        while let fd @ 0..=2 = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) {
+            if fd == 2 {
+                break;
+            }
+        }
+    }
+}
