@@ -13,6 +13,7 @@
  *   send N PID [COUNT]                send signal N to a process, or to the group -PID, COUNT times
  *   write-endlessly                   to standard output, ignoring SIGPIPE
  *   filtered ERRNO CMD...             execute CMD under a filter that refuses clone3 and close_range, as old containers' do
+ *   refused CALL ERRNO CMD...         execute CMD under a filter that refuses pidfd_open or pidfd_send_signal
  */
 
 static void *tool_go(void *arg) {
@@ -190,11 +191,11 @@ static int tool_send(int signal, pid_t to, int count) {
     return 0;
 }
 
-static int tool_filtered(unsigned error, char **command) {
+static int tool_filtered(unsigned one, unsigned other, unsigned error, char **command) {
     struct sock_filter steps[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone3, 1, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_close_range, 0, 1),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, one, 1, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, other, 0, 1),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | error),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
@@ -225,7 +226,12 @@ static int misbehave_tools(const char *verb, int argc, char **argv) {
     if (!strcmp(verb, "zombie-owner")) return tool_zombie_owner();
     if (!strcmp(verb, "recycle")) return tool_recycle(atoi(first));
     if (!strcmp(verb, "send")) return tool_send(atoi(first), second, argc > 4 ? atoi(argv[4]) : 1);
-    if (!strcmp(verb, "filtered") && argc > 3) return tool_filtered((unsigned)atoi(first), argv + 3);
+    if (!strcmp(verb, "filtered") && argc > 3)
+        return tool_filtered(SYS_clone3, SYS_close_range, (unsigned)atoi(first), argv + 3);
+    if (!strcmp(verb, "refused") && argc > 4) {
+        const unsigned call = strcmp(first, "pidfd_open") ? SYS_pidfd_send_signal : SYS_pidfd_open;
+        return tool_filtered(call, call, (unsigned)second, argv + 4);
+    }
     if (!strcmp(verb, "write-endlessly")) return tool_write_endlessly();
     dprintf(2, "misbehave: what is `%s`?\n", verb);
     return 96;

@@ -36,6 +36,46 @@ fn a_filter_that_refuses_clone3_and_close_range() {
 }
 
 #[test]
+fn the_init_of_a_namespace_holds_nothing_there_too() {
+    for cell in Cell::all() {
+        if cell.contain != Contain::Pidns {
+            continue;
+        }
+        let scene = Scene::new(cell);
+        let words = scene.run_words(&[], ["sh", "-c", "ls /proc/1/fd"]);
+        let filtered = scene.misbehave_words(&["filtered", "1"]);
+        let outcome = scene.outcome(&mut scene.wrapped(filtered.into_iter().chain(words)));
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        // The one by which it tells the keeper that it reaped, and for a moment the one by which it told that it stands.
+        assert!(
+            (1..=2).contains(&outcome.out.lines().count()),
+            "{outcome:?}"
+        );
+    }
+}
+
+#[test]
+fn a_filter_that_refuses_handles_on_processes() {
+    for cell in Cell::all() {
+        for call in ["pidfd_open", "pidfd_send_signal"] {
+            for errno in [Errno::NOSYS, Errno::PERM] {
+                let scene = Scene::new(cell);
+                let since = Instant::now();
+                let script = "echo ran; setsid sleep 100 & exit 3";
+                let words = scene.run_words(&["--grace", "300ms"], ["sh", "-c", script]);
+                let number = errno.raw_os_error().to_string();
+                let refused = scene.misbehave_words(&["refused", call, &number]);
+                let outcome = scene.outcome(&mut scene.wrapped(refused.into_iter().chain(words)));
+                scene.await_none("nothing was started", since, LIMIT);
+                assert_eq!((outcome.code, outcome.out.as_str()), (1, ""), "{outcome:?}");
+                assert_eq!(outcome.err.lines().count(), 1, "{outcome:?}");
+                assert!(outcome.err.contains("pidfd_open"), "{outcome:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn missing_programs_are_told_there_too() {
     let scene = Scene::new(Cell::plain());
     let words = scene.run_words(&[], ["/nowhere/at/all"]);

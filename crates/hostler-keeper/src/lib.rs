@@ -45,6 +45,7 @@ pub mod cgroup;
 mod codec;
 pub mod config;
 pub mod connection;
+mod descriptors;
 mod ending;
 pub mod hook;
 pub mod identity;

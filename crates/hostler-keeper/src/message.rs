@@ -52,10 +52,14 @@ pub enum Step {
     Store,
     /// Making the socket at which the next host finds the keeper.
     Rendezvous,
+    /// Reading who a process's children are.
+    Listing,
+    /// pidfd_open(2), pidfd_send_signal(2).
+    Handle,
 }
 
 impl Step {
-    const ALL: [Step; 17] = [
+    const ALL: [Step; 19] = [
         Step::Request,
         Step::Fork,
         Step::Session,
@@ -73,6 +77,8 @@ impl Step {
         Step::Signal,
         Step::Store,
         Step::Rendezvous,
+        Step::Listing,
+        Step::Handle,
     ];
 
     /// The step with this number.
@@ -100,6 +106,8 @@ impl Step {
             Step::Signal => "signal it",
             Step::Store => "keep the descriptor",
             Step::Rendezvous => "listen at its rendezvous",
+            Step::Listing => "list its processes in /proc",
+            Step::Handle => "use pidfd_open, which the kernel or a filter refuses",
         }
     }
 }

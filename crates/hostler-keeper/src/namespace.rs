@@ -12,6 +12,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
 
+use crate::descriptors;
 use crate::message::{Failure, Step};
 use crate::signals::last_errno;
 
@@ -148,13 +149,13 @@ fn init(keeper: &OwnedFd, answer: &OwnedFd, reaped: &OwnedFd) -> ! {
             libc::_exit(1);
         }
         let reaped_fd = reaped.as_raw_fd();
+        // The keeper's connections must not live on in here.
+        descriptors::keep_only(vec![reaped_fd, answer.as_raw_fd()]);
         if rustix::io::write(answer, &[0]).is_err() {
             libc::_exit(1);
         }
+        libc::close(answer.as_raw_fd());
         crate::process_name(c"hostler-init");
-        // The keeper's connections must not live on in here.
-        libc::close_range(0, reaped_fd as u32 - 1, 0);
-        libc::close_range(reaped_fd as u32 + 1, u32::MAX, 0);
         let mut child: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut child);
         libc::sigaddset(&raw mut child, libc::SIGCHLD);

@@ -177,6 +177,17 @@ impl Proc {
         Stat::parse(line).ok_or(Errno::SRCH)
     }
 
+    /// Makes sure that children can be listed: a kernel may be built without that (`CONFIG_PROC_CHILDREN`), and then it
+    /// looks as though nobody had any. To be asked of one that lives.
+    ///
+    /// # Errors
+    /// `NOENT` where it can't.
+    pub fn can_list_children(&self, pid: Pid) -> Result<(), Errno> {
+        let raw = pid.as_raw_nonzero();
+        self.file(format_args!("{raw}/task/{raw}/children"), OFlags::RDONLY)?;
+        Ok(())
+    }
+
     /// Appends the pids of the children of this process, of all its threads (`/proc/PID/task/TID/children`).
     ///
     /// # Errors
@@ -294,6 +305,22 @@ mod tests {
         assert!(stat("Z", 0).is_dead());
         assert!(!stat("Z", 2).is_dead());
         assert!(!stat("S", 1).is_dead());
+    }
+
+    #[test]
+    fn a_kernel_without_lists_of_children_is_known() {
+        let pid = rustix::process::getpid();
+        assert_eq!(Proc::open().unwrap().can_list_children(pid), Ok(()));
+        let name = format!("hostler-no-children-{}", pid.as_raw_nonzero());
+        let root = std::env::temp_dir().join(name);
+        let own = pid.as_raw_nonzero().to_string();
+        std::fs::create_dir_all(root.join(&own).join("task").join(&own)).unwrap();
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let proc = Proc {
+            dir: rustix::fs::open(&root, flags, Mode::empty()).unwrap(),
+        };
+        assert_eq!(proc.can_list_children(pid), Err(Errno::NOENT));
+        std::fs::remove_dir_all(&root).unwrap();
     }
 
     #[test]

@@ -11,12 +11,12 @@ mod requests;
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
-use rustix::process::{Pid, getpid};
+use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
 
 use self::requests::Passed;
 use crate::cgroup::{Cgroup, Enforced};
@@ -115,6 +115,49 @@ pub(crate) fn serve(birth: Birth) -> ! {
     unsafe { libc::_exit(status) }
 }
 
+/// What holds a tree together besides a cgroup, and what the keeper sees it by.
+struct Grounds {
+    signals: Signals,
+    proc: Proc,
+    enforced: Enforced,
+    namespace: Option<Namespace>,
+}
+
+impl Grounds {
+    fn lay(config: &KeeperConfig, cgroup: Option<&Cgroup>) -> Result<Self, Failure> {
+        let of = |step: Step| move |errno: Errno| Failure::new(step, errno);
+        rustix::process::set_child_subreaper(Some(getpid())).map_err(of(Step::Fork))?;
+        let signals = Signals::take().map_err(|error| Failure {
+            step: Step::Signals,
+            errno: error.raw_os_error().unwrap_or(libc::EIO),
+        })?;
+        let proc = Proc::open().map_err(of(Step::Mount))?;
+        // Without these a tree can be started, and then neither seen nor ended.
+        proc.can_list_children(getpid())
+            .map_err(of(Step::Listing))?;
+        pidfd_open(getpid(), PidfdFlags::empty())
+            .and_then(|own| signals::signal_handle(own.as_fd(), 0))
+            .map_err(of(Step::Handle))?;
+        if cgroup.is_none() && config.contain == Contain::Cgroup {
+            return Err(Failure::new(Step::Cgroup, Errno::NOENT));
+        }
+        let enforced = match cgroup {
+            Some(cgroup) => cgroup.limit(&config.limits),
+            None => Enforced::default(),
+        };
+        let namespace = match config.contain {
+            Contain::Pidns => Some(Namespace::enter()?),
+            Contain::Tree | Contain::Cgroup => None,
+        };
+        Ok(Self {
+            signals,
+            proc,
+            enforced,
+            namespace,
+        })
+    }
+}
+
 impl Keeper {
     fn new(birth: Birth) -> Result<Self, ()> {
         let Birth {
@@ -124,18 +167,23 @@ impl Keeper {
             front,
             witness,
         } = birth;
-        match Self::contained(&config, cgroup) {
-            Ok((signals, proc, cgroup, enforced, namespace)) => {
-                let (door, known) = match Self::open_door(&config, &proc) {
-                    Ok(open) => open,
-                    Err(failure) => {
-                        if let Some(cgroup) = &cgroup {
-                            let _ = cgroup.remove();
-                        }
-                        let _ = host.send(0, &Event::Unfit(failure), &[]);
-                        return Err(());
-                    }
-                };
+        let (cgroup, made) = match cgroup {
+            Ok(cgroup) => (cgroup, Ok(())),
+            // It is done without.
+            Err(_) if config.contain == Contain::Tree => (None, Ok(())),
+            Err(errno) => (None, Err(Failure::new(Step::Cgroup, errno))),
+        };
+        let laid = made
+            .and_then(|()| Grounds::lay(&config, cgroup.as_ref()))
+            .and_then(|grounds| Ok((Self::open_door(&config, &grounds.proc)?, grounds)));
+        match laid {
+            Ok(((door, known), grounds)) => {
+                let Grounds {
+                    signals,
+                    proc,
+                    enforced,
+                    namespace,
+                } = grounds;
                 let watch = Watch::new(&config.limits, enforced, &config.rules);
                 let mut keeper = Self {
                     config,
@@ -173,57 +221,13 @@ impl Keeper {
                 Ok(keeper)
             }
             Err(failure) => {
+                if let Some(cgroup) = &cgroup {
+                    let _ = cgroup.remove();
+                }
                 let _ = host.send(0, &Event::Unfit(failure), &[]);
                 Err(())
             }
         }
-    }
-
-    /// Sets up what holds the tree together.
-    #[allow(clippy::type_complexity)]
-    fn contained(
-        config: &KeeperConfig,
-        cgroup: Result<Option<Cgroup>, Errno>,
-    ) -> Result<(Signals, Proc, Option<Cgroup>, Enforced, Option<Namespace>), Failure> {
-        let of = |step: Step| {
-            move |error: io::Error| Failure {
-                step,
-                errno: error.raw_os_error().unwrap_or(libc::EIO),
-            }
-        };
-        rustix::process::set_child_subreaper(Some(getpid()))
-            .map_err(|e| Failure::new(Step::Fork, e))?;
-        let signals = Signals::take().map_err(of(Step::Signals))?;
-        let proc = Proc::open().map_err(|e| Failure::new(Step::Mount, e))?;
-        let mut enforced = Enforced::default();
-        let cgroup = match cgroup {
-            // It is done without.
-            Err(_) if config.contain == Contain::Tree => Ok(None),
-            other => other.map_err(|e| Failure::new(Step::Cgroup, e)),
-        };
-        let cgroup = match cgroup? {
-            Some(cgroup) => {
-                enforced = cgroup.limit(&config.limits);
-                Some(cgroup)
-            }
-            None if config.contain == Contain::Cgroup => {
-                return Err(Failure::new(Step::Cgroup, Errno::NOENT));
-            }
-            None => None,
-        };
-        let namespace = match config.contain {
-            Contain::Pidns => match Namespace::enter() {
-                Ok(namespace) => Some(namespace),
-                Err(failure) => {
-                    if let Some(cgroup) = &cgroup {
-                        let _ = cgroup.remove();
-                    }
-                    return Err(failure);
-                }
-            },
-            Contain::Tree | Contain::Cgroup => None,
-        };
-        Ok((signals, proc, cgroup, enforced, namespace))
     }
 
     fn open_door(config: &KeeperConfig, proc: &Proc) -> Result<(Option<Door>, Known), Failure> {

@@ -12,8 +12,8 @@ use rustix::process::{Pid, PidfdFlags, getpid, getppid, pidfd_open};
 use crate::cgroup::{Cgroup, Made};
 use crate::config::{KeeperConfig, Standing};
 use crate::connection::{Connection, ConnectionError, Received};
+use crate::descriptors;
 use crate::identity::ProcessId;
-use crate::inherit;
 use crate::keeper::{self, Birth, wait_any};
 use crate::killing::Round;
 use crate::message::{Failure, Message, Step, ZygoteReply, ZygoteRequest};
@@ -94,7 +94,8 @@ impl ZygoteLoop {
         }))
         .flatten()
         .collect();
-        close_others(keep);
+        descriptors::keep_only(keep);
+        descriptors::fill_standard();
         let mut zygote = Self {
             host: Some(host),
             signals,
@@ -333,7 +334,12 @@ impl ZygoteLoop {
                     Err(errno) => {
                         // Out of descriptors, or of memory. Nothing runs under it yet.
                         end_nameless(pid, made.as_ref(), birth.config.rendezvous.as_deref());
-                        return Err(Failure::new(Step::Fork, errno));
+                        // Where this one is not to be seen, nobody is.
+                        let step = match errno {
+                            Errno::NOENT => Step::Listing,
+                            _ => Step::Fork,
+                        };
+                        return Err(Failure::new(step, errno));
                     }
                 };
                 self.keepers.push(Kept {
@@ -384,35 +390,6 @@ fn make_group(path: &CStr) -> Result<(Cgroup, Made), Errno> {
         Err(errno) => {
             let _ = cgroup.remove();
             Err(errno)
-        }
-    }
-}
-
-/// Closes all descriptors but these, and puts /dev/null in the places of the standard ones.
-fn close_others(mut keep: Vec<i32>) {
-    keep.sort_unstable();
-    let mut from = 0;
-    for fd in keep.into_iter().chain([i32::MAX]) {
-        if fd > from {
-            // SAFETY: closes descriptors that this freshly forked process holds no object for.
-            let closed =
-                unsafe { libc::close_range(from.cast_unsigned(), (fd - 1).cast_unsigned(), 0) };
-            if closed == -1 {
-                // Containers whose filter does not know it.
-                let open = inherit::listed().unwrap_or_default();
-                for other in open.into_iter().filter(|other| (from..fd).contains(other)) {
-                    inherit::close(other);
-                }
-            }
-        }
-        from = fd.saturating_add(1);
-    }
-    // SAFETY: takes the lowest free numbers, which are the standard ones unless a kept descriptor has one of them.
-    unsafe {
-        while let fd @ 0..=2 = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) {
-            if fd == 2 {
-                break;
-            }
         }
     }
 }
