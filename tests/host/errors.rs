@@ -264,14 +264,6 @@ fn what_makes_no_sense_is_refused_with_a_reason() {
             ),
             (
                 post.clone(),
-                format!("{process}/keep"),
-                json!({ "name": "taken" }),
-                409,
-                "conflict",
-                "",
-            ),
-            (
-                post.clone(),
                 format!("{ended}/signal"),
                 json!({ "signal": 15 }),
                 409,
@@ -431,4 +423,72 @@ fn a_second_host_is_refused_with_the_first_ones_pid_and_address() {
         "{text}"
     );
     run(async { drop(host.client.get("/healthz").await.expect(200)) });
+}
+
+/// A small file system of its own, gone with this.
+struct Small<'a>(&'a std::path::Path);
+
+impl<'a> Small<'a> {
+    fn mount(at: &'a std::path::Path) -> Option<Self> {
+        std::fs::create_dir(at).expect("a directory");
+        let mut mount = Command::new("mount");
+        mount
+            .args(["-t", "tmpfs", "-o", "size=8m,mode=700", "tmpfs"])
+            .arg(at);
+        mount
+            .status()
+            .is_ok_and(|status| status.success())
+            .then_some(Self(at))
+    }
+}
+
+impl Drop for Small<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0).status();
+    }
+}
+
+#[test]
+fn on_a_full_disk_new_work_is_refused_and_old_work_goes_on() {
+    let place = Place::new();
+    let state = place.state_dir();
+    let Some(_small) = Small::mount(&state) else {
+        println!("skipped: a file system cannot be mounted here");
+        return;
+    };
+    let host = place.host();
+    run(async {
+        let client = &host.client;
+        let session = client.open(json!({})).await;
+        let id = client.start(&session, "exec sleep 1000").await;
+        let fill = std::fs::File::create(state.join("fill")).expect("a file");
+        let mut block = 1 << 20;
+        while block > 0 {
+            use std::io::Write;
+            match (&fill).write_all(&vec![1; block]) {
+                Ok(()) => {}
+                Err(_) => block /= 2,
+            }
+        }
+        let mut refused = 0;
+        for _ in 0..50 {
+            let answer = client.post("/v1/sessions", json!({})).await;
+            if answer.status != 201 {
+                assert_eq!(answer.error(503).0, "unavailable");
+                refused += 1;
+            }
+        }
+        assert!(refused > 0);
+        let process = client.get(&format!("/v1/processes/{id}")).await.expect(200);
+        assert_eq!(process["state"], "running");
+        fill.set_len(0).expect("emptied");
+        client.post("/v1/sessions", json!({})).await.expect(201);
+        let report = client
+            .delete(&format!("/v1/sessions/{session}"))
+            .await
+            .expect(200);
+        assert_eq!(report["remaining"], 0);
+    });
+    assert_eq!(host.stop().0.code(), Some(0));
+    assert_eq!(place.living(), []);
 }

@@ -6,4 +6,5 @@ mod death;
 mod errors;
 mod streams;
 mod support;
+mod systemd;
 mod takeover;

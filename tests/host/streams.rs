@@ -342,3 +342,121 @@ fn attach_and_cut_at_once() {
         assert_eq!(place.living(), []);
     });
 }
+
+#[test]
+fn a_client_that_vanishes_is_missed_also_while_its_input_is_not_read() {
+    run(async {
+        let place = Place::new();
+        let host = place.host();
+        let session = host.client.open(json!({ "grace": 0.3 })).await;
+        let request = json!({ "argv": ["sleep", "1000"], "stdin": true });
+        let mut socket = host.client.exec(&session, request).await;
+        let mut came = Came::default();
+        read_until(&mut socket, &mut came, |came| came.said("at").is_some()).await;
+        // More than anything on the way holds: sending stands still.
+        let filling = async {
+            for _ in 0..64 {
+                give(&mut socket, &[b'x'; 500_000]).await;
+            }
+        };
+        let filled = tokio::time::timeout(Duration::from_secs(1), filling).await;
+        assert!(filled.is_err());
+        drop(socket);
+        println!("gone after {:?}", place.all_gone());
+    });
+}
+
+#[test]
+#[ignore = "takes 40 s"]
+fn a_client_on_tcp_that_shows_no_sign_of_life_is_gone() {
+    run(async {
+        let place = Place::new();
+        let host = place.host();
+        let client = &host.client;
+        let session = client.open(json!({ "grace": 0.3 })).await;
+        let uri = format!(
+            "ws://{}/v1/sessions/{session}/exec?token={}",
+            client.tcp, client.token
+        );
+        let stream = tokio::net::TcpStream::connect(&client.tcp)
+            .await
+            .expect("the port");
+        let (mut socket, _) = tokio_tungstenite::client_async(uri, stream)
+            .await
+            .expect("a WebSocket");
+        let request = json!({ "argv": ["sleep", "1000"] }).to_string();
+        socket.send(Message::text(request)).await.expect("sent");
+        let began = Instant::now();
+        while place.living().is_empty() {
+            assert!(began.elapsed() < long(), "it does not start");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // It is still connected, and answers nothing.
+        while !place.living().is_empty() {
+            assert!(
+                began.elapsed() < Duration::from_secs(60) + long(),
+                "it still runs"
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        println!("gone after {:?}", began.elapsed());
+        assert!(began.elapsed() > Duration::from_secs(30));
+        drop(socket);
+    });
+}
+
+/// What the API costs. For people: `cargo test --release --test host measure -- --ignored --nocapture`.
+#[test]
+#[ignore = "measures"]
+fn measure() {
+    run(async {
+        let place = Place::new();
+        let host = place.host();
+        let client = &host.client;
+        let session = client.open(json!({})).await;
+        let request = json!({ "argv": ["seq", "1", "10000000"] });
+        let began = Instant::now();
+        let mut socket = client.exec(&session, request).await;
+        let came = drain(&mut socket).await;
+        let (took, bytes) = (began.elapsed(), came.stdout.len());
+        println!("{bytes} bytes through exec in {took:?}");
+        let path = format!("/v1/sessions/{session}/run");
+        let median = |mut times: Vec<Duration>| {
+            times.sort();
+            times[times.len() / 2]
+        };
+        let mut times = Vec::new();
+        for _ in 0..300 {
+            let began = Instant::now();
+            client
+                .post(&path, json!({ "argv": ["true"] }))
+                .await
+                .expect(200);
+            times.push(began.elapsed());
+        }
+        println!("run `true` in an open session: p50 {:?}", median(times));
+        let mut times = Vec::new();
+        for _ in 0..200 {
+            let began = Instant::now();
+            let session = client.open(json!({})).await;
+            let path = format!("/v1/sessions/{session}");
+            client
+                .post(&format!("{path}/run"), json!({ "argv": ["true"] }))
+                .await
+                .expect(200);
+            client.delete(&path).await.expect(200);
+            times.push(began.elapsed());
+        }
+        println!(
+            "open, run `true`, close, each over a connection of its own: p50 {:?}",
+            median(times)
+        );
+        let mut times = Vec::new();
+        for _ in 0..300 {
+            let began = Instant::now();
+            client.get("/healthz").await.expect(200);
+            times.push(began.elapsed());
+        }
+        println!("healthz: p50 {:?}", median(times));
+    });
+}

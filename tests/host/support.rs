@@ -115,7 +115,10 @@ impl Place {
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let listens = args.contains(&"--listen");
         let listen = ["--listen", "127.0.0.1:0"];
-        let mut command = Command::new(env!("CARGO_BIN_EXE_hostler"));
+        // Another build of it can be tested as well.
+        let program = std::env::var("HOSTLER_TEST_BIN");
+        let program = program.as_deref().unwrap_or(env!("CARGO_BIN_EXE_hostler"));
+        let mut command = Command::new(program);
         command
             .arg("serve")
             .arg("--state-dir")

@@ -73,12 +73,14 @@ pub struct ErrorBody {
 }
 
 impl ApiError {
-    /// A failure of this kind.
+    /// A failure of this kind. A message of several lines becomes one.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
+        let mut message = message.into();
+        if message.contains('\n') {
+            let lines: Vec<&str> = message.lines().map(str::trim).collect();
+            message = lines.join(" ");
         }
+        Self { code, message }
     }
 
     pub(crate) fn bad(message: impl Into<String>) -> Self {

@@ -1,21 +1,27 @@
 //! Accepting connections, and ending them.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::Request;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tower::ServiceExt;
 
+use crate::error::{ApiError, ErrorCode};
 use crate::gateway::{Gateway, Phase};
 
 /// Who is at the other end of a connection.
@@ -62,6 +68,8 @@ pub enum Listening {
 
 /// How long a client may take for the head of a request.
 const HEAD_TIME: Duration = Duration::from_secs(15);
+/// How long a connection has for its first request when the host ends.
+const FIRST: Duration = Duration::from_millis(500);
 /// The pause after the kernel could not give a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How many connections there may be at once. More wait in the kernel.
@@ -161,18 +169,16 @@ fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let connected = gateway.connected();
     tokio::spawn(async move {
         let _connected = connected;
-        let service = service_fn(move |request: hyper::Request<Incoming>| {
-            let router = router.clone();
-            let mut phases = phases.clone();
-            async move {
+        let asked = Arc::new(Notify::new());
+        let service = {
+            let asked = asked.clone();
+            service_fn(move |request: hyper::Request<Incoming>| {
+                asked.notify_one();
                 let mut request = request.map(Body::new);
                 request.extensions_mut().insert(peer);
-                let answer = router.oneshot(request).await;
-                // While the host is handed over nobody's guards are dropped, and answers about frozen sessions wait.
-                let _ = phases.wait_for(|phase| *phase != Phase::HandingOver).await;
-                answer
-            }
-        });
+                answer(request, router.clone(), phases.clone())
+            })
+        };
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIME)
@@ -186,12 +192,58 @@ fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         let result = tokio::select! {
             result = connection.as_mut() => result,
             () = told => {
+                // One that has asked nothing yet is about to, and is owed an answer.
+                tokio::select! {
+                    result = connection.as_mut() => return ended(peer, result),
+                    _ = tokio::time::timeout(FIRST, asked.notified()) => {}
+                }
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
         };
-        if let Err(error) = result {
-            tracing::debug!(%peer, %error, "a connection ended");
-        }
+        ended(peer, result);
     });
+}
+
+fn ended(peer: Peer, result: hyper::Result<()>) {
+    if let Err(error) = result {
+        tracing::debug!(%peer, %error, "a connection ended");
+    }
+}
+
+/// Answers a request. While the host is handed over, those that come wait, and so do answers, for what they tell of sessions may
+/// come from their being frozen. Then they are told to ask again.
+async fn answer(
+    request: Request,
+    router: Router,
+    mut phases: watch::Receiver<Phase>,
+) -> Result<Response, Infallible> {
+    if settled(&mut phases).await.is_over() {
+        return Ok(ask_again());
+    }
+    let answer = router.oneshot(request).await?;
+    let upgrade = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
+    let phase = if upgrade {
+        // The relay waits, and says what is to be said.
+        *phases.borrow()
+    } else {
+        settled(&mut phases).await
+    };
+    let status = answer.status();
+    let over = phase == Phase::HandedOver && !status.is_success();
+    Ok(if over { ask_again() } else { answer })
+}
+
+/// The phase, once it is known which host goes on.
+async fn settled(phases: &mut watch::Receiver<Phase>) -> Phase {
+    let phase = phases.wait_for(|phase| *phase != Phase::HandingOver).await;
+    phase.map_or(Phase::Stopped, |phase| *phase)
+}
+
+fn ask_again() -> Response {
+    let message = "another host has taken over, or this one has stopped: ask again";
+    let mut response = ApiError::new(ErrorCode::Unavailable, message).into_response();
+    let now = HeaderValue::from_static("0");
+    response.headers_mut().insert(header::RETRY_AFTER, now);
+    response
 }

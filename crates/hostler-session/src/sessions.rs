@@ -217,7 +217,8 @@ impl Sessions {
     }
 
     /// Lets go of every session for the next host, which has `wait` to adopt them, also those that would end with this host:
-    /// nothing of them is ended, and their output stays in their pipes meanwhile. Opens no more. Gives the sessions that
+    /// nothing of them is ended, and their output stays in their pipes meanwhile. Those whose policy is to be kept wait for
+    /// [`Policy::keep_for`], where that is longer. Opens no more. Gives the sessions that
     /// could not be handed over, and why; those are closed.
     ///
     /// Not cancel safe: dropped, the sessions that were not reached yet stay.

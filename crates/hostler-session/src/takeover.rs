@@ -12,6 +12,7 @@ use tokio::time::{sleep, timeout};
 use crate::actor::{Actor, Kept};
 use crate::error::{Error, Result};
 use crate::mailbox::Message;
+use crate::policy::OnHostExit;
 use crate::report::CloseReason;
 use crate::session::Session;
 use crate::sessions::Sessions;
@@ -75,6 +76,12 @@ impl Actor {
             None => None,
         };
         if let Some(tree) = tree {
+            let policy = self.status.borrow().policy.clone();
+            // One that would wait for the next host anyway waits at least as long as ever.
+            let wait = match policy.on_host_exit {
+                OnHostExit::Keep => wait.max(policy.keep_for),
+                OnHostExit::Kill => wait,
+            };
             alone(tree).await?.hand_over(wait).await?;
         }
         self.leave();

@@ -25,8 +25,10 @@ use crate::wire::{Exit, Process};
 
 /// How much output is sent at a time.
 const CHUNK: usize = 64 << 10;
-/// How often the client is asked whether it is there.
-const PING: Duration = Duration::from_secs(10);
+/// How often it is looked whether the client is there.
+const LOOK: Duration = Duration::from_secs(2);
+/// At each so many looks the client is asked, or at each while its input is not read, for then its leaving is not seen either.
+const LOOKS: u32 = 5;
 /// How long a client on TCP may show no sign of life.
 const SILENCE: Duration = Duration::from_secs(30);
 /// After so much input the client is told how much the process has taken.
@@ -233,7 +235,7 @@ enum Next {
     Output(u8, std::io::Result<Option<hostler_session::Chunk>>),
     Exit(Option<Exit>),
     Stand,
-    Ping,
+    Look,
 }
 
 impl Sender<'_> {
@@ -244,8 +246,9 @@ impl Sender<'_> {
             .await?;
         self.send(sink, at).await?;
         let mut phases = self.gateway.phases();
-        let mut ping = tokio::time::interval(PING);
-        ping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut look = tokio::time::interval(LOOK);
+        let mut looks = 0;
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut out, mut err) = (true, self.stderr.is_some());
         loop {
             let next = {
@@ -262,7 +265,7 @@ impl Sender<'_> {
                     chunk = self.stdout.next(CHUNK), if out => Next::Output(frame::STDOUT, chunk),
                     chunk = stderr, if err => Next::Output(frame::STDERR, chunk),
                     exit = self.process.wait(), if !out && !err => Next::Exit(exit.map(Exit::from)),
-                    _ = ping.tick() => Next::Ping,
+                    _ = look.tick() => Next::Look,
                 }
             };
             match next {
@@ -289,11 +292,14 @@ impl Sender<'_> {
                         return Err(Stop::Over);
                     }
                 }
-                Next::Ping => {
+                Next::Look => {
+                    looks += 1;
                     if self.is_silent() {
                         return Err(Stop::Gone);
                     }
-                    self.send(sink, Message::Ping(Bytes::new())).await?;
+                    if looks % LOOKS == 0 || self.shared.blocked.load(Ordering::Relaxed) {
+                        self.send(sink, Message::Ping(Bytes::new())).await?;
+                    }
                 }
             }
             self.tell_input(sink).await?;

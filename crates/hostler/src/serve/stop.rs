@@ -14,6 +14,8 @@ use super::sockets;
 
 /// How long clients may take for the last that is said to them.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// How long it may take to let go of what is kept.
+const HANDING_OVER: Duration = Duration::from_secs(10);
 
 /// How it is to stop.
 pub(super) struct Stopping {
@@ -111,22 +113,22 @@ pub(super) async fn stop(living: &mut Living, stopping: Stopping, signals: &mut 
 
 /// Leaves what is to be kept to the next host.
 async fn leave(living: &Living, kept: impl Fn(&Session) -> bool) {
-    let mut wait = Duration::ZERO;
+    let mut any = false;
     for session in living.sessions.list() {
         let info = session.info();
         if kept(&session) && info.state.is_open() {
-            wait = wait.max(info.policy.keep_for);
+            any = true;
             tracing::info!(session = %info.id, name = info.name.unwrap_or_default(), "left to the next host");
         } else if info.state == SessionState::Stuck {
             tracing::error!(session = %info.id, remaining = info.remaining, "stuck: left to the next host");
         }
     }
-    if wait.is_zero() {
+    if !any {
         return;
     }
-    // One that cannot be handed over is closed, which must not take for ever.
-    let handed =
-        tokio::time::timeout(Duration::from_secs(10), living.sessions.hand_over(wait)).await;
+    // They wait as long as their policies say. One that cannot be handed over is closed, which must not take for ever.
+    let handed = living.sessions.hand_over(Duration::ZERO);
+    let handed = tokio::time::timeout(HANDING_OVER, handed).await;
     for (session, error) in handed.unwrap_or_default() {
         tracing::error!(%session, %error, "could not be left to the next host, and was closed");
     }
