@@ -19,6 +19,7 @@ struct Cli {
 }
 
 #[derive(Subcommand)]
+#[command(defer = true)]
 enum Command {
     /// Run a command, and leave nothing of it behind when it ends
     Run(Box<run::options::Options>),

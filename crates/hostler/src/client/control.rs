@@ -1,21 +1,14 @@
 //! What is asked of a process beside its streams: signals, and the size of its terminal. By a connection of its own, for on that of
 //! the streams it would wait behind input that nobody reads; one after the other, for their order matters.
 
-use std::time::Duration;
-
 use hyper::Method;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep};
 
 use super::error::Failure;
-use super::host::{Host, part};
+use super::host::{Host, PATIENCE, PAUSE, part};
 use super::signals;
-
-/// How long a host is waited for that has just taken over.
-const PATIENCE: Duration = Duration::from_secs(15);
-/// How long between two looks.
-const PAUSE: Duration = Duration::from_millis(30);
 
 struct Ask {
     what: &'static str,

@@ -304,10 +304,12 @@ impl Follow<'_> {
 
     /// Stops as the signal says, with what it follows, until somebody has both go on.
     async fn stop(&self, guard: &mut Option<Raw>) -> Result<()> {
+        // Not as the terminal does, by SIGTSTP: in a process group that no shell looks after that does nothing.
+        const STOP: i32 = 19;
         const CONT: i32 = 18;
         if let (Some(control), false) = (&self.control, self.viewer) {
             // Nothing runs here while this is stopped. A host that does not answer does not hold it up.
-            let _ = timeout(ANSWER, control.signal_and_wait(signals::TSTP)).await;
+            let _ = timeout(ANSWER, control.signal_and_wait(STOP)).await;
         }
         let raw = guard.take().is_some();
         let _ =

@@ -3,22 +3,29 @@
 use std::ffi::OsString;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderMap};
+use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderMap, RETRY_AFTER};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustix::fs::{Mode, OFlags};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::net::UnixStream;
+use tokio::time::{Instant, sleep};
 
 use super::error::{Failure, Result};
 
 /// The longest path that fits into a socket address.
 const LONGEST: usize = 107;
+
+/// How long a host that takes over is waited for.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
+/// How long between two looks for it.
+pub(crate) const PAUSE: Duration = Duration::from_millis(30);
 
 /// A connection to the host; made at the first request, and again when it was lost in between.
 #[derive(Debug)]
@@ -123,16 +130,25 @@ impl Host {
         self.sender.as_mut().ok_or(Failure::Gone)
     }
 
-    /// Sends a request, and gives back the answer if it is one of success.
+    /// Sends a request, and gives back the answer if it is one of success. One that comes while another host takes over is
+    /// asked again of that one.
     pub(crate) async fn send(
         &mut self,
         request: Request<Full<Bytes>>,
     ) -> Result<Response<Incoming>> {
-        let sender = self.sender().await?;
-        let answer = sender
-            .send_request(request)
-            .await
-            .map_err(|_| Failure::Gone)?;
+        let until = Instant::now() + PATIENCE;
+        let answer = loop {
+            let sender = self.sender().await?;
+            let answer = sender.send_request(request.clone()).await;
+            let answer = answer.map_err(|_| Failure::Gone)?;
+            let again = answer.status() == StatusCode::SERVICE_UNAVAILABLE
+                && answer.headers().contains_key(RETRY_AFTER);
+            if !again || Instant::now() > until {
+                break answer;
+            }
+            self.sender = None;
+            sleep(PAUSE).await;
+        };
         let status = answer.status();
         if status.is_success() || status == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(answer);

@@ -31,8 +31,10 @@ use clap::{Args, Subcommand};
 use crate::run::say;
 use error::{Failure, Result};
 
-/// The commands that are clients of a running host.
+/// The commands that are clients of a running host. Their options are looked at only when they are asked for, so that they cost
+/// `hostler run` nothing.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum Command {
     /// Open, list, look at, change and close sessions
     #[command(subcommand)]

@@ -2,18 +2,13 @@
 //! nothing comes twice.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
 use super::error::{Failure, Result};
-use super::host::{Host, part};
+use super::host::{Host, PATIENCE, PAUSE, part};
 use super::remote::{INPUT, Remote};
 
-/// How long the next host is waited for.
-const PATIENCE: Duration = Duration::from_secs(15);
-/// How long between two looks.
-const PAUSE: Duration = Duration::from_millis(30);
 /// The largest piece of input that is sent.
 const PIECE: usize = 64 << 10;
 

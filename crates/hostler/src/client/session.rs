@@ -17,6 +17,7 @@ use crate::run::options::{Containment, Cpus, Size, Time};
 
 /// What is done with sessions.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum Command {
     /// Open a session, and print its id
     New(Box<New>),
