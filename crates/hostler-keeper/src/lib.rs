@@ -31,6 +31,9 @@
 //!   before goes on, and is answered to nobody.
 //! * The zygote of a dead host stays for as long as one of its keepers does, and ends what a killed one leaves. It writes down
 //!   that nothing is left where the keeper's next host reads it ([`witness`]).
+//! * What a killed keeper leaves and SIGKILL does not end (it is another user's, or a tracer holds it) is reported as stuck
+//!   after 2 s without progress, and tried again each second. The ends of other keepers are told meanwhile. A process that is
+//!   orphaned while several such ends are awaited is in the reports of all of them.
 //! * Nothing ties a keeper to its zygote: when host and zygote are both killed, the keepers go on, and are found. What is open
 //!   then: should such a keeper be killed too, only its direct children die with it, and what has a pid namespace; nobody is
 //!   above it who would end its orphans. A cgroup still names those, for the adopter, or for a later host that has recorded its
