@@ -66,7 +66,7 @@ impl Keeper {
                 ZygoteReply::Forked(id) => return Ok(Self { id, connection }),
                 ZygoteReply::Failed(failure) => return Err(failure.into()),
                 // Of one that was ended before.
-                ZygoteReply::KeeperGone { .. } => {}
+                ZygoteReply::KeeperGone { .. } | ZygoteReply::Signalled { .. } => {}
             }
         }
     }
