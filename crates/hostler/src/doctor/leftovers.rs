@@ -125,21 +125,14 @@ fn holder(line: &str, file: &fs::Metadata) -> Option<Option<u32>> {
     same.then(|| pid.parse().ok().filter(|pid| *pid > 0))
 }
 
-/// Whose a cgroup of this name is: that of a `hostler run` is called `hostler-run-PID`, that of a session `hostler-PID-N`.
+/// Whose a cgroup of this name is: that of a `hostler run` is called `hostler-run-PID-HEX`, that of a session
+/// `hostler-PID-HEX`, with 16 digits that are its own.
 pub(crate) fn owner_in_name(name: &str) -> Option<u32> {
     let rest = name.strip_prefix("hostler-")?;
-    let number = |text: &str| {
-        let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        text.parse::<u32>().ok().filter(|_| plain)
-    };
-    match rest.strip_prefix("run-") {
-        Some(pid) => number(pid),
-        None => {
-            let (pid, count) = rest.split_once('-')?;
-            number(count)?;
-            number(pid)
-        }
-    }
+    let (pid, own) = rest.strip_prefix("run-").unwrap_or(rest).split_once('-')?;
+    let is_own = own.len() == 16 && own.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_plain = !pid.is_empty() && pid.bytes().all(|byte| byte.is_ascii_digit());
+    pid.parse().ok().filter(|_| is_own && is_plain)
 }
 
 /// Whether there is a process of that pid.
@@ -278,15 +271,16 @@ mod tests {
 
     #[test]
     fn names_of_cgroups() {
-        assert_eq!(owner_in_name("hostler-run-12"), Some(12));
-        assert_eq!(owner_in_name("hostler-34-5"), Some(34));
+        assert_eq!(owner_in_name("hostler-run-12-0123456789abcdef"), Some(12));
+        assert_eq!(owner_in_name("hostler-34-0123456789abcdef"), Some(34));
         for name in [
             "hostler-test-1-2",
-            "hostler-run-",
+            "hostler-run-12",
+            "hostler-run-0123456789abcdef",
             "hostler-1",
-            "hostler-run-1x",
-            "x-1-2",
-            "hostler-+1-2",
+            "hostler-run-1x-0123456789abcdef",
+            "x-1-0123456789abcdef",
+            "hostler-+1-0123456789abcdef",
         ] {
             assert_eq!(owner_in_name(name), None, "{name}");
         }
