@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::api::Exit;
 use super::control::Control;
 use super::error::{Failure, Result};
-use super::host::Host;
+use super::host::{Host, PATIENCE, UNANNOUNCED};
 use super::keys::{Keys, Scanner};
 use super::modes::Modes;
 use super::remote::{Frame, INPUT, Remote, Room};
@@ -162,11 +162,18 @@ async fn run_raw(
                     return Ok(Ending::Stopped);
                 }
                 progress.taken(taken);
-                let again = follow.resume(&mut progress).await?;
+                follow.resume(&mut progress, PATIENCE, &mut pending).await?;
                 inlet = follow.remote.inlet();
-                for input in again.into_iter().rev() {
-                    pending.push_front(input);
-                }
+            }
+            // What was typed may be lost; what is read from a file may not, nor come twice.
+            Next::Frame(Err(Failure::Gone))
+                if follow.process.is_some() && (follow.terminal || progress.is_sure()) =>
+            {
+                progress.forget();
+                follow
+                    .resume(&mut progress, UNANNOUNCED, &mut pending)
+                    .await?;
+                inlet = follow.remote.inlet();
             }
             Next::Frame(Ok(Frame::Taken(taken))) => progress.taken(taken),
             Next::Frame(Ok(Frame::Started(process))) => {
@@ -281,17 +288,29 @@ impl Follow<'_> {
         }
     }
 
-    /// Goes on with the next host. What comes back is to be sent again.
-    async fn resume(&mut self, progress: &mut Progress) -> Result<Vec<Input>> {
+    /// Goes on with the next host.
+    async fn resume(
+        &mut self,
+        progress: &mut Progress,
+        patience: Duration,
+        pending: &mut VecDeque<Input>,
+    ) -> Result<()> {
         let process = self.process.as_deref().ok_or(Failure::Gone)?;
         let foreground = !self.viewer && !self.terminal;
-        let resumed = progress.resume(self.host, process, foreground).await?;
-        let (remote, again) = resumed;
+        let resumed = progress.resume(self.host, process, foreground, patience);
+        // Where the next host knows nothing of it, it has gone with the last one.
+        let (remote, again) = match resumed.await {
+            Err(refusal) if refusal.is_not_found() => return Err(Failure::Gone),
+            resumed => resumed?,
+        };
         self.remote = remote;
+        for input in again.into_iter().rev() {
+            pending.push_front(input);
+        }
         if self.terminal {
             self.tell_size();
         }
-        Ok(again)
+        Ok(())
     }
 
     /// Has a program draw its screen again: as it does when its size changes, which it does for a moment.

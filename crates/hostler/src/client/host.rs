@@ -24,6 +24,8 @@ const LONGEST: usize = 107;
 
 /// How long a host that takes over is waited for.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
+/// The same for one that was lost without a word: it may have been started anew, or was taken over while its word was not read.
+pub(crate) const UNANNOUNCED: Duration = Duration::from_secs(3);
 /// How long between two looks for it.
 pub(crate) const PAUSE: Duration = Duration::from_millis(30);
 

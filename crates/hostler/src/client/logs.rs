@@ -6,7 +6,7 @@ use hyper::body::Bytes;
 
 use super::error::{Failure, Result};
 use super::follow;
-use super::host::Host;
+use super::host::{Host, PATIENCE, UNANNOUNCED};
 use super::remote::{Frame, Remote};
 use super::resume::Progress;
 use super::streams::{Output, Stream};
@@ -139,7 +139,14 @@ async fn follow(host: &mut Host, id: &str, from: u64, output: &Output) -> Result
     loop {
         let frame = tokio::select! {
             failure = output.failure() => return Err(failure),
-            frame = remote.next() => frame?,
+            frame = remote.next() => frame,
+        };
+        let frame = match frame {
+            Err(Failure::Gone) => {
+                remote = progress.resume(host, id, false, UNANNOUNCED).await?.0;
+                continue;
+            }
+            frame => frame?,
         };
         match frame {
             Frame::Output(bytes) => {
@@ -156,7 +163,7 @@ async fn follow(host: &mut Host, id: &str, from: u64, output: &Output) -> Result
             }
             Frame::At(stdout, stderr) => progress.begin(stdout, stderr),
             Frame::Closing(reason, _) if reason == "takeover" => {
-                remote = progress.resume(host, id, false).await?.0;
+                remote = progress.resume(host, id, false, PATIENCE).await?.0;
             }
             Frame::Closing(..) => return Err(Failure::Stopped),
             Frame::Exit(_) => break,

@@ -2,11 +2,12 @@
 //! nothing comes twice.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
 use super::error::{Failure, Result};
-use super::host::{Host, PATIENCE, PAUSE, part};
+use super::host::{Host, PAUSE, part};
 use super::remote::{INPUT, Remote};
 
 /// The largest piece of input that is sent.
@@ -72,12 +73,23 @@ impl Progress {
         self.taken = total;
     }
 
+    /// Whether it is known of all input that was sent that it has come to the process.
+    pub(crate) fn is_sure(&self) -> bool {
+        self.unsure.is_empty()
+    }
+
+    /// Gives up input of which that is not known.
+    pub(crate) fn forget(&mut self) {
+        self.unsure.clear();
+    }
+
     /// Goes on where it was, with the host that is there then, and with what is to be sent again.
     pub(crate) async fn resume(
         &mut self,
         host: &mut Host,
         process: &str,
         foreground: bool,
+        patience: Duration,
     ) -> Result<(Remote, Vec<Input>)> {
         let Some(stdout) = self.stdout else {
             return Err(Failure::Gone);
@@ -88,7 +100,7 @@ impl Progress {
             part(process),
             stderr.unwrap_or_default()
         );
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + patience;
         let remote = loop {
             match Remote::open(host, &path, None).await {
                 Ok(remote) => break remote,

@@ -15,7 +15,7 @@ use super::tty;
 /// How much is read at once.
 const BLOCK: usize = 64 << 10;
 /// How many pieces of output may wait to be written.
-const WAITING: usize = 32;
+const WAITING: usize = 4;
 /// How often a background job looks whether it was brought to the front.
 const LOOK: Duration = Duration::from_millis(200);
 
