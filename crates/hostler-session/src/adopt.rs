@@ -50,6 +50,7 @@ async fn take_over(host: &Arc<Host>, group: Group, adopted: Adopted, seen: &mut 
     let Adopted {
         tree, processes, ..
     } = adopted;
+    fail::fail_point!("adopt.reached");
     seen.cgroups.extend(tree.cgroup().map(Into::into));
     let mut processes: HashMap<Key, Process> = processes
         .into_iter()
@@ -167,6 +168,7 @@ async fn revive(
         }
     }
     actor.touch_status();
+    fail::fail_point!("adopt.revived");
     let state = if row.state == SessionState::Detached.as_str() {
         actor.detached_at = Some(Instant::now());
         SessionState::Detached
