@@ -1,6 +1,6 @@
 //! A random schedule: what clients may do to a host, in an order and at times that a seed decides.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hostler_session::{
@@ -317,6 +317,7 @@ impl World {
     pub(crate) async fn take_over(&mut self) {
         self.say("takeover");
         self.attachments.clear();
+        let _ = std::fs::write(taken_over(&self.stage.dir), "");
         let failed = self.stage.sessions.hand_over(self.wait).await;
         for (id, error) in failed {
             // One that closes, or is being opened, is not there to be handed over.
@@ -338,6 +339,11 @@ impl World {
         let kept = std::mem::replace(&mut self.stage, next);
         self.stage.take_directory(kept);
     }
+}
+
+/// Tells that there was a takeover: what was handed over is the next host's for a while, whatever its policy.
+pub(crate) fn taken_over(dir: &Path) -> PathBuf {
+    dir.join("taken-over")
 }
 
 /// The next host on a directory, which has recovered.

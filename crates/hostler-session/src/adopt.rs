@@ -135,6 +135,10 @@ async fn revive(
     let mut actor = crate::open::register(host, row.id.clone(), options, row.opened).ok()?;
     actor.in_ledger = true;
     actor.dir = detail.dir.clone();
+    if !actor.dir.exists() {
+        // Its host died between recording it and making them.
+        let _ = crate::dirs::make(&actor.dir);
+    }
     actor.more_dirs = detail.more_dirs.clone();
     lock(&host.adopted_dirs).extend(actor.more_dirs.iter().cloned());
     actor.parent = row
