@@ -10,7 +10,7 @@ use hostler_session::CloseReason;
 use super::support::*;
 
 /// Polls a future so often, with so many turns of all other tasks between, and drops it. Says whether it was done.
-async fn poll_and_drop<F: Future>(future: F, polls: u32, turns: u32) -> bool {
+pub(crate) async fn poll_and_drop<F: Future>(future: F, polls: u32, turns: u32) -> bool {
     let mut future = pin!(future);
     for _ in 0..polls {
         if let Poll::Ready(output) = future

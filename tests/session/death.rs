@@ -8,13 +8,13 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use hostler_ledger::{ResourceFilter, SessionFilter};
-use hostler_session::{CloseReason, OnHostExit, Recovery, ResourceState, Session, TerminalSize};
+use hostler_session::{CloseReason, OnHostExit, Recovery, TerminalSize};
 
+use super::agreement::agree;
 use super::support::*;
 
 /// Kills this process when the step comes for the nth time.
-fn die_at(step: &str, nth: u32) {
+pub(crate) fn die_at(step: &str, nth: u32) {
     let count = std::sync::atomic::AtomicU32::new(0);
     fail::cfg_callback(step, move || {
         if count.fetch_add(1, std::sync::atomic::Ordering::SeqCst) + 1 == nth {
@@ -24,7 +24,7 @@ fn die_at(step: &str, nth: u32) {
     .expect("a fail point");
 }
 
-fn die() {
+pub(crate) fn die() {
     let own = rustix::process::getpid();
     let _ = rustix::process::kill_process(own, rustix::process::Signal::KILL);
     std::thread::sleep(Duration::from_secs(60));
@@ -126,7 +126,7 @@ impl Host {
     }
 }
 
-fn new_mark() -> (tempfile::TempDir, String) {
+pub(crate) fn new_mark() -> (tempfile::TempDir, String) {
     let dir = tempfile::Builder::new()
         .prefix("hostler-death-")
         .tempdir()
@@ -136,12 +136,12 @@ fn new_mark() -> (tempfile::TempDir, String) {
 }
 
 /// Nothing that the host that dies has in its own environment, which its zygote inherits.
-fn mark_of(dir: &Path) -> String {
+pub(crate) fn mark_of(dir: &Path) -> String {
     let name = dir.file_name().expect("a name").to_string_lossy();
     format!("mark-{name}")
 }
 
-async fn next_host(dir: &Path, mark: &str) -> (Stage, Recovery) {
+pub(crate) async fn next_host(dir: &Path, mark: &str) -> (Stage, Recovery) {
     let stage = Stage::at(dir, mark, |_| {});
     let recovery = stage
         .sessions
@@ -149,84 +149,6 @@ async fn next_host(dir: &Path, mark: &str) -> (Stage, Recovery) {
         .await
         .expect("a recovery");
     (stage, recovery)
-}
-
-fn living_of_mark(stage: &Stage) -> BTreeSet<u32> {
-    stage
-        .living()
-        .iter()
-        .map(|found| found.pid.cast_unsigned())
-        .collect()
-}
-
-/// Every process that carries the mark is one that a session owns, and the other way round.
-async fn agree(stage: &Stage, what: &str) {
-    let start = Instant::now();
-    loop {
-        let why = disagreement(stage).await;
-        let Some(why) = why else { return };
-        assert!(
-            start.elapsed() < Duration::from_secs(4) * slack(),
-            "{what}: {why}"
-        );
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-async fn disagreement(stage: &Stage) -> Option<String> {
-    let ledger = stage.sessions.ledger();
-    let open: BTreeSet<String> = ledger
-        .sessions(&SessionFilter::default())
-        .unwrap()
-        .into_iter()
-        .map(|row| row.id.to_string())
-        .collect();
-    let list: Vec<Session> = stage.sessions.list();
-    let known: BTreeSet<String> = list
-        .iter()
-        .map(|session| session.id().to_string())
-        .collect();
-    if open != known {
-        return Some(format!("sessions: ledger {open:?}, host {known:?}"));
-    }
-    let mut running = BTreeSet::new();
-    let mut census = BTreeSet::new();
-    for session in &list {
-        for resource in session.resources().await.unwrap() {
-            if resource.state == ResourceState::Running {
-                running.insert(resource.id.to_string());
-            }
-        }
-        for info in session.census().await.unwrap() {
-            if !matches!(info.state, b'Z' | b'X') {
-                census.insert(info.id.pid);
-            }
-        }
-    }
-    let recorded: BTreeSet<String> = ledger
-        .resources(&ResourceFilter::default())
-        .unwrap()
-        .into_iter()
-        .map(|row| row.id.to_string())
-        .collect();
-    if recorded != running {
-        return Some(format!("resources: ledger {recorded:?}, host {running:?}"));
-    }
-    let living = living_of_mark(stage);
-    // A shell that loops has a `sleep` that comes and goes.
-    if living != census {
-        return Some(format!(
-            "processes: kernel {:?}, keepers {census:?}",
-            stage.living()
-        ));
-    }
-    let dirs = std::fs::read_dir(stage.dir.join("sessions"))
-        .unwrap()
-        .count();
-    if dirs != list.len() {
-        return Some(format!("{dirs} directories for {} sessions", list.len()));
-    }
-    None
 }
 
 const STEPS: [&str; 14] = [

@@ -1,5 +1,6 @@
 //! Sessions, over real keepers and a real ledger. What is left is counted by the kernel.
 
+mod agreement;
 mod basics;
 mod cancel;
 mod death;
@@ -8,5 +9,7 @@ mod measure;
 mod once;
 mod output;
 mod reaping;
+mod schedule;
+mod schedules;
 mod support;
 mod takeover;

@@ -103,6 +103,11 @@ impl Stage {
         }
     }
 
+    /// Takes the directory over from a host that was here before, which would remove it.
+    pub(crate) fn take_directory(&mut self, mut earlier: Self) {
+        self._dir = earlier._dir.take();
+    }
+
     pub(crate) async fn open(&self) -> Session {
         self.open_with(|_| {}).await
     }

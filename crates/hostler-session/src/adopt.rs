@@ -50,6 +50,7 @@ async fn take_over(host: &Arc<Host>, group: Group, adopted: Adopted, seen: &mut 
     let Adopted {
         tree, processes, ..
     } = adopted;
+    fail::fail_point!("adopt.reached");
     seen.cgroups.extend(tree.cgroup().map(Into::into));
     let mut processes: HashMap<Key, Process> = processes
         .into_iter()
@@ -134,6 +135,10 @@ async fn revive(
     let mut actor = crate::open::register(host, row.id.clone(), options, row.opened).ok()?;
     actor.in_ledger = true;
     actor.dir = detail.dir.clone();
+    if !actor.dir.exists() {
+        // Its host died between recording it and making them.
+        let _ = crate::dirs::make(&actor.dir);
+    }
     actor.more_dirs = detail.more_dirs.clone();
     lock(&host.adopted_dirs).extend(actor.more_dirs.iter().cloned());
     actor.parent = row
@@ -167,6 +172,7 @@ async fn revive(
         }
     }
     actor.touch_status();
+    fail::fail_point!("adopt.revived");
     let state = if row.state == SessionState::Detached.as_str() {
         actor.detached_at = Some(Instant::now());
         SessionState::Detached

@@ -79,7 +79,7 @@ async fn make(
     by: &By,
 ) -> Result<Session> {
     crate::open::check_name(options.name.as_deref().unwrap_or_default())?;
-    let mut actor = crate::open::register(host, SessionId::new(), options, crate::open::now())?;
+    let mut actor = crate::open::register_new(host, options)?;
     let session = actor.session.clone();
     let (reply, made) = oneshot::channel();
     let (from, by) = (from.id().clone(), by.clone());

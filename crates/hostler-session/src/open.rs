@@ -140,6 +140,17 @@ pub(crate) fn register(
     Ok(Actor::new(host.clone(), session, (inbox, status_sender)))
 }
 
+/// The same, for one that is new. A host that stops has listed its sessions after it said so: either it finds this one, or
+/// this one finds that it stops.
+pub(crate) fn register_new(host: &Arc<Host>, options: SessionOptions) -> Result<Actor> {
+    let mut actor = register(host, SessionId::new(), options, now())?;
+    if host.stopping.load(Ordering::SeqCst) {
+        actor.unregister();
+        return Err(Error::Stopping);
+    }
+    Ok(actor)
+}
+
 pub(crate) async fn open(host: &Arc<Host>, options: SessionOptions, by: By) -> Result<Session> {
     check(&options.policy)?;
     if let Some(name) = &options.name {
@@ -159,7 +170,7 @@ pub(crate) async fn open(host: &Arc<Host>, options: SessionOptions, by: By) -> R
         ),
         None => None,
     };
-    let mut actor = register(host, SessionId::new(), options, now())?;
+    let mut actor = register_new(host, options)?;
     actor.parent = parent;
     let (reply, answer) = oneshot::channel();
     // From here on its own task goes all the way, whoever still waits for it.

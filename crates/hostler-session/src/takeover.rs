@@ -66,6 +66,7 @@ impl Actor {
             // The next host has to know that it was meant.
             let change = self.detail_change(true);
             self.host.ledger.write(vec![change]).await?;
+            fail::fail_point!("hand_over.recorded");
         }
         self.freeze().await;
         let lent = matches!(self.kept, Kept::From(_));
@@ -83,6 +84,7 @@ impl Actor {
                 OnHostExit::Kill => wait,
             };
             alone(tree).await?.hand_over(wait).await?;
+            fail::fail_point!("hand_over.done");
         }
         self.leave();
         Ok(())
