@@ -30,6 +30,20 @@ fn streams_are_apart_and_the_status_is_its_own() {
 }
 
 #[test]
+fn what_cannot_be_run_is_told_as_a_shell_would() {
+    let place = Place::with_session("s");
+    for (program, status) in [
+        ("/no/such/program", 127),
+        ("/etc/passwd", 126),
+        ("/tmp", 126),
+    ] {
+        let output = place.run(&["exec", "s", "--", program]);
+        assert_eq!(output.status.code(), Some(status), "{program}");
+        assert_eq!(text(&output.stderr).lines().count(), 1, "{program}");
+    }
+}
+
+#[test]
 fn input_and_output_are_exact() {
     let place = Place::with_session("s");
     let bytes: Vec<u8> = (0..3_000_000u32)

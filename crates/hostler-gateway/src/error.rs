@@ -14,6 +14,10 @@ use utoipa::ToSchema;
 pub enum ErrorCode {
     /// The request makes no sense (400).
     BadRequest,
+    /// There is no such program (400).
+    NoProgram,
+    /// The program is there, and cannot be executed (400).
+    NotExecutable,
     /// The token is missing or wrong (401).
     Unauthorized,
     /// Whoever asks may not: another user, another site (403).
@@ -40,7 +44,7 @@ impl ErrorCode {
     /// Its status.
     pub fn status(self) -> StatusCode {
         match self {
-            Self::BadRequest => StatusCode::BAD_REQUEST,
+            Self::BadRequest | Self::NoProgram | Self::NotExecutable => StatusCode::BAD_REQUEST,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
@@ -149,6 +153,8 @@ fn of_process(error: &ProcessError) -> ErrorCode {
             Errno::AGAIN | Errno::NOMEM | Errno::NFILE | Errno::MFILE => ErrorCode::Unavailable,
             // No such process in the tree.
             Errno::SRCH => ErrorCode::NotFound,
+            Errno::NOENT if failure.step == Step::Exec => ErrorCode::NoProgram,
+            _ if failure.step == Step::Exec => ErrorCode::NotExecutable,
             // What was asked for cannot be run: there is no such program, or directory, or it is none.
             _ if matches!(error, ProcessError::Spawn { .. }) && failure.step != Step::Cgroup => {
                 ErrorCode::BadRequest

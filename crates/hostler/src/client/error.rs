@@ -64,6 +64,16 @@ impl Failure {
         }
     }
 
+    /// The exit status that says so: a shell's, where it was a program that could not be run.
+    pub(crate) fn status(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 2,
+            Self::Refused { code, .. } if code == "no_program" => 127,
+            Self::Refused { code, .. } if code == "not_executable" => 126,
+            _ => 1,
+        }
+    }
+
     /// Whether the host knows nothing of that name.
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Self::Refused { code, .. } if code == "not_found")

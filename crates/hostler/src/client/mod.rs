@@ -92,10 +92,7 @@ pub(crate) fn run(command: &Command, line: clap::Command) -> u8 {
         Err(Failure::Signal(signal)) => die(signal),
         Err(failure) => {
             say(&show::plain(&failure.to_string()));
-            match failure {
-                Failure::Usage(_) => 2,
-                _ => 1,
-            }
+            failure.status()
         }
     }
 }

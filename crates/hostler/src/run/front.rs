@@ -202,7 +202,8 @@ fn configure(options: &Options) -> KeeperConfig {
     };
     let mut config = KeeperConfig::new(contain, options.grace.span);
     config.title = CString::new(options.command[0].as_bytes()).unwrap_or_default();
-    config.cgroup = base.and_then(|base| cgroup::fresh(&base, &format!("run-{}", getpid().as_raw_nonzero())).ok());
+    config.cgroup = base
+        .and_then(|base| cgroup::fresh(&base, &format!("run-{}", getpid().as_raw_nonzero())).ok());
     config.standing = Standing::WithFront;
     config.limits = Limits {
         memory: options.memory.as_ref().map(|size| size.bytes),
