@@ -112,6 +112,9 @@ impl Ledger {
             connection,
             dir: state_dir.to_path_buf(),
             run,
+            durability: options.durability,
+            syncing: options.durability,
+            unsynced: None,
             lock: Arc::clone(&lock),
             events: events.clone(),
             counters: Arc::clone(&counters),
@@ -158,21 +161,47 @@ impl Ledger {
         &self,
         changes: Vec<Change>,
     ) -> impl Future<Output = Result<Seq, WriteError>> + Send + use<> {
+        self.queue(changes, Durability::Power)
+    }
+
+    /// As [`write`](Self::write), but answers when the changes survive the death of this process; the disk has them within a
+    /// tenth of a second. For what a loss of power undoes as well, such as that a process is about to be started.
+    ///
+    /// Cancel safety: as for [`write`](Self::write).
+    ///
+    /// # Errors
+    ///
+    /// As for [`write`](Self::write).
+    pub fn write_unsynced(
+        &self,
+        changes: Vec<Change>,
+    ) -> impl Future<Output = Result<Seq, WriteError>> + Send + use<> {
+        self.queue(changes, Durability::Process)
+    }
+
+    fn queue(
+        &self,
+        changes: Vec<Change>,
+        durability: Durability,
+    ) -> impl Future<Output = Result<Seq, WriteError>> + Send + use<> {
         let (answer, answered) = oneshot::channel();
         self.ask(Job::Write(Write {
             changes,
             answer: Some(answer),
+            durability,
         }));
         async move { answered.await.unwrap_or(Err(WriteError::Gone)) }
     }
 
-    /// Makes `changes`, all of them or none, in the same queue as [`write`](Self::write), when nobody waits. Where the disk
+    /// Makes `changes`, all of them or none, in the same queue as [`write`](Self::write), when nobody waits. They are
+    /// committed at once, and synced with the next write that is, or within a tenth of a second. Where the disk
     /// does not let it, they are tried again, in their order, until they are made or the ledger is closed; what is refused,
     /// and what is too much to keep, is counted in [`Stats::lost`].
     pub fn write_later(&self, changes: Vec<Change>) {
         self.ask(Job::Write(Write {
             changes,
             answer: None,
+            durability: Durability::Process,
         }));
     }
 

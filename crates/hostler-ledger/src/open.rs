@@ -14,7 +14,7 @@ use crate::ledger::Durability;
 use crate::schema;
 
 /// The file's name in the state directory.
-const NAME: &str = "ledger.db";
+pub(crate) const NAME: &str = "ledger.db";
 /// Up to this size, in bytes, the whole file is checked when it is opened (about 0.2 s).
 const CHECKED: u64 = 64 << 20;
 /// How long to wait for another program (a shell on the ledger, say) that writes.
@@ -115,20 +115,25 @@ pub(crate) fn reader(dir: &Path) -> Result<Connection, OpenError> {
 fn settle(connection: &Connection, durability: Durability) -> rusqlite::Result<()> {
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
-    connection.pragma_update(
-        None,
-        "synchronous",
-        match durability {
-            Durability::Power => "full",
-            Durability::Process => "normal",
-        },
-    )?;
+    set_durability(connection, durability)?;
     connection.pragma_update(None, "foreign_keys", true)?;
     // Nothing outside the state directory.
     connection.pragma_update(None, "temp_store", "memory")?;
     // The log is kept after a burst, but not all of it.
     connection.pragma_update_and_check(None, "journal_size_limit", 8 << 20, |_| Ok(()))?;
     Ok(())
+}
+
+/// What the commits from now on survive.
+pub(crate) fn set_durability(
+    connection: &Connection,
+    durability: Durability,
+) -> rusqlite::Result<()> {
+    let synchronous = match durability {
+        Durability::Power => "full",
+        Durability::Process => "normal",
+    };
+    connection.pragma_update(None, "synchronous", synchronous)
 }
 
 /// Makes a ledger under another name and gives it its own when it is whole. So an empty file is never a ledger that was just

@@ -1,11 +1,12 @@
 //! The one thread that writes.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{broadcast, oneshot};
@@ -15,13 +16,17 @@ use crate::change::Change;
 use crate::error::WriteError;
 use crate::fault::{self, Fault};
 use crate::id::Seq;
+use crate::ledger::Durability;
 use crate::lock::HostLock;
+use crate::open;
 use crate::prune::{self, Prune, Stage};
 use crate::record::{Event, Pruned, Stats};
 
 /// The most writes that are committed together. More than wait at any time in practice; a bound, so that the first of them
 /// does not wait for ever.
 const GROUP: usize = 1024;
+/// How long a write that nobody waits to see on the disk may be committed and not synced.
+const SYNCED_AFTER: Duration = Duration::from_millis(100);
 /// How often overdue writes are tried again, when nothing else is written.
 const RETRY: Duration = Duration::from_secs(1);
 /// The most writes that nobody waits for which are kept while they cannot be made.
@@ -34,6 +39,8 @@ pub(crate) struct Write {
     pub(crate) changes: Vec<Change>,
     /// Who waits; `None` for writes that are to be made some time.
     pub(crate) answer: Option<Answer<Seq>>,
+    /// What it has to survive before it is answered.
+    pub(crate) durability: Durability,
 }
 
 /// What the writer is asked.
@@ -76,6 +83,12 @@ pub(crate) struct Writer {
     pub(crate) dir: PathBuf,
     /// The number of this host's run.
     pub(crate) run: i64,
+    /// What the ledger promises at the most.
+    pub(crate) durability: Durability,
+    /// What the connection does at a commit, as it is now.
+    pub(crate) syncing: Durability,
+    /// Since when there is something committed that was not synced.
+    pub(crate) unsynced: Option<Instant>,
     /// Held until the file is closed.
     pub(crate) lock: Arc<HostLock>,
     pub(crate) events: broadcast::Sender<Event>,
@@ -114,6 +127,7 @@ impl Writer {
             }
             self.prune();
         };
+        // The goodbye, and the last words without one, are synced by the close of the file.
         let Self {
             connection,
             dir,
@@ -137,7 +151,7 @@ impl Writer {
     }
 
     /// The next job; `None` when there is something to do without one; an error when there will be none.
-    fn next(&self, jobs: &Receiver<Job>) -> Result<Option<Job>, ()> {
+    fn next(&mut self, jobs: &Receiver<Job>) -> Result<Option<Job>, ()> {
         if !self.prunes.is_empty() {
             return match jobs.try_recv() {
                 Ok(job) => Ok(Some(job)),
@@ -152,7 +166,46 @@ impl Writer {
                 Err(RecvTimeoutError::Disconnected) => Err(()),
             };
         }
+        if let Some(since) = self.unsynced {
+            let left = SYNCED_AFTER.saturating_sub(since.elapsed());
+            return match jobs.recv_timeout(left) {
+                Ok(job) => Ok(Some(job)),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.sync();
+                    Ok(None)
+                }
+                Err(RecvTimeoutError::Disconnected) => Err(()),
+            };
+        }
         jobs.recv().map(Some).map_err(|_| ())
+    }
+
+    /// Syncs the log as SQLite would with its next commit. Where that fails, a commit that is waited for tells.
+    fn sync(&mut self) {
+        let mut path = self.dir.join(open::NAME).into_os_string();
+        path.push("-wal");
+        let _ = File::open(path).and_then(|log| log.sync_data());
+        self.unsynced = None;
+    }
+
+    /// Has the next commit synced where one of `writes`, or an earlier one, is to be by then.
+    fn set_syncing(&mut self, writes: &[Write]) -> rusqlite::Result<()> {
+        let waited = writes
+            .iter()
+            .any(|write| write.durability == Durability::Power);
+        let late = self
+            .unsynced
+            .is_some_and(|since| since.elapsed() >= SYNCED_AFTER);
+        let wanted = if waited || late {
+            self.durability
+        } else {
+            Durability::Process
+        };
+        if self.syncing != wanted {
+            open::set_durability(&self.connection, wanted)?;
+            self.syncing = wanted;
+        }
+        Ok(())
     }
 
     fn take(&mut self, job: Job, group: &mut Vec<Write>, close: &mut Option<bool>) {
@@ -236,6 +289,7 @@ impl Writer {
 
     /// Writes all of `writes` in one transaction: what each came to, or why none was made.
     fn commit(&mut self, writes: &[Write]) -> rusqlite::Result<Vec<Result<Seq, WriteError>>> {
+        self.set_syncing(writes)?;
         let alone = writes.len() == 1;
         let mut results = Vec::with_capacity(writes.len());
         let mut events = Vec::new();
@@ -278,6 +332,15 @@ impl Writer {
             return Ok(results);
         }
         transaction.commit()?;
+        if events.is_empty() && self.unsynced.is_some() && self.syncing == Durability::Power {
+            // Nothing was written, so SQLite synced nothing of what was before.
+            self.sync();
+        }
+        self.unsynced = match self.syncing {
+            Durability::Power => None,
+            Durability::Process if self.durability == Durability::Process => None,
+            Durability::Process => self.unsynced.or_else(|| Some(Instant::now())),
+        };
         self.last = last;
         self.counters.commits.fetch_add(1, Ordering::Relaxed);
         let made = results.iter().filter(|result| result.is_ok()).count();

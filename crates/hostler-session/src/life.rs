@@ -1,9 +1,11 @@
 //! The life of one process: a task that records it, starts it, moves its output, hears of its end, and starts it again where
 //! that is asked for.
 //!
-//! Order matters: the intent is durable before there is a pipe or a process; the host's ends of the pipes are in the keeper's
-//! store before the process is; its number in the tree is in the ledger before it exists. So whoever dies whenever, the next
-//! host finds either the process with its record, or a record of what never was.
+//! Order matters: the intent, with its number in the tree, is in the ledger before there is a process; the host's ends of the
+//! pipes are in the keeper's store before the process is. So whoever dies whenever, the next host finds either the process with
+//! its record, or a record of what never was. What is written of a process is committed at each step, so that it survives the
+//! death of the host, and synced to the disk a little later: a loss of power ends the process as well, and leaves nothing that
+//! its record would be needed for.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -12,6 +14,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use hostler_ledger::{Change, Identity, ResourceId, ResourceRow};
 use hostler_process::{Command, Exit, Key, Process, Size, Stdio, Terminal, Tree};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -58,6 +61,9 @@ pub(crate) struct Life {
     pub(crate) starts: u32,
 }
 
+/// The command, this side's ends, and what the keeper is to keep of them, under which names.
+type Ready = (Command, Streams, Input, Vec<(Vec<u8>, OwnedFd)>);
+
 /// How a while of tending ended.
 enum Tended {
     Exited(Exit),
@@ -86,7 +92,7 @@ impl Life {
         let mut farewell = Farewell(self.shared.clone(), true);
         let id = self.shared.id.clone();
         let started = match self.intend().await {
-            Ok(tree) => self.start(&tree).await,
+            Ok((tree, ready)) => self.start(&tree, ready).await,
             Err(error) => Err(error),
         };
         match started {
@@ -112,7 +118,7 @@ impl Life {
         self.go_on(process, streams, &mut farewell).await;
     }
 
-    async fn intend(&mut self) -> Result<Arc<Tree>> {
+    async fn intend(&mut self) -> Result<(Arc<Tree>, Ready)> {
         let tree = self.shared.tree.get()?;
         let key = tree.new_key();
         let row = ResourceRow {
@@ -127,13 +133,14 @@ impl Life {
             .key
             .store(key.0, std::sync::atomic::Ordering::Relaxed);
         fail::fail_point!("exec.begin");
-        self.host
-            .ledger
-            .write(vec![Change::ResourceIntended { resource: row, by }])
-            .await?;
+        let change = Change::ResourceIntended { resource: row, by };
+        let written = self.host.ledger.write_unsynced(vec![change]);
+        // Made while that is written: what is not given to a process dies with this host.
+        let ready = self.prepare(key);
+        written.await?;
         lock(&self.shared.running).intended = true;
         fail::fail_point!("exec.intended");
-        Ok(tree)
+        Ok((tree, ready?))
     }
 
     fn detail(&self, key: Key) -> serde_json::Value {
@@ -146,21 +153,19 @@ impl Life {
         serde_json::to_value(detail).unwrap_or_default()
     }
 
-    async fn start(&mut self, tree: &Tree) -> Result<(Arc<Process>, Streams)> {
+    async fn start(&mut self, tree: &Tree, ready: Ready) -> Result<(Arc<Process>, Streams)> {
         if *self.shared.stop.borrow() {
             return Err(Error::Cancelled(self.shared.id.clone()));
         }
         self.starts += 1;
-        let key = Key(self.shared.key.load(std::sync::atomic::Ordering::Relaxed));
-        let (command, streams, input, stored) = self.prepare(key)?;
-        // Polled in this order, so the keeper has the descriptors before it has the process.
-        let store = async {
-            for (name, fd) in stored {
-                tree.store(&name, fd).await?;
-            }
-            Ok::<(), hostler_process::Error>(())
-        };
-        let (stored, process) = tokio::join!(store, tree.spawn(command));
+        let (command, streams, input, stored) = ready;
+        // Asked for one after the other and then awaited, so the keeper has the descriptors before it has the process.
+        let names: Vec<Vec<u8>> = stored.iter().map(|(name, _)| name.clone()).collect();
+        let stores = stored
+            .into_iter()
+            .zip(&names)
+            .map(|((_, fd), name)| tree.store(name, fd));
+        let (stored, process) = tokio::join!(try_join_all(stores), tree.spawn(command));
         let process = process?;
         stored?;
         fail::fail_point!("exec.spawned");
@@ -169,8 +174,7 @@ impl Life {
     }
 
     /// The command, this side's ends, and what the keeper is to keep of them.
-    #[expect(clippy::type_complexity, reason = "used once, right above")]
-    fn prepare(&self, key: Key) -> Result<(Command, Streams, Input, Vec<(Vec<u8>, OwnedFd)>)> {
+    fn prepare(&self, key: Key) -> Result<Ready> {
         let options = &self.shared.options;
         let id = &self.shared.id;
         let mut env = self.env.clone();
@@ -474,9 +478,12 @@ impl Life {
             id: self.shared.id.clone(),
             detail: self.detail(key),
         };
-        if let Err(error) = self.host.ledger.write(vec![change]).await {
+        if let Err(error) = self.host.ledger.write_unsynced(vec![change]).await {
             return Some(Err(error.into()));
         }
-        Some(self.start(&tree).await)
+        match self.prepare(key) {
+            Ok(ready) => Some(self.start(&tree, ready).await),
+            Err(error) => Some(Err(error)),
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! Opening a session: intent, directories, keeper, identity, in this order.
+//! Opening a session: intent, directories, keeper, identity, in this order. The intent is in the ledger, proof against the
+//! death of this host, before anything is made; against a loss of power, before the session is told to whoever asked.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -256,9 +257,11 @@ impl Actor {
             session: row,
             by: by.clone(),
         };
-        self.host.ledger.write(vec![change]).await?;
+        self.host.ledger.write_unsynced(vec![change]).await?;
         self.in_ledger = true;
         fail::fail_point!("open.intended");
+        // What a client is told is on the disk, which takes as long as the rest.
+        let synced = self.host.ledger.write(Vec::new());
         crate::dirs::make(&self.dir)?;
         fail::fail_point!("open.directories");
         let tree = self.grow().await?;
@@ -267,6 +270,7 @@ impl Actor {
         self.record_detail(false);
         self.record_state(SessionState::Active, by.clone());
         fail::fail_point!("open.identified");
+        synced.await?;
         Ok(())
     }
 
