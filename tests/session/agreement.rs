@@ -34,10 +34,7 @@ pub(crate) async fn agree(stage: &Stage, what: &str) {
 async fn disagreement(stage: &Stage) -> Option<String> {
     let ledger = stage.sessions.ledger();
     let rows = ledger.sessions(&SessionFilter::default()).unwrap();
-    let open: BTreeSet<String> = rows
-        .iter()
-        .map(|row| row.id.to_string())
-        .collect();
+    let open: BTreeSet<String> = rows.iter().map(|row| row.id.to_string()).collect();
     let list: Vec<Session> = stage.sessions.list();
     let known: BTreeSet<String> = list
         .iter()
@@ -91,7 +88,6 @@ async fn disagreement(stage: &Stage) -> Option<String> {
     }
     None
 }
-
 
 /// The directories of a session, by the ledger: its own, and those that came with what it keeps.
 fn directories(row: &SessionRecord) -> Vec<PathBuf> {

@@ -369,11 +369,7 @@ async fn run(session: &Session, options: ExecOptions, read: bool) {
     }
 }
 
-async fn some_process(
-    sessions: &Sessions,
-    session: &Session,
-    index: u64,
-) -> Option<ProcessHandle> {
+async fn some_process(sessions: &Sessions, session: &Session, index: u64) -> Option<ProcessHandle> {
     let list = session.resources().await.ok()?;
     let running: Vec<_> = list
         .iter()

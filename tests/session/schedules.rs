@@ -209,7 +209,8 @@ impl Host {
             status.is_some()
         })
         .await;
-        let signal = status.and_then(|status| std::os::unix::process::ExitStatusExt::signal(&status));
+        let signal =
+            status.and_then(|status| std::os::unix::process::ExitStatusExt::signal(&status));
         assert_eq!(signal, Some(9), "it was to be killed: {status:?}");
     }
 }
@@ -217,8 +218,10 @@ impl Host {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "run by the other test"]
 async fn the_host_that_is_killed() {
-    let (Ok(dir), Some(seed)) = (std::env::var("HOSTLER_TEST_HOST"), number("HOSTLER_TEST_SEED"))
-    else {
+    let (Ok(dir), Some(seed)) = (
+        std::env::var("HOSTLER_TEST_HOST"),
+        number("HOSTLER_TEST_SEED"),
+    ) else {
         return;
     };
     let dir = Path::new(&dir);
