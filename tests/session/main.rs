@@ -3,6 +3,7 @@
 mod agreement;
 mod basics;
 mod cancel;
+mod connected;
 mod death;
 mod keeping;
 mod measure;

@@ -72,6 +72,7 @@ mod error;
 mod link;
 mod process;
 mod record;
+pub mod sockets;
 mod terminal;
 mod tree;
 mod zygote;

@@ -85,6 +85,7 @@ pub(crate) struct Finished {
 /// Closes. A panic in it does not lose the session: the tree is tried again.
 pub(crate) async fn close(mut plan: Plan) -> Finished {
     let mut report = plan.blank();
+    report.connected = crate::connected::connected(&plan).await;
     report.children = close_children(&plan).await;
     release_plugged(&mut plan).await;
     finish(plan, report).await
@@ -448,6 +449,7 @@ impl Plan {
             took: Duration::ZERO,
             released: Vec::new(),
             processes: Vec::new(),
+            connected: Vec::new(),
             remaining: 0,
             proven: true,
             stuck: Vec::new(),

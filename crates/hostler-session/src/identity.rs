@@ -18,6 +18,20 @@ fn stat(pid: u32) -> Option<(u64, char)> {
     Some((start_time, state))
 }
 
+/// The parent of the process that has this pid now.
+pub(crate) fn parent(pid: u32) -> Option<u32> {
+    let bytes = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let text = String::from_utf8_lossy(&bytes);
+    let (_, fields) = text.rsplit_once(')')?;
+    fields.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+/// The name of the process that has this pid now.
+pub(crate) fn command(pid: u32) -> Option<String> {
+    let bytes = std::fs::read(format!("/proc/{pid}/comm")).ok()?;
+    Some(String::from_utf8_lossy(&bytes).trim_end().to_owned())
+}
+
 /// Whether this very process lives, in this boot.
 pub(crate) fn lives(pid: u32, start_time: u64) -> bool {
     stat(pid).is_some_and(|(start, state)| start == start_time && !matches!(state, 'Z' | 'X'))

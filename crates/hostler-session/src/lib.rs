@@ -51,6 +51,7 @@
 mod actor;
 mod adopt;
 mod closing;
+mod connected;
 mod dirs;
 mod ending;
 mod error;
@@ -89,7 +90,7 @@ pub use output::{Chunk, Follower, Output, Progress, TextChunk};
 pub use policy::{Containment, OnDisconnect, OnHostExit, Policy, SessionLimits};
 pub use process::{EndOnDrop, Foreground, ProcessHandle, ProcessStatus};
 pub use recover::Recovery;
-pub use report::{CloseReason, CloseReport, LeftProcess, Outcome, Released};
+pub use report::{CloseReason, CloseReport, Connected, LeftProcess, Listener, Outcome, Released};
 pub use resource::{Releasing, Resource, ResourceInfo, ResourceState};
 pub use session::{Attachment, Busy, Session, SessionInfo};
 pub use sessions::{HostOptions, Sessions};

@@ -269,6 +269,7 @@ pub(crate) fn blank(known: &Known) -> CloseReport {
         took: Duration::ZERO,
         released: Vec::new(),
         processes: Vec::new(),
+        connected: Vec::new(),
         remaining: 0,
         proven: true,
         stuck: Vec::new(),

@@ -136,6 +136,28 @@ pub struct LeftProcess {
     pub resource: Option<ResourceId>,
 }
 
+/// A process that was connected to one that the close ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connected {
+    /// Its pid.
+    pub pid: u32,
+    /// Its name.
+    pub command: String,
+    /// The session that it is of, where it is of one of this host's.
+    pub session: Option<SessionId>,
+    /// What it was connected to.
+    pub to: Listener,
+}
+
+/// A process of the session, on a socket of which others were connected.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listener {
+    /// Its pid.
+    pub pid: u32,
+    /// Its name.
+    pub command: String,
+}
+
 /// What closing a session came to. All who close it get the same.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CloseReport {
@@ -154,6 +176,10 @@ pub struct CloseReport {
     pub released: Vec<Released>,
     /// Every process that was still alive when the close began.
     pub processes: Vec<LeftProcess>,
+    /// Who else was connected to a process of it that listened on a socket. Looked for only where another session was open,
+    /// and for a short time only, so that one may be missing.
+    #[serde(default)]
+    pub connected: Vec<Connected>,
     /// How many processes are still alive, counted by the kernel. 0 is the proof.
     pub remaining: u64,
     /// Whether the count comes from the kernel. It does not where the keeper and the zygote were both lost.

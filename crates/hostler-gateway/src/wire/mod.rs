@@ -17,7 +17,7 @@ pub use process::{
     Encoding, ExecRequest, Exit, KeepOutput, KeepRequest, Pattern, Process, ProcessState, Restart,
     RunAnswer, RunRequest, SignalName, SignalRequest, Size,
 };
-pub use report::{CloseReport, LeftProcess, Released};
+pub use report::{CloseReport, Connected, LeftProcess, Listener, Released};
 pub(crate) use session::report as recorded_report;
 pub use session::{CensusEntry, NewSession, Session, SessionChange};
 

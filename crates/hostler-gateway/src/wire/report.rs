@@ -24,6 +24,9 @@ pub struct CloseReport {
     pub released: Vec<Released>,
     /// Every process that was still alive when the close began.
     pub left: Vec<LeftProcess>,
+    /// Who else was connected to a process of it that listened on a socket; looked for while another session is open.
+    #[serde(default)]
+    pub connected: Vec<Connected>,
     /// What was handed to sessions of its own.
     pub kept: Vec<String>,
     /// How many processes are still alive, counted by the kernel.
@@ -75,6 +78,29 @@ pub struct LeftProcess {
     pub resource: Option<String>,
 }
 
+/// A process that was connected to one that the close ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Connected {
+    /// Its pid.
+    pub pid: u32,
+    /// Its name.
+    pub command: String,
+    /// The session that it is of, where it is of one of this host's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+    /// What it was connected to.
+    pub to: Listener,
+}
+
+/// A process of the session, on a socket of which others were connected.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Listener {
+    /// Its pid.
+    pub pid: u32,
+    /// Its name.
+    pub command: String,
+}
+
 fn millis(time: std::time::Duration) -> f64 {
     // To the microsecond.
     (time.as_secs_f64() * 1e6).round() / 1e3
@@ -92,6 +118,7 @@ impl From<&hostler_session::CloseReport> for CloseReport {
             took_ms: millis(report.took),
             released: report.released.iter().map(Released::from).collect(),
             left: report.processes.iter().map(LeftProcess::from).collect(),
+            connected: report.connected.iter().map(Connected::from).collect(),
             kept: ids(&report.kept),
             remaining: report.remaining,
             proven: report.proven,
@@ -134,6 +161,20 @@ impl From<&hostler_session::LeftProcess> for LeftProcess {
             how: left.how.clone(),
             ms: millis(left.took),
             resource: left.resource.as_ref().map(ToString::to_string),
+        }
+    }
+}
+
+impl From<&hostler_session::Connected> for Connected {
+    fn from(connected: &hostler_session::Connected) -> Self {
+        Self {
+            pid: connected.pid,
+            command: connected.command.clone(),
+            session: connected.session.as_ref().map(ToString::to_string),
+            to: Listener {
+                pid: connected.to.pid,
+                command: connected.to.command.clone(),
+            },
         }
     }
 }

@@ -485,6 +485,21 @@ pub(crate) fn report(report: &Value) -> String {
         );
         let _ = writeln!(out, "{}", show::plain(&line));
     }
+    for one in list("connected") {
+        let to = one.get("to").unwrap_or(&Value::Null);
+        let whose = match one.get("session") {
+            Some(Value::String(session)) => format!("of session {session}"),
+            _ => "of no session".to_owned(),
+        };
+        let line = format!(
+            "  was connected to {} (pid {}): {} (pid {}), {whose}",
+            at(to, "command"),
+            at(to, "pid"),
+            at(one, "command"),
+            at(one, "pid")
+        );
+        let _ = writeln!(out, "{}", show::plain(&line));
+    }
     for (key, what) in [("kept", "kept"), ("stuck", "stuck, and tried again")] {
         for one in list(key) {
             let _ = writeln!(out, "  {what}: {}", show::plain(&cell(one)));

@@ -9,11 +9,10 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use hostler_process::sockets::{Tcp, Unix, tcp, unix};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-
-use super::sockets::{Tcp, Unix, tcp, unix};
 
 /// What a descriptor is open on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -314,6 +313,8 @@ fn is_held(path: &Path, reads: bool) -> Result<bool, Errno> {
 
 #[cfg(test)]
 mod tests {
+    use hostler_process::sockets::{Tcp, Unix, tcp, unix};
+
     use super::*;
     use std::io::Write;
     use std::os::fd::AsRawFd;

@@ -18,7 +18,6 @@ mod leftovers;
 mod mechanism;
 mod processes;
 mod show;
-mod sockets;
 mod words;
 
 use std::io::{self, BufRead, IsTerminal, Write};

@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 /// A Unix socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Unix {
+pub struct Unix {
     /// The socket that it is connected to; 0 when that was closed.
     pub peer: Option<u64>,
     /// Whether it has a name, or was accepted from one that has.
@@ -35,7 +35,7 @@ const LISTEN: u8 = 10;
 ///
 /// # Errors
 /// The kernel's; `NOENT` when it was built without this.
-pub(crate) fn unix() -> Result<HashMap<u64, Unix>, Errno> {
+pub fn unix() -> Result<HashMap<u64, Unix>, Errno> {
     let socket = rustix::net::socket_with(
         AddressFamily::NETLINK,
         SocketType::RAW,
@@ -112,9 +112,11 @@ fn short(bytes: &[u8], at: usize) -> Option<u16> {
 }
 
 /// An address of TCP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Address {
-    ip: IpAddr,
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Address {
+    /// The host; one of both families is shown as IPv4.
+    pub ip: IpAddr,
+    /// The port.
     pub port: u16,
 }
 
@@ -130,16 +132,36 @@ impl fmt::Display for Address {
 
 /// A socket of TCP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Tcp {
+pub struct Tcp {
+    /// This side.
     pub local: Address,
+    /// The other side.
     pub remote: Address,
+    /// Whether it listens.
     pub listens: bool,
+    /// Whether it is connected.
     pub established: bool,
+    /// Its inode; 0 where no process holds it.
     pub inode: u64,
 }
 
+/// The inodes of the sockets that a process holds; none where it may not be looked at.
+pub fn held(pid: u32) -> Vec<u64> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd"));
+    entries
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            let target = fs::read_link(entry.path()).ok()?;
+            let inode = target.to_str()?.strip_prefix("socket:[")?;
+            inode.strip_suffix(']')?.parse().ok()
+        })
+        .collect()
+}
+
 /// The TCP sockets of the network namespace that the process is in.
-pub(crate) fn tcp(pid: u32) -> Vec<Tcp> {
+pub fn tcp(pid: u32) -> Vec<Tcp> {
     let files = ["tcp", "tcp6"].map(|file| fs::read_to_string(format!("/proc/{pid}/net/{file}")));
     files
         .iter()
@@ -184,6 +206,9 @@ fn address(text: &str) -> Option<Address> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixListener};
+
     use super::*;
 
     #[test]
@@ -206,9 +231,12 @@ mod tests {
 
     #[test]
     fn a_listening_unix_socket_is_found() {
-        let dir = tempfile::tempdir().unwrap();
         let before = unix().unwrap().values().filter(|one| one.listens).count();
-        let _server = std::os::unix::net::UnixListener::bind(dir.path().join("s")).unwrap();
+        let _server = {
+            let name = format!("hostler-sockets-{}", std::process::id());
+            let address = SocketAddr::from_abstract_name(name).unwrap();
+            UnixListener::bind_addr(&address).unwrap()
+        };
         let after = unix().unwrap();
         assert!(before > 0 || after.values().any(|one| one.listens && one.named));
     }
