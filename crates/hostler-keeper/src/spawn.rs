@@ -342,8 +342,8 @@ unsafe fn place_descriptors(plan: &mut Plan<'_>) -> Result<(), Failure> {
     let mut left = targets.len();
     while left > 0 {
         let before = left;
-        for index in 0..targets.len() {
-            let (source, target) = (plan.sources[index], targets[index]);
+        for (index, target) in targets.iter().copied().enumerate() {
+            let source = plan.sources[index];
             let is_free = || !plan.sources.contains(&target) || source == target;
             if source == PLACED || !is_free() {
                 continue;
