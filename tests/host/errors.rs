@@ -155,7 +155,7 @@ fn what_makes_no_sense_is_refused_with_a_reason() {
                 format!("{session}/run"),
                 json!({ "argv": ["/no/such"] }),
                 400,
-                "bad_request",
+                "no_program",
                 "/no/such",
             ),
             (

@@ -85,7 +85,8 @@ fn what_cannot_be_run_is_said() {
         let client = &host.client;
         let session = client.open(json!({})).await;
         for (request, code) in [
-            (json!({ "argv": ["/no/such"] }), "bad_request"),
+            (json!({ "argv": ["/no/such"] }), "no_program"),
+            (json!({ "argv": ["/tmp"] }), "not_executable"),
             (json!({ "argv": [] }), "bad_request"),
             (json!({ "argw": ["true"] }), "bad_request"),
         ] {
