@@ -63,7 +63,9 @@ impl Client {
         if (200..300).contains(&status) {
             Ok(text)
         } else {
-            Err(io::Error::other(format!("{method} {path}: {status} {text}")))
+            Err(io::Error::other(format!(
+                "{method} {path}: {status} {text}"
+            )))
         }
     }
 
@@ -80,7 +82,11 @@ impl Client {
                 return Ok((status, length));
             }
             if status == 0 {
-                status = line.split(' ').nth(1).and_then(|word| word.parse().ok()).unwrap_or(1);
+                status = line
+                    .split(' ')
+                    .nth(1)
+                    .and_then(|word| word.parse().ok())
+                    .unwrap_or(1);
             } else if let Some(value) = line.strip_prefix("content-length:") {
                 length = value.trim().parse().unwrap_or(0);
             }
@@ -88,13 +94,25 @@ impl Client {
     }
 
     fn open(&mut self, policy: &str) -> io::Result<String> {
-        let body = if policy.is_empty() { "{}".to_owned() } else { format!("{{\"policy\":{policy}}}") };
+        let body = if policy.is_empty() {
+            "{}".to_owned()
+        } else {
+            format!("{{\"policy\":{policy}}}")
+        };
         id(&self.ask("POST", "/v1/sessions", &body)?)
     }
 
     fn run_true(&mut self, session: &str) -> io::Result<()> {
-        let answer = self.ask("POST", &format!("/v1/sessions/{session}/run"), r#"{"argv":["/bin/true"]}"#)?;
-        if answer.contains("\"code\":0") { Ok(()) } else { Err(io::Error::other(answer)) }
+        let answer = self.ask(
+            "POST",
+            &format!("/v1/sessions/{session}/run"),
+            r#"{"argv":["/bin/true"]}"#,
+        )?;
+        if answer.contains("\"code\":0") {
+            Ok(())
+        } else {
+            Err(io::Error::other(answer))
+        }
     }
 
     fn start(&mut self, session: &str, argv: &str, more: &str) -> io::Result<String> {
@@ -103,7 +121,8 @@ impl Client {
     }
 
     fn close(&mut self, session: &str) -> io::Result<()> {
-        self.ask("DELETE", &format!("/v1/sessions/{session}"), "").map(drop)
+        self.ask("DELETE", &format!("/v1/sessions/{session}"), "")
+            .map(drop)
     }
 
     /// Reads a WebSocket's output to its end: how many bytes there were.
@@ -147,8 +166,12 @@ impl Client {
 
 /// The first `id` in an answer.
 fn id(answer: &str) -> io::Result<String> {
-    let id = answer.split("\"id\":\"").nth(1).and_then(|rest| rest.split('"').next());
-    id.map(str::to_owned).ok_or_else(|| io::Error::other(format!("no id in {answer}")))
+    let id = answer
+        .split("\"id\":\"")
+        .nth(1)
+        .and_then(|rest| rest.split('"').next());
+    id.map(str::to_owned)
+        .ok_or_else(|| io::Error::other(format!("no id in {answer}")))
 }
 
 /// Prints p50 and p90 of times.
@@ -202,9 +225,13 @@ fn cycles(address: &str, rounds: usize, threads: usize) -> io::Result<()> {
             timed(each, || cycle(&mut client, &mut Default::default())).map(drop)
         };
         let all: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        all.into_iter().try_for_each(|one| one.join().unwrap_or(Err(io::ErrorKind::Other.into())))
+        all.into_iter()
+            .try_for_each(|one| one.join().unwrap_or(Err(io::ErrorKind::Other.into())))
     })?;
-    println!("cycles_a_second {:.0}", (each * threads) as f64 / began.elapsed().as_secs_f64());
+    println!(
+        "cycles_a_second {:.0}",
+        (each * threads) as f64 / began.elapsed().as_secs_f64()
+    );
     Ok(())
 }
 
@@ -261,8 +288,15 @@ fn terminal(address: &str, protocol: &str, argv: &[String]) -> io::Result<()> {
     let session = client.open("")?;
     let words: Vec<String> = argv.iter().map(|word| format!("{word:?}")).collect();
     // It waits for a line, so that the whole of its output is followed.
-    let script = format!(r#"["/bin/sh","-c","read line; exec \"$@\"","sh",{}]"#, words.join(","));
-    let process = client.start(&session, &script, r#","tty":{"rows":24,"cols":80}"#)?;
+    let script = format!(
+        r#"["/bin/sh","-c","read line; exec \"$@\"","sh",{}]"#,
+        words.join(",")
+    );
+    let process = client.start(
+        &session,
+        &script,
+        r#","tty":{"rows":24,"cols":80},"keep_output":{"whole":true}"#,
+    )?;
     let mut follower = Client::new(address)?;
     let began = Instant::now();
     client.ask("POST", &format!("/v1/processes/{process}/input"), "\n")?;
@@ -282,7 +316,12 @@ fn post(address: &str, rounds: usize, path: &str, body: &str) -> io::Result<()> 
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    let number = |at: usize| words.get(at).and_then(|word| word.parse::<usize>().ok()).unwrap_or(1);
+    let number = |at: usize| {
+        words
+            .get(at)
+            .and_then(|word| word.parse::<usize>().ok())
+            .unwrap_or(1)
+    };
     let word = |at: usize| words.get(at).map_or("", String::as_str);
     let address = word(0);
     let done = match word(1) {
