@@ -7,11 +7,12 @@ import sys
 import time
 
 import endings
+import host
 import session
 import startup
 import table
 
-COMPARISONS = {"startup": startup, "session": session, "endings": endings}
+COMPARISONS = {"startup": startup, "session": session, "endings": endings, "host": host}
 
 
 def main():

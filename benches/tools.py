@@ -9,6 +9,7 @@ HERE = Path(__file__).resolve().parent
 BUILD = Path(os.environ["BENCH_TMP"])
 HOSTLER = Path(os.environ["BENCH_HOSTLER"])
 COST = Path(os.environ["BENCH_COST"])
+DRIVE = Path(os.environ["BENCH_DRIVE"])
 TRUE = shutil.which("true", path="/usr/bin:/bin")
 DEBIAN_PYTHON = "/usr/bin/python3"
 

@@ -27,7 +27,8 @@ pub(crate) type Asks = mpsc::UnboundedSender<Ask>;
 pub(crate) enum Ask {
     Spawn {
         prepared: Box<Prepared>,
-        pipes: Pipes,
+        /// Boxed, for a mailbox has room for 32 of the largest from the start.
+        pipes: Box<Pipes>,
         asks: Asks,
         turn: Turn,
         reply: Answer<Process>,

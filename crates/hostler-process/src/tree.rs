@@ -194,7 +194,7 @@ impl Tree {
         let asks = self.asks.clone();
         self.ask(|reply| Ask::Spawn {
             prepared: Box::new(prepared),
-            pipes,
+            pipes: Box::new(pipes),
             asks,
             turn,
             reply,

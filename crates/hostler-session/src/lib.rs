@@ -6,9 +6,13 @@
 //! which all its processes live. Handles ([`Session`], [`ProcessHandle`]) put messages into its mailbox; none of them is the
 //! ownership, and no lock is held over an await.
 //!
-//! * **Intent first.** Opening writes to the ledger, durably, before a keeper is forked; starting a process, before there is a
-//!   pipe or a process; with its number in the tree, by which the next host finds it. What is made is made by a task of its
-//!   own, which goes all the way: whoever asked may be gone, and then what was made is released.
+//! * **Intent first.** Opening writes to the ledger before a keeper is forked; starting a process, before there is one; with its
+//!   number in the tree, by which the next host finds it. What is made is made by a task of its own, which goes all the way:
+//!   whoever asked may be gone, and then what was made is released.
+//! * **How durable.** All that is written before something is made survives the death of the host, by whatever signal. That a
+//!   session is open, and its close report, are on the disk before anybody is told. What is written of one process is on the
+//!   disk within a tenth of a second: a loss of power before that ends the process too, so nothing can leak; the record of its
+//!   last moments may be lost. An exit is told when the keeper has told it, and its release is queued by then or right after.
 //! * **One way out.** Every end is a [`CloseReason`] in one function. The first begins the close; all who ask, then or later,
 //!   get its one [`CloseReport`]. Children close first; then what plugs in ([`Resource`]), each as soon as nothing depends on it,
 //!   bounded by a deadline and guarded against panics; then the tree with all processes, whose end the kernel proves; then the

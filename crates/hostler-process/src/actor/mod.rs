@@ -29,6 +29,8 @@ use crate::tree::{Tree, TreeEvent};
 
 /// How long beyond the grace a keeper may leave a question unanswered, before it is taken for hanging and killed.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How many events a follower of a tree may be behind.
+const EVENTS: usize = 8;
 /// The most descriptors beside one request.
 const FDS_IN_ONE: usize = hostler_keeper::connection::FDS_MAX;
 
@@ -83,7 +85,8 @@ pub(crate) fn start(keeper: Keeper) -> Tree {
 /// Starts the task of a tree in which these were started already, and returns its guard and theirs.
 pub(crate) fn go_on(keeper: Keeper, next_key: u64, started: &[Started]) -> (Tree, Vec<Process>) {
     let (asks, inbox) = mpsc::unbounded_channel();
-    let (events, _) = broadcast::channel(32);
+    // Its room is taken from the start, by every tree.
+    let (events, _) = broadcast::channel(EVENTS);
     let (outcome, ended) = watch::channel(None);
     let keys = Arc::new(AtomicU64::new(next_key.max(1)));
     let mut processes = HashMap::new();
@@ -245,7 +248,7 @@ impl Actor {
                 asks,
                 turn,
                 reply,
-            } => self.spawn(*prepared, (pipes, asks, turn), reply),
+            } => self.spawn(*prepared, (*pipes, asks, turn), reply),
             Ask::Signal {
                 target,
                 signal,
