@@ -292,15 +292,11 @@ fn terminal(address: &str, protocol: &str, argv: &[String]) -> io::Result<()> {
         r#"["/bin/sh","-c","read line; exec \"$@\"","sh",{}]"#,
         words.join(",")
     );
-<<<<<<< HEAD
-    let process = client.start(&session, &script, r#","tty":{"rows":24,"cols":80}"#)?;
-=======
     let process = client.start(
         &session,
         &script,
         r#","tty":{"rows":24,"cols":80},"keep_output":{"whole":true}"#,
     )?;
->>>>>>> wt-speed
     let mut follower = Client::new(address)?;
     let began = Instant::now();
     client.ask("POST", &format!("/v1/processes/{process}/input"), "\n")?;
