@@ -313,8 +313,6 @@ fn is_held(path: &Path, reads: bool) -> Result<bool, Errno> {
 
 #[cfg(test)]
 mod tests {
-    use hostler_process::sockets::{Tcp, Unix, tcp, unix};
-
     use super::*;
     use std::io::Write;
     use std::os::fd::AsRawFd;
