@@ -119,3 +119,30 @@ async fn what_cannot_be_kept_makes_no_session() {
         .await
         .unwrap();
 }
+
+#[tokio::test]
+async fn nothing_is_kept_in_a_session_of_another_tree() {
+    let stage = Stage::new();
+    let session = stage.open().await;
+    let other = stage
+        .open_with(|options| options.name = Some("other".into()))
+        .await;
+    let process = exec(&session, shell("exec sleep 1000").background()).await;
+    let kept = session
+        .keep(
+            &stage.sessions,
+            process.id(),
+            "other",
+            Default::default(),
+            by(),
+        )
+        .await;
+    assert!(
+        matches!(&kept, Err(hostler_session::Error::NameTaken { holder, .. }) if holder == other.id()),
+        "{kept:?}"
+    );
+    let reason = hostler_session::CloseReason::Client;
+    let report = session.close(reason, by(), None).await.unwrap();
+    assert!(report.is_clean() && stage.living().is_empty(), "{report:?}");
+    assert!(other.close(reason, by(), None).await.unwrap().is_clean());
+}

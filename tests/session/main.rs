@@ -14,3 +14,4 @@ mod schedule;
 mod schedules;
 mod support;
 mod takeover;
+mod unreached;

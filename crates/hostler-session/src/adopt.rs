@@ -23,13 +23,24 @@ use crate::tree::SharedTree;
 
 /// Adopts a group; where its tree has ended or is gone, sweeps it.
 pub(crate) async fn adopt(host: &Arc<Host>, group: Group) -> Seen {
+    let adopted = Tree::adopt(&group.owner.detail.socket).await;
+    reached(host, group, adopted).await
+}
+
+/// The same, once its keeper was asked.
+pub(crate) async fn reached(
+    host: &Arc<Host>,
+    group: Group,
+    adopted: Result<Adopted, Error>,
+) -> Seen {
     let mut seen = Seen::default();
     let parent = group.owner.row.parent.as_ref();
-    if parent.is_some_and(|parent| !lock(&host.registry).sessions.contains_key(parent)) {
+    let orphan = parent.is_some_and(|parent| !lock(&host.registry).sessions.contains_key(parent));
+    if orphan || !group.wants_to_live() {
         // It never outlives the session that it belongs to.
-        return crate::sweep::sweep(host, group, None).await;
+        return crate::sweep::sweep(host, group, adopted.ok()).await;
     }
-    match Tree::adopt(&group.owner.detail.socket).await {
+    match adopted {
         Ok(adopted) if adopted.ended.is_some() || adopted.ending.is_some() => {
             crate::sweep::sweep(host, group, Some(adopted)).await
         }

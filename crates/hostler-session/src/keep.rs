@@ -39,6 +39,14 @@ pub(crate) async fn keep(
         id.and_then(|id| registry.sessions.get(id)).cloned()
     };
     let (to, new) = match known {
+        // One of another tree could never own it: a process cannot change its keeper.
+        Some(session) if !matches!(&session.fixed.status.borrow().tree, Some(its) if its.is(&tree)) =>
+        {
+            return Err(Error::NameTaken {
+                name: name.to_owned(),
+                holder: session.id().clone(),
+            });
+        }
         Some(session) => (session, false),
         None => {
             let options = SessionOptions {

@@ -84,6 +84,7 @@ mod streams;
 mod sweep;
 mod takeover;
 mod tree;
+mod unreached;
 
 pub use error::{Error, Result};
 pub use event::{ExitInfo, SessionEvent, SessionState};

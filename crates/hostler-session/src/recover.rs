@@ -34,7 +34,7 @@ pub struct Recovery {
     /// Sessions that were ended, or had ended, with what that came to.
     pub swept: Vec<CloseReport>,
     /// Sessions whose keeper lives and cannot be reached, or of which something cannot be ended, with the reason. They stay
-    /// open in the ledger, and the next recovery tries them again.
+    /// open in the ledger, are shown as stuck, and are tried again from time to time and by the next recovery.
     pub unreached: Vec<(SessionId, String)>,
     /// Other things that were ended or removed: directories, cgroups.
     pub removed: Vec<String>,
@@ -65,7 +65,7 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    fn wants_to_live(&self) -> bool {
+    pub(crate) fn wants_to_live(&self) -> bool {
         self.owner.wants_to_live() || self.kept.iter().any(Known::wants_to_live)
     }
 }
@@ -94,6 +94,7 @@ pub(crate) async fn recover(host: &Arc<Host>, earlier: &[HostRun]) -> Result<Rec
         .collect();
     let mut cgroups = HashSet::new();
     let levels = levels(known);
+    let traces = crate::unreached::traces(&levels);
     // Those that end, the children first; then those that go on, the parents first.
     let mut gone: HashSet<SessionId> = HashSet::new();
     let mut adopt = Vec::new();
@@ -122,14 +123,18 @@ pub(crate) async fn recover(host: &Arc<Host>, earlier: &[HostRun]) -> Result<Rec
             let host = host.clone();
             async move { crate::sweep::sweep(&host, group, None).await }
         });
-        recovery.take(at_once(work).await, &mut cgroups);
+        let seen = at_once(work).await;
+        crate::unreached::watch(host, &traces, &seen);
+        recovery.take(seen, &mut cgroups);
     }
     for groups in adopt {
         let work = groups.into_iter().map(|group| {
             let host = host.clone();
             async move { crate::adopt::adopt(&host, group).await }
         });
-        recovery.take(at_once(work).await, &mut cgroups);
+        let seen = at_once(work).await;
+        crate::unreached::watch(host, &traces, &seen);
+        recovery.take(seen, &mut cgroups);
     }
     crate::sweep::record_rest(host, &mut recovery.swept).await;
     crate::sweep::strangers(host, &open, earlier, &cgroups, &mut recovery).await;
@@ -208,6 +213,13 @@ async fn read(host: &Arc<Host>) -> Result<(Vec<Known>, Unreadable)> {
         }
     }
     Ok((known, unreadable))
+}
+
+/// The group that a session's tree is for, as the ledger has it now.
+pub(crate) async fn group_of(host: &Arc<Host>, id: &SessionId) -> Result<Option<Group>> {
+    let (known, _) = read(host).await?;
+    let mut groups = levels(known).into_iter().flatten();
+    Ok(groups.find(|group| group.owner.row.id == *id))
 }
 
 /// Groups by depth: those without parents first.

@@ -321,7 +321,8 @@ impl Session {
         }
     }
 
-    /// Hands a running process (with all that is under it) to the session of this name, which is made if there is none: it
+    /// Hands a running process (with all that is under it) to the session of this name, which is made if there is none, and
+    /// else must keep processes of this one already: it
     /// outlives this one, visibly owned. Until this one closes they share a keeper; then the keeper is the other one's, and
     /// everything else in it is ended. One session can keep processes of this one at a time.
     ///

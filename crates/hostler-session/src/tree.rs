@@ -30,6 +30,11 @@ impl SharedTree {
             .ok_or(hostler_process::Error::HungUp)?)
     }
 
+    /// Whether both are the same tree.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.tree, &other.tree)
+    }
+
     /// Takes it away from everybody.
     pub(crate) fn take(&self) -> Option<Arc<Tree>> {
         lock(&self.tree).take()
