@@ -116,10 +116,17 @@ fn a_session_from_its_opening_to_its_report() {
                 .any(|entry| entry["process"] == process.as_str()),
             "{census:?}"
         );
-        assert!(
-            census.iter().any(|entry| entry["command"] == "sleep"),
-            "{census:?}"
-        );
+        // The shell may not have come to it yet.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        loop {
+            let census = client.get("/v1/sessions/work/census").await.expect(200);
+            let census = census.as_array().expect("a list");
+            if census.iter().any(|entry| entry["command"] == "sleep") {
+                break;
+            }
+            assert!(std::time::Instant::now() < deadline, "{census:?}");
+            tokio::task::yield_now().await;
+        }
 
         let report = client.delete("/v1/sessions/work").await.expect(200);
         assert_eq!(report["session"], id);
