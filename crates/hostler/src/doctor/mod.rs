@@ -3,7 +3,7 @@
 //! # How it judges
 //! [`known`] is the table of programs, [`words`] how a process comes to its names, [`processes`] one look at all of them.
 //! [`judge`] takes two looks, follows each known program to the root of its tree, and asks who has that: a parent that lives,
-//! or somebody who holds an end of its streams ([`holders`], [`ends`], [`sockets`]). What is left is listed with its
+//! or somebody who holds an end of its streams ([`holders`], [`ends`], [`hostler_process::sockets`]). What is left is listed with its
 //! [`evidence`]. [`leftovers`] are Hostler's own; [`mod@fix`] ends what was chosen.
 //!
 //! Nothing is changed without `--fix`, but for a cgroup that is made and removed, and `true` run in a pid namespace.
