@@ -49,7 +49,7 @@ impl From<Errno> for ZygoteError {
 /// A host's hold on its zygote. Dropping it hangs up: the zygote stays for as long as one of its keepers does.
 #[derive(Debug)]
 pub struct Zygote {
-    /// Requests go here, [`ZygoteReply`]s come from here.
+    /// Requests go here, [`ZygoteReply`](crate::message::ZygoteReply)s come from here.
     pub connection: Connection,
     /// The zygote, a child of this process that is to be waited for.
     pub pid: Pid,
