@@ -31,6 +31,19 @@ pub(crate) async fn agree(stage: &Stage, what: &str) {
     }
 }
 
+/// Every living process, by the keepers' word.
+async fn counted(sessions: &[Session]) -> hostler_session::Result<BTreeSet<u32>> {
+    let mut pids = BTreeSet::new();
+    for session in sessions {
+        let census = session.census().await?;
+        let living = census
+            .iter()
+            .filter(|info| !matches!(info.state, b'Z' | b'X'));
+        pids.extend(living.map(|info| info.id.pid));
+    }
+    Ok(pids)
+}
+
 async fn disagreement(stage: &Stage) -> Option<String> {
     let ledger = stage.sessions.ledger();
     let rows = ledger.sessions(&SessionFilter::default()).unwrap();
@@ -43,11 +56,10 @@ async fn disagreement(stage: &Stage) -> Option<String> {
     if open != known {
         return Some(format!("sessions: ledger {open:?}, host {known:?}"));
     }
+    let before = living_of_mark(stage);
     let mut running = BTreeSet::new();
-    let mut census = BTreeSet::new();
     for session in &list {
-        let (Ok(resources), Ok(processes)) = (session.resources().await, session.census().await)
-        else {
+        let Ok(resources) = session.resources().await else {
             return Some(format!("session {} is on its way out", session.id()));
         };
         for resource in resources {
@@ -55,12 +67,10 @@ async fn disagreement(stage: &Stage) -> Option<String> {
                 running.insert(resource.id.to_string());
             }
         }
-        for info in processes {
-            if !matches!(info.state, b'Z' | b'X') {
-                census.insert(info.id.pid);
-            }
-        }
     }
+    let Ok(census) = counted(&list).await else {
+        return Some("a session is on its way out".to_owned());
+    };
     let recorded: BTreeSet<String> = ledger
         .resources(&ResourceFilter::default())
         .unwrap()
@@ -70,11 +80,21 @@ async fn disagreement(stage: &Stage) -> Option<String> {
     if recorded != running {
         return Some(format!("resources: ledger {recorded:?}, host {running:?}"));
     }
-    let living = living_of_mark(stage);
-    // A shell that loops has a `sleep` that comes and goes.
-    if living != census {
+    let after = living_of_mark(stage);
+    let Ok(later) = counted(&list).await else {
+        return Some("a session is on its way out".to_owned());
+    };
+    // A shell that loops has a `sleep` that comes and goes, so only those count which are there at both looks.
+    let unknown: Vec<_> = before.intersection(&after).collect();
+    let unknown: Vec<_> = unknown.iter().filter(|pid| !census.contains(pid)).collect();
+    let strange: Vec<_> = census.intersection(&later).collect();
+    let strange: Vec<_> = strange
+        .iter()
+        .filter(|pid| !before.contains(pid) && !after.contains(pid))
+        .collect();
+    if !unknown.is_empty() || !strange.is_empty() {
         return Some(format!(
-            "processes: kernel {:?}, keepers {census:?}",
+            "processes: {unknown:?} unknown to keepers, {strange:?} to the kernel: {:?}",
             stage.living()
         ));
     }
