@@ -15,7 +15,8 @@ pub(crate) fn keep_only(mut keep: Vec<i32>) {
                 // Containers whose filter does not know it.
                 let open = inherit::listed().unwrap_or_default();
                 for other in open.into_iter().filter(|other| (from..fd).contains(other)) {
-                    inherit::close(other);
+                    // SAFETY: as above.
+                    unsafe { libc::close(other) };
                 }
             }
         }
@@ -27,10 +28,13 @@ pub(crate) fn keep_only(mut keep: Vec<i32>) {
 pub(crate) fn fill_standard() {
     // SAFETY: takes the lowest free numbers, which are the standard ones unless they are taken.
     unsafe {
-        while let fd @ 0..=2 = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) {
-            if fd == 2 {
-                break;
-            }
+        let null = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC);
+        let mut fd = null;
+        while (libc::STDIN_FILENO..libc::STDERR_FILENO).contains(&fd) {
+            fd = libc::fcntl(null, libc::F_DUPFD_CLOEXEC, 0);
+        }
+        if fd > libc::STDERR_FILENO {
+            libc::close(fd);
         }
     }
 }

@@ -15,6 +15,16 @@ pub struct ProcessId {
     pub start_time: u64,
 }
 
+impl ProcessId {
+    /// A child of this process whose start time was not asked for: 0.
+    pub(crate) fn unread(pid: rustix::process::Pid) -> Self {
+        Self {
+            pid: pid.as_raw_nonzero().get().cast_unsigned(),
+            start_time: 0,
+        }
+    }
+}
+
 impl fmt::Display for ProcessId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}@{}", self.pid, self.start_time)

@@ -3,11 +3,18 @@
 //! have got without.
 
 use std::ffi::{CStr, c_char};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use rustix::fs::{Dir, Mode, OFlags};
 use rustix::io::FdFlags;
+
+use crate::descriptors;
+
+unsafe extern "C" {
+    /// The C library's list, ended by a null pointer.
+    pub(crate) static environ: *const *const c_char;
+}
 
 /// Whether SIGPIPE was ignored at the start.
 static PIPE_IGNORED: AtomicBool = AtomicBool::new(false);
@@ -93,23 +100,6 @@ pub fn duplicate(fd: i32) -> Result<std::os::fd::OwnedFd, rustix::io::Errno> {
     Ok(own)
 }
 
-/// The descriptors that a program executed in place of this one would have found open, lowest first.
-///
-/// # Errors
-/// Where /proc is not there.
-pub fn descriptors() -> Result<Vec<i32>, rustix::io::Errno> {
-    let standard = STANDARD.load(Ordering::Relaxed);
-    let mut open = listed()?;
-    // The listing's own was close-on-exec, and is closed.
-    open.retain(|fd| {
-        let was_open = *fd > 2 || standard & (1 << *fd) != 0;
-        let flags = rustix::io::fcntl_getfd(borrow(*fd));
-        was_open && flags.is_ok_and(|flags| !flags.contains(FdFlags::CLOEXEC))
-    });
-    open.sort_unstable();
-    Ok(open)
-}
-
 /// All numbers at which this process has something open, in no order, and the one that the listing itself had.
 pub(crate) fn listed() -> Result<Vec<i32>, rustix::io::Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -124,24 +114,34 @@ pub(crate) fn listed() -> Result<Vec<i32>, rustix::io::Errno> {
     Ok(open)
 }
 
-/// A descriptor by its number.
-pub fn borrow<'a>(fd: i32) -> BorrowedFd<'a> {
-    // SAFETY: used for inherited descriptors, which nothing closes before they were passed on; a wrong number is answered
-    // by EBADF.
-    unsafe { BorrowedFd::borrow_raw(fd) }
+/// Closes all descriptors but these and standard error, and puts /dev/null in the places of standard input and output: what
+/// reads from or writes to them must see the command, and not hostler, hold them; but the user is still to be spoken to.
+/// Nothing else of this process may own a descriptor any more.
+pub fn release(keep: &[BorrowedFd<'_>]) {
+    let keep = keep.iter().map(AsRawFd::as_raw_fd);
+    descriptors::keep_only(keep.chain([libc::STDERR_FILENO]).collect());
+    descriptors::fill_standard();
 }
 
-/// Closes an inherited descriptor that was passed on.
-pub fn close(fd: i32) {
-    // SAFETY: nothing in this process owns an inherited descriptor, and after this nobody asks for it.
-    unsafe { libc::close(fd) };
+/// Does, for a program with an [`entry`](crate::entry) of its own, what Rust's start-up does for others: what is written to
+/// a pipe that nobody reads is an error and no end, and no other file gets the number of a standard descriptor.
+pub fn prepare() {
+    // SAFETY: sets a disposition that runs no code.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+    let open = STANDARD.load(Ordering::Relaxed);
+    if open == 0b111 {
+        return;
+    }
+    descriptors::fill_standard();
+    for fd in (0..3).filter(|fd| open & (1 << fd) == 0) {
+        // What Rust's start-up has opened there is for this program alone too.
+        // SAFETY: a number at which there is nothing, or what was opened above.
+        unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
 }
 
 /// The environment, entry by entry as it was given: entries without `=` and doubled ones too, which `std::env` drops.
 pub fn environment() -> Vec<&'static CStr> {
-    unsafe extern "C" {
-        static environ: *const *const c_char;
-    }
     let mut entries = Vec::with_capacity(64);
     // SAFETY: the C library's list, ended by a null pointer. Nothing here changes the environment.
     unsafe {

@@ -50,6 +50,7 @@ pub mod config;
 pub mod connection;
 mod descriptors;
 mod ending;
+pub mod entry;
 pub mod hook;
 pub mod identity;
 pub mod inherit;

@@ -1,7 +1,7 @@
 //! What the kernel says of processes, read from /proc (proc(5)).
 
 use std::fmt::Write as _;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
@@ -102,6 +102,21 @@ struct Path {
     len: usize,
 }
 
+impl Path {
+    fn of(path: std::fmt::Arguments<'_>) -> Result<Self, Errno> {
+        let mut name = Path {
+            bytes: [0; 64],
+            len: 0,
+        };
+        name.write_fmt(path).map_err(|_| Errno::NAMETOOLONG)?;
+        Ok(name)
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
 impl std::fmt::Write for Path {
     fn write_str(&mut self, s: &str) -> std::fmt::Result {
         let end = self.len + s.len();
@@ -111,6 +126,12 @@ impl std::fmt::Write for Path {
             .copy_from_slice(s.as_bytes());
         self.len = end;
         Ok(())
+    }
+}
+
+impl AsFd for Proc {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
     }
 }
 
@@ -137,15 +158,16 @@ impl Proc {
         Ok(Self { dir })
     }
 
+    /// The same /proc once more, for a process of the same pid namespace.
+    pub(crate) fn duplicate(&self) -> Result<Self, Errno> {
+        let dir = rustix::io::fcntl_dupfd_cloexec(&self.dir, 0)?;
+        Ok(Self { dir })
+    }
+
     fn file(&self, path: std::fmt::Arguments<'_>, flags: OFlags) -> Result<OwnedFd, Errno> {
-        let mut name = Path {
-            bytes: [0; 64],
-            len: 0,
-        };
-        name.write_fmt(path).map_err(|_| Errno::NAMETOOLONG)?;
         rustix::fs::openat(
             &self.dir,
-            &name.bytes[..name.len],
+            Path::of(path)?.bytes(),
             flags | OFlags::CLOEXEC,
             Mode::empty(),
         )
@@ -184,8 +206,9 @@ impl Proc {
     /// `NOENT` where it can't.
     pub fn can_list_children(&self, pid: Pid) -> Result<(), Errno> {
         let raw = pid.as_raw_nonzero();
-        self.file(format_args!("{raw}/task/{raw}/children"), OFlags::RDONLY)?;
-        Ok(())
+        let path = Path::of(format_args!("{raw}/task/{raw}/children"))?;
+        let readable = rustix::fs::Access::READ_OK;
+        rustix::fs::accessat(&self.dir, path.bytes(), readable, rustix::fs::AtFlags::empty())
     }
 
     /// Appends the pids of the children of this process, of all its threads (`/proc/PID/task/TID/children`).

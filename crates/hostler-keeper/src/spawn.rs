@@ -419,6 +419,14 @@ unsafe fn set_signals(plan: &Plan<'_>) -> Result<(), Failure> {
 unsafe fn exec(plan: &mut Plan<'_>) -> Result<std::convert::Infallible, Failure> {
     let mut error = libc::ENOENT;
     for program in &plan.programs {
+        // An exec takes a copy of all arguments before it looks for the file.
+        // SAFETY: a NUL-terminated string.
+        if plan.programs.len() > 1
+            && unsafe { libc::access(program.as_ptr(), libc::F_OK) } == -1
+            && matches!(errno(), libc::ENOENT | libc::ENOTDIR | libc::ENAMETOOLONG)
+        {
+            continue;
+        }
         // SAFETY: NUL-terminated strings and null-terminated lists, all alive in `plan`.
         unsafe { libc::execve(program.as_ptr(), plan.args.as_ptr(), plan.env.as_ptr()) };
         match errno() {

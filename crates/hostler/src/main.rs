@@ -1,78 +1,85 @@
-//! Hostler's command line.
+//! The program that users start. It does `hostler run` itself, as a small program that is soon there; for every other word
+//! it executes `hostler-host`, which stands beside it.
+#![no_main]
 #![forbid(unsafe_code)]
 
-mod client;
-mod doctor;
-mod run;
-mod serve;
+use std::ffi::{CString, OsStr};
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 
-use std::process::ExitCode;
+use clap::{Parser, Subcommand};
+use hostler_keeper::entry::Arguments;
+use hostler_keeper::inherit;
+use hostler_run::options::Options;
 
-use clap::{CommandFactory, Parser, Subcommand};
+/// The program beside this one that does all but `run`.
+const HOST: &str = "hostler-host";
 
-/// An agent host that never leaks.
+hostler_keeper::entry!(start);
+
+fn start(arguments: Arguments) -> u8 {
+    if arguments.get(1) != Some(c"run") {
+        return host(&arguments);
+    }
+    inherit::prepare();
+    let words = || std::env::args_os();
+    match Options::plain(words().skip(1)) {
+        Some(options) => hostler_run::run(&options),
+        None => parsed(),
+    }
+}
+
+/// What of the command line this program reads itself: words as in `hostler-host`.
 #[derive(Parser)]
-#[command(name = "hostler", version, about, arg_required_else_help = true)]
+#[command(name = "hostler")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Subcommand)]
-#[command(defer = true)]
 enum Command {
     /// Run a command, and leave nothing of it behind when it ends
-    Run(Box<run::options::Options>),
-    /// Be the host: sessions, for many clients at once
-    Serve(serve::Options),
-    /// Say how processes are held together here, and what agents have leaked
-    Doctor(doctor::Options),
-    #[command(flatten)]
-    Client(client::Command),
-    /// Be the zygote of the process that started this one (not for people)
-    #[command(name = "__zygote", hide = true)]
-    Zygote,
+    Run(Box<Options>),
 }
 
-fn main() -> ExitCode {
-    if let Some(options) = run::options::Options::plain(std::env::args_os().skip(1)) {
-        return ExitCode::from(run::front::run(&options));
-    }
+/// Runs a command with options.
+fn parsed() -> u8 {
     match Cli::try_parse() {
-        Ok(Cli { command }) => match command {
-            Command::Run(options) => ExitCode::from(run::front::run(&options)),
-            Command::Serve(options) => serve::run(&options),
-            Command::Doctor(options) => ExitCode::from(doctor::run(&options)),
-            Command::Client(command) => ExitCode::from(client::run(&command, Cli::command())),
-            Command::Zygote => hostler_keeper::zygote::serve_inherited(),
-        },
+        Ok(Cli {
+            command: Command::Run(options),
+        }) => hostler_run::run(&options),
         Err(error) if error.use_stderr() => {
-            run::say(&refusal(&error));
-            ExitCode::from(2)
+            hostler_run::say(&hostler_run::refusal(&error));
+            2
         }
         Err(help) => {
             let _ = help.print();
-            ExitCode::SUCCESS
+            // What Rust's own `main` does at its end.
+            let _ = std::io::stdout().flush();
+            0
         }
     }
 }
 
-/// One line: what is wrong, and with which value.
-fn refusal(error: &clap::Error) -> String {
-    let text = error.to_string();
-    // What follows the first paragraph is how to use it, at length.
-    let text = text.strip_prefix("error: ").unwrap_or(&text);
-    let text = text.split("\n\n").next().unwrap_or_default();
-    let line: Vec<&str> = text
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .collect();
-    let run = std::env::args_os().nth(1).is_some_and(|word| word == "run");
-    let line = if run && error.kind() == clap::error::ErrorKind::MissingRequiredArgument {
-        "there is no command to run".into()
-    } else {
-        line.join(" ")
+/// Goes on as the other program: the same process, with all that it was given.
+fn host(arguments: &Arguments) -> u8 {
+    let beside = std::fs::read_link("/proc/self/exe").map(|own| own.with_file_name(HOST));
+    let program = beside.unwrap_or_else(|_| HOST.into());
+    let errno = match CString::new(program.as_os_str().as_bytes()) {
+        Ok(path) => arguments.execute(&path),
+        Err(_) => rustix::io::Errno::INVAL,
     };
-    format!("{line} (see hostler --help)")
+    inherit::prepare();
+    let name = OsStr::from_bytes(arguments.get(1).unwrap_or_default().to_bytes());
+    let word = if name.is_empty() {
+        String::new()
+    } else {
+        format!(", which `hostler {}` needs", name.display())
+    };
+    hostler_run::say(&format!(
+        "cannot execute {}{word}: {errno}",
+        program.display()
+    ));
+    127
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::process::{Pid, getpid};
 
-use super::{Child, Keeper};
+use super::{Child, Keeper, Wake};
 use crate::config::Contain;
 use crate::config::Standing;
 use crate::identity::{Key, ProcessId};
@@ -67,8 +67,8 @@ impl Keeper {
                 let key = self.children[index].started.key;
                 self.tell(&Event::Exited { key, exit });
                 if self.main == Some(key) {
-                    // It may be stopped, and would not hear of it.
-                    self.wake_front();
+                    // It may be stopped, and would not hear of it: it is woken once there is nothing more urgent.
+                    self.wake_front = self.front.as_ref().map(|_| Wake::Due);
                 }
                 if self.children[index].forget {
                     self.children.swap_remove(index);
@@ -95,11 +95,24 @@ impl Keeper {
     pub(super) fn wake_front(&mut self) {
         if let Some(front) = &self.front {
             let _ = signal_handle(front.as_fd(), libc::SIGCONT);
-            self.wake_front = Some(Instant::now() + Duration::from_millis(20));
+            self.wake_front = Some(Wake::Look(Instant::now() + Duration::from_millis(20)));
         }
     }
 
-    pub(super) fn check_front(&mut self) {
+    /// Does what is due to have the front go on, and says when to look again.
+    pub(super) fn front_round(&mut self, now: Instant) -> Option<Instant> {
+        match self.wake_front? {
+            Wake::Due => self.wake_front(),
+            Wake::Look(when) if now >= when => self.check_front(),
+            Wake::Look(_) => {}
+        }
+        match self.wake_front? {
+            Wake::Due => None,
+            Wake::Look(when) => Some(when),
+        }
+    }
+
+    fn check_front(&mut self) {
         self.wake_front = None;
         let Some(front) = &self.front else { return };
         let parent = rustix::process::getppid().and_then(|zygote| self.proc.stat(zygote).ok());
@@ -185,6 +198,10 @@ impl Keeper {
             cpus: cpus.map(|millis| millis.div_ceil(1000).max(1) as usize),
         };
         let pid = spawn(stack, around, request, fds)?;
+        if self.config.standing == Standing::WithFront {
+            // A front has one command and asks for it by no other name; a look into /proc is dear beside a short one.
+            return Ok((pid, ProcessId::unread(pid)));
+        }
         // Not waited for yet, so it is there to be read, even when it has ended.
         match self.proc.stat(pid) {
             Ok(stat) => Ok((pid, stat.id)),

@@ -129,19 +129,9 @@ impl Keeper {
             return;
         };
         let report = self.complete(ending.report());
-        if let Some(cgroup) = self.cgroup.take() {
-            // What is on its last instructions keeps it busy for a moment.
-            for _ in 0..CGROUP_REMOVALS {
-                if cgroup.remove() != Err(Errno::BUSY) {
-                    break;
-                }
-                let _ = cgroup.kill();
-                let pause = Timespec {
-                    tv_sec: 0,
-                    tv_nsec: 2_000_000,
-                };
-                let _ = rustix::event::poll(&mut [], Some(&pause));
-            }
+        let standing = self.config.standing;
+        if standing == Standing::Apart {
+            self.remove_cgroup();
         }
         self.ended = true;
         // What happened unasked, and what was written to the end, is for the next host to read if this one does not.
@@ -154,6 +144,29 @@ impl Keeper {
         self.tell(&Event::Ended(report));
         if self.unread.is_none() {
             self.leave();
+        }
+        if standing == Standing::WithFront {
+            // A front waits until its keeper is gone, and may as well begin with what it has to do itself.
+            self.remove_cgroup();
+        }
+    }
+
+    /// Removes the cgroup, of which nobody is left.
+    fn remove_cgroup(&mut self) {
+        let Some(cgroup) = self.cgroup.take() else {
+            return;
+        };
+        // What is on its last instructions keeps it busy for a moment.
+        for _ in 0..CGROUP_REMOVALS {
+            if cgroup.remove() != Err(Errno::BUSY) {
+                break;
+            }
+            let _ = cgroup.kill();
+            let pause = Timespec {
+                tv_sec: 0,
+                tv_nsec: 2_000_000,
+            };
+            let _ = rustix::event::poll(&mut [], Some(&pause));
         }
     }
 

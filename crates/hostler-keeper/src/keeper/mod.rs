@@ -11,7 +11,7 @@ mod requests;
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -22,9 +22,10 @@ use self::requests::Passed;
 use crate::cgroup::{Cgroup, Enforced};
 use crate::config::{AfterMain, Contain, KeeperConfig};
 use crate::connection::{Connection, Packet};
+use crate::descriptors;
 use crate::ending::{Ending, Releasing};
 use crate::identity::{Key, ProcessId};
-use crate::message::{Event, Failure, Started, Step};
+use crate::message::{Event, Failure, Spawn, Started, Step};
 use crate::namespace::Namespace;
 use crate::outcome::{EndReason, EndReport};
 use crate::proc::Proc;
@@ -33,13 +34,14 @@ use crate::signals::{self, Signals};
 use crate::spawn::Stack;
 use crate::watch::Watch;
 use crate::witness::Witness;
+use crate::zygote::FIRST;
 
 use adoption::Door;
 use children::children_cpu;
 pub(crate) use children::{wait_any, wait_peek};
 
 /// What a keeper is made with.
-pub(crate) struct Birth {
+pub(crate) struct Birth<'a> {
     pub config: KeeperConfig,
     /// Its end of the connection to the host.
     pub host: Connection,
@@ -49,6 +51,10 @@ pub(crate) struct Birth {
     pub front: Option<OwnedFd>,
     /// Where its zygote writes down who was killed, for a keeper that can be adopted.
     pub witness: Option<Witness>,
+    /// A handle on the process whose death ends the tree.
+    pub owner: Option<OwnedFd>,
+    /// What to start at once, with all descriptors that the keeper was given and that are not close-on-exec.
+    pub spawn: Option<Spawn<'a>>,
 }
 
 /// A process that this keeper has started.
@@ -56,6 +62,15 @@ struct Child {
     started: Started,
     pid: Pid,
     forget: bool,
+}
+
+/// What is still to be done to have the front go on with its command.
+#[derive(Debug, Clone, Copy)]
+enum Wake {
+    /// To wake it.
+    Due,
+    /// To make sure, at this time, that it has not missed that.
+    Look(Instant),
 }
 
 struct Keeper {
@@ -87,8 +102,7 @@ struct Keeper {
     group_signals: VecDeque<(Instant, signals::Received)>,
     /// What the command was sent for the front lately.
     passed: VecDeque<(Instant, signals::Received, Passed)>,
-    /// When to make sure that the front goes on with its command, which it may have missed.
-    wake_front: Option<Instant>,
+    wake_front: Option<Wake>,
     watch: Watch,
     ending: Option<Ending>,
     releasing: Vec<Releasing>,
@@ -100,11 +114,15 @@ struct Keeper {
 }
 
 /// Runs a keeper in this process, which has just been forked for it, to its end.
-pub(crate) fn serve(birth: Birth) -> ! {
-    let status = match Keeper::new(birth) {
-        Ok(keeper) => {
+pub(crate) fn serve(birth: Birth<'_>, proc: &Proc) -> ! {
+    let status = match Keeper::new(birth, proc) {
+        Ok((keeper, first)) => {
             // The kernel takes it all back at once.
             let mut keeper = std::mem::ManuallyDrop::new(keeper);
+            if let Some(spawn) = first {
+                keeper.start(FIRST, &spawn, Vec::new());
+                keeper.close_others();
+            }
             let result = keeper.run();
             keeper.close_door();
             i32::from(result.is_err())
@@ -124,20 +142,35 @@ struct Grounds {
 }
 
 impl Grounds {
-    fn lay(config: &KeeperConfig, cgroup: Option<&Cgroup>) -> Result<Self, Failure> {
+    fn lay(
+        config: &KeeperConfig,
+        cgroup: Option<&Cgroup>,
+        front: Option<&OwnedFd>,
+        proc: &Proc,
+    ) -> Result<Self, Failure> {
         let of = |step: Step| move |errno: Errno| Failure::new(step, errno);
         rustix::process::set_child_subreaper(Some(getpid())).map_err(of(Step::Fork))?;
         let signals = Signals::take().map_err(|error| Failure {
             step: Step::Signals,
             errno: error.raw_os_error().unwrap_or(libc::EIO),
         })?;
-        let proc = Proc::open().map_err(of(Step::Mount))?;
+        let proc = proc.duplicate().map_err(of(Step::Mount))?;
         // Without these a tree can be started, and then neither seen nor ended.
-        proc.can_list_children(getpid())
+        // That of the first process is the cheaper one to ask for, but it may be hidden (proc(5), `hidepid`).
+        proc.can_list_children(Pid::INIT)
+            .or_else(|_| proc.can_list_children(getpid()))
             .map_err(of(Step::Listing))?;
-        pidfd_open(getpid(), PidfdFlags::empty())
-            .and_then(|own| signals::signal_handle(own.as_fd(), 0))
-            .map_err(of(Step::Handle))?;
+        let handled = match front {
+            Some(front) => signals::signal_handle(front.as_fd(), 0),
+            None => pidfd_open(getpid(), PidfdFlags::empty())
+                .and_then(|own| signals::signal_handle(own.as_fd(), 0)),
+        };
+        // That a front has gone is noticed by its connection.
+        if let Err(errno) = handled
+            && errno != Errno::SRCH
+        {
+            return Err(Failure::new(Step::Handle, errno));
+        }
         if cgroup.is_none() && config.contain == Contain::Cgroup {
             return Err(Failure::new(Step::Cgroup, Errno::NOENT));
         }
@@ -159,13 +192,15 @@ impl Grounds {
 }
 
 impl Keeper {
-    fn new(birth: Birth) -> Result<Self, ()> {
+    fn new<'a>(birth: Birth<'a>, proc: &Proc) -> Result<(Self, Option<Spawn<'a>>), ()> {
         let Birth {
             config,
             host,
             cgroup,
             front,
             witness,
+            owner,
+            spawn: first,
         } = birth;
         let (cgroup, made) = match cgroup {
             Ok(cgroup) => (cgroup, Ok(())),
@@ -174,7 +209,7 @@ impl Keeper {
             Err(errno) => (None, Err(Failure::new(Step::Cgroup, errno))),
         };
         let laid = made
-            .and_then(|()| Grounds::lay(&config, cgroup.as_ref()))
+            .and_then(|()| Grounds::lay(&config, cgroup.as_ref(), front.as_ref(), proc))
             .and_then(|grounds| Ok((Self::open_door(&config, &grounds.proc)?, grounds)));
         match laid {
             Ok(((door, known), grounds)) => {
@@ -205,7 +240,7 @@ impl Keeper {
                     main: None,
                     stored: Vec::new(),
                     staged: Vec::new(),
-                    owner: None,
+                    owner,
                     front,
                     group_signals: VecDeque::new(),
                     passed: VecDeque::new(),
@@ -217,8 +252,11 @@ impl Keeper {
                     unread: None,
                     ignored: None,
                 };
-                keeper.tell(&Event::Ready(enforced));
-                Ok(keeper)
+                keeper.queue(0, &Event::Ready(enforced), None);
+                if first.is_none() {
+                    keeper.flush();
+                }
+                Ok((keeper, first))
             }
             Err(failure) => {
                 if let Some(cgroup) = &cgroup {
@@ -238,6 +276,22 @@ impl Keeper {
         let known = Known::read(proc).map_err(of)?;
         let rendezvous = Rendezvous::listen(path).map_err(of)?;
         Ok((Some(Door::new(rendezvous)), known))
+    }
+
+    /// Closes what it has of the processes above it and what it was given for the first process, which has it now: what
+    /// reads from or writes to that must see this process, and not the keeper, hold it.
+    fn close_others(&self) {
+        let own = [
+            self.host.as_ref().map(AsFd::as_fd),
+            Some(self.signals.as_fd()),
+            Some(self.proc.as_fd()),
+            self.cgroup.as_ref().map(AsFd::as_fd),
+            self.namespace.as_ref().map(AsFd::as_fd),
+            self.owner.as_ref().map(AsFd::as_fd),
+            self.front.as_ref().map(AsFd::as_fd),
+        ];
+        descriptors::keep_only(own.iter().flatten().map(AsRawFd::as_raw_fd).collect());
+        descriptors::fill_standard();
     }
 
     fn close_door(&self) {
@@ -328,12 +382,6 @@ impl Keeper {
         self.flush();
         let now = Instant::now();
         let mut due: Vec<Instant> = Vec::new();
-        if let Some(when) = self.wake_front {
-            if now >= when {
-                self.check_front();
-            }
-            due.extend(self.wake_front);
-        }
         self.release_round(&mut due);
         due.extend(self.door.as_mut().and_then(|door| door.round(now)));
         if self.host_due().is_some_and(|due| now >= due) && self.unread.take().is_none() {
@@ -362,6 +410,7 @@ impl Keeper {
             }
         }
         due.extend(self.end_round());
+        due.extend(self.front_round(now));
         due.extend(self.host_due());
         due.into_iter().min()
     }

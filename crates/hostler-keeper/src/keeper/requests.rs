@@ -375,6 +375,12 @@ impl Keeper {
     }
 
     pub(super) fn post<'m>(&mut self, id: u32, message: &impl Message<'m>, fd: Option<OwnedFd>) {
+        self.queue(id, message, fd);
+        self.flush();
+    }
+
+    /// Has a message sent together with the next one: whoever reads is woken once.
+    pub(super) fn queue<'m>(&mut self, id: u32, message: &impl Message<'m>, fd: Option<OwnedFd>) {
         if self.host.is_none() {
             return;
         }
@@ -383,7 +389,6 @@ impl Keeper {
             return;
         };
         self.outbox.push_back((packet, fd));
-        self.flush();
     }
 
     /// Sends what is ready, as far as the socket takes it.

@@ -14,9 +14,10 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::process::{Pid, getpid};
 
-use crate::config::KeeperConfig;
+use crate::config::{KeeperConfig, Standing};
 use crate::connection::Connection;
 use crate::keeper::wait_any;
+use crate::message::Spawn;
 use crate::proc::Proc;
 use crate::signals::signal_child;
 
@@ -46,6 +47,23 @@ impl From<Errno> for ZygoteError {
     }
 }
 
+/// The keeper that a zygote forks at once, and the process that this starts at once: it need not be told of either.
+#[derive(Debug)]
+pub struct First<'a> {
+    /// What the keeper is like.
+    pub config: KeeperConfig,
+    /// A handle on the process whose death ends the tree.
+    pub owner: Option<OwnedFd>,
+    /// How to see processes.
+    pub proc: Proc,
+    /// The process. It names no descriptors: it has all that this process has and does not close on exec. The zygote and the
+    /// keeper close theirs.
+    pub spawn: Spawn<'a>,
+}
+
+/// The id of the [`Reply`](crate::message::Reply) on the process that was started without a request.
+pub const FIRST: u32 = 2;
+
 /// A host's hold on its zygote. Dropping it hangs up: the zygote stays for as long as one of its keepers does.
 #[derive(Debug)]
 pub struct Zygote {
@@ -66,18 +84,19 @@ impl Zygote {
     }
 
     /// Forks a zygote which forks its first keeper at once, and is there for this one alone: the way of `hostler run`.
-    /// Returns the host's end of the keeper's connection too. Whoever calls this has made sure that this process has one
-    /// thread.
+    /// Returns the host's end of the keeper's connection too, by which comes the answer with the id [`FIRST`]. Whoever calls
+    /// this has made sure that this process has one thread.
     ///
     /// # Errors
     /// [`ZygoteError`]; nothing is left behind then.
-    pub fn fork_with(config: KeeperConfig) -> Result<(Self, Connection), ZygoteError> {
+    pub fn fork_with(mut first: First<'_>) -> Result<(Self, Connection), ZygoteError> {
+        first.config.standing = Standing::WithFront;
         let (ours, theirs) = Connection::pair()?;
-        let zygote = Self::fork_as(Some((config, theirs)))?;
+        let zygote = Self::fork_as(Some((first, theirs)))?;
         Ok((zygote, ours))
     }
 
-    fn fork_as(first: Option<(KeeperConfig, Connection)>) -> Result<Self, io::Error> {
+    fn fork_as(first: Option<(First<'_>, Connection)>) -> Result<Self, io::Error> {
         let (ours, theirs) = Connection::pair()?;
         let host = getpid();
         // SAFETY: this process has one thread, so the child may go on in Rust.

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, getpid, getppid, pidfd_open};
 
 use crate::cgroup::{Cgroup, Made};
-use crate::config::{KeeperConfig, Standing};
+use crate::config::Standing;
 use crate::connection::{Connection, ConnectionError, Received};
 use crate::descriptors;
 use crate::identity::ProcessId;
@@ -23,6 +23,7 @@ use crate::rendezvous;
 use crate::signals::{self, Signals, last_errno, signal_child};
 use crate::witness::Witness;
 
+use super::First;
 use super::orphans::{self, Bereaved};
 
 struct Kept {
@@ -55,74 +56,77 @@ struct ZygoteLoop {
 
 pub(super) fn serve(
     host: Connection,
-    first: Option<(KeeperConfig, Connection)>,
+    first: Option<(First<'_>, Connection)>,
     parent: Option<Pid>,
 ) -> ! {
     crate::process_name(c"hostler-zygote");
-    let first = first.map(|(config, connection)| {
-        // Only now: what a keeper of a front watches is the front, and only if it is still there.
-        let front = parent.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
-        let front = front.filter(|_| getppid() == parent && config.standing == Standing::WithFront);
-        Birth {
-            config,
-            host: connection,
-            cgroup: Ok(None),
-            front,
-            witness: None,
-        }
-    });
-    let result = ZygoteLoop::new(host, first).and_then(|mut zygote| zygote.run());
+    let zygote = match first {
+        Some((first, connection)) => ZygoteLoop::for_front(host, first, connection, parent),
+        None => ZygoteLoop::for_host(host),
+    };
+    let result = zygote.and_then(|mut zygote| zygote.run());
     // SAFETY: ends this process without running what the one it was forked from has left to run.
     unsafe { libc::_exit(i32::from(result.is_err())) }
 }
 
 impl ZygoteLoop {
-    fn new(host: Connection, first: Option<Birth>) -> io::Result<Self> {
+    fn new(host: Connection, proc: Proc, for_front: bool) -> io::Result<Self> {
         rustix::process::set_child_subreaper(Some(getpid()))?;
         // A host that was started with children of its own (by exec in a shell) has handed none down to a fork.
-        let signals = Signals::take()?;
-        let keep: Vec<i32> = [
-            Some(host.as_fd().as_raw_fd()),
-            Some(signals.as_fd().as_raw_fd()),
-        ]
-        .into_iter()
-        .chain(first.iter().flat_map(|birth| {
-            [
-                Some(birth.host.as_fd().as_raw_fd()),
-                birth.front.as_ref().map(AsRawFd::as_raw_fd),
-            ]
-        }))
-        .flatten()
-        .collect();
-        descriptors::keep_only(keep);
-        descriptors::fill_standard();
-        let mut zygote = Self {
+        Ok(Self {
             host: Some(host),
-            signals,
-            proc: Proc::open()?,
+            signals: Signals::take()?,
+            proc,
+            for_front,
             keepers: Vec::new(),
-            for_front: false,
             bereaved: Vec::new(),
             witness: None,
-        };
-        if let Some(birth) = first {
-            let with_front = birth.config.standing == Standing::WithFront;
-            let id = zygote
-                .fork_keeper(birth)
-                .map_err(|failure| io::Error::from_raw_os_error(failure.errno))?;
-            zygote.tell(0, &ZygoteReply::Forked(id));
-            if with_front {
-                zygote.for_front = true;
-                // A session of its own: what is sent to the front's group spares the zygote, and whether that group is an
-                // orphaned one, which a terminal cannot stop, is as it would be without.
-                rustix::process::setsid()?;
-                return Ok(zygote);
-            }
-        }
+        })
+    }
+
+    fn for_host(host: Connection) -> io::Result<Self> {
+        let zygote = Self::new(host, Proc::open()?, false)?;
+        zygote.close_others();
         let _ = rustix::process::setsid();
         rustix::process::chdir(c"/")?;
         crate::set_title(b"hostler: zygote");
         Ok(zygote)
+    }
+
+    /// Forks the keeper before all that can wait.
+    fn for_front(
+        host: Connection,
+        first: First<'_>,
+        connection: Connection,
+        parent: Option<Pid>,
+    ) -> io::Result<Self> {
+        let mut zygote = Self::new(host, first.proc, true)?;
+        // Only now: what a keeper of a front watches is the front, and only if it is still there.
+        let front = parent.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        let id = zygote
+            .fork_keeper(Birth {
+                config: first.config,
+                host: connection,
+                cgroup: Ok(None),
+                front: front.filter(|_| getppid() == parent),
+                witness: None,
+                owner: first.owner,
+                spawn: Some(first.spawn),
+            })
+            .map_err(|failure| io::Error::from_raw_os_error(failure.errno))?;
+        zygote.close_others();
+        zygote.tell(0, &ZygoteReply::Forked(id));
+        // A session of its own: what is sent to the front's group spares the zygote, and whether that group is an
+        // orphaned one, which a terminal cannot stop, is as it would be without.
+        rustix::process::setsid()?;
+        Ok(zygote)
+    }
+
+    /// Closes what it has of the process that it was forked from, and puts /dev/null where the standard descriptors were.
+    fn close_others(&self) {
+        let own = [self.host.as_ref().map(AsFd::as_fd), Some(self.signals.as_fd()), Some(self.proc.as_fd())];
+        descriptors::keep_only(own.iter().flatten().map(AsRawFd::as_raw_fd).collect());
+        descriptors::fill_standard();
     }
 
     fn run(&mut self) -> io::Result<()> {
@@ -276,6 +280,8 @@ impl ZygoteLoop {
                     cgroup: Ok(None),
                     front: None,
                     witness: None,
+                    owner: None,
+                    spawn: None,
                 };
                 match self.fork_keeper(birth) {
                     Ok(keeper) => ZygoteReply::Forked(keeper),
@@ -287,7 +293,7 @@ impl ZygoteLoop {
         self.tell(id, &reply);
     }
 
-    fn fork_keeper(&mut self, mut birth: Birth) -> Result<ProcessId, Failure> {
+    fn fork_keeper(&mut self, mut birth: Birth<'_>) -> Result<ProcessId, Failure> {
         if birth.config.rendezvous.is_some() {
             let witness = self
                 .witness()
@@ -323,14 +329,19 @@ impl ZygoteLoop {
                 }
                 // What is the zygote's is closed here; its memory is never used again.
                 drop(self.host.take());
-                let _ = rustix::io::fcntl_setfd(&self.signals, rustix::io::FdFlags::CLOEXEC);
                 crate::set_title(&[b"hostler: keeper of ", birth.config.title.to_bytes()].concat());
-                keeper::serve(birth)
+                keeper::serve(birth, &self.proc)
             }
             raw => {
                 let pid = Pid::from_raw(raw).expect("fork gave a pid");
-                let id = match self.proc.stat(pid) {
-                    Ok(stat) => stat.id,
+                let found = if self.for_front {
+                    // It has one keeper, and a look into /proc is dear beside a short command.
+                    Ok(ProcessId::unread(pid))
+                } else {
+                    self.proc.stat(pid).map(|stat| stat.id)
+                };
+                let id = match found {
+                    Ok(id) => id,
                     Err(errno) => {
                         // Out of descriptors, or of memory. Nothing runs under it yet.
                         end_nameless(pid, made.as_ref(), birth.config.rendezvous.as_deref());

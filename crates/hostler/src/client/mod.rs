@@ -28,7 +28,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use crate::run::say;
+use hostler_run::say;
 use error::{Failure, Result};
 
 /// The commands that are clients of a running host. Their options are looked at only when they are asked for, so that they cost

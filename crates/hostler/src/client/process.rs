@@ -10,7 +10,7 @@ use super::error::{Failure, Result};
 use super::host::understand;
 use super::signals::{self, Signal};
 use super::{Place, resolve, show, streams};
-use crate::run::options::Time;
+use hostler_run::options::Time;
 
 /// Which process to signal.
 #[derive(Debug, Args)]
@@ -103,7 +103,7 @@ pub(crate) async fn kill(kill: &Kill) -> Result<u8> {
             // The others are signalled all the same.
             Err(failure @ (Failure::Refused { .. } | Failure::Unclear(_))) => {
                 if let Some(earlier) = failed.replace(failure) {
-                    crate::run::say(&show::plain(&earlier.to_string()));
+                    hostler_run::say(&show::plain(&earlier.to_string()));
                 }
             }
             Err(failure) => return Err(failure),

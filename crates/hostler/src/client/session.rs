@@ -13,7 +13,7 @@ use super::exec::{directory, environment};
 use super::host::{Host, part, understand};
 use super::show::{self, Table, at, cell, left, right};
 use super::{Place, resolve};
-use crate::run::options::{Containment, Cpus, Size, Time};
+use hostler_run::options::{Containment, Cpus, Size, Time};
 
 /// What is done with sessions.
 #[derive(Debug, Subcommand)]

@@ -27,7 +27,7 @@ use std::time::Duration;
 use clap::Args;
 use hostler_keeper::proc::Proc;
 
-use crate::run::say;
+use hostler_run::say;
 use evidence::{Certainty, Verdict};
 use judge::{Finding, Judge};
 use leftovers::{Host, Leftover};

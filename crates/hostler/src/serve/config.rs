@@ -10,7 +10,7 @@ use hostler_session::{Containment, OnDisconnect, OnHostExit, Policy};
 use toml::Value;
 
 use super::Refused;
-use crate::run::options::{Cpus, Size, Time};
+use hostler_run::options::{Cpus, Size, Time};
 
 /// What a host does where nobody says otherwise.
 #[derive(Debug, Clone)]

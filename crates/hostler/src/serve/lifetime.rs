@@ -136,7 +136,7 @@ async fn live(parts: Parts) -> Result<Outcome, Refused> {
             true => format!("{address}?token={}", token.reveal()),
             false => address.clone(),
         });
-    crate::run::say(&format!(
+    hostler_run::say(&format!(
         "listening on {}",
         shown.collect::<Vec<_>>().join(" and ")
     ));

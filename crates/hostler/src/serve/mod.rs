@@ -67,7 +67,7 @@ pub(crate) fn run(options: &Options) -> ExitCode {
     match start::serve(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(refused) => {
-            crate::run::say(&refused.line);
+            hostler_run::say(&refused.line);
             ExitCode::from(refused.status)
         }
     }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use hostler_keeper::outcome::{EndReason, EndReport, ExitStatus};
 use serde::Serialize;
 
-use super::options::Options;
-use super::say;
+use crate::options::Options;
+use crate::say;
 
 /// The most processes that one line names.
 const NAMED_MAX: usize = 10;
@@ -112,7 +112,7 @@ impl Summary<'_> {
             .first()
             .map(|name| name.to_string_lossy())
             .unwrap_or_default();
-        let text = |time: &Option<super::options::Time>| {
+        let text = |time: &Option<crate::options::Time>| {
             time.as_ref().map(ToString::to_string).unwrap_or_default()
         };
         Some(match self.end.reason {

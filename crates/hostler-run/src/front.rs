@@ -1,15 +1,15 @@
 //! The front: the process that the user started. It passes everything on to the keeper's command, forwards signals, stops
 //! and goes on with it, and exits with its status.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
 
 use hostler_keeper::cgroup;
-use hostler_keeper::config::{AfterMain, Contain, KeeperConfig, Limits, Rules, Standing};
-use hostler_keeper::connection::{Connection, ConnectionError, FDS_MAX};
+use hostler_keeper::config::{AfterMain, Contain, KeeperConfig, Limits, Rules};
+use hostler_keeper::connection::{Connection, ConnectionError};
 use hostler_keeper::identity::Key;
 use hostler_keeper::inherit;
 use hostler_keeper::message::{
@@ -17,13 +17,14 @@ use hostler_keeper::message::{
 };
 use hostler_keeper::outcome::{EndReason, EndReport, ExitStatus};
 use hostler_keeper::signals::{self, Signals};
-use hostler_keeper::zygote::Zygote;
+use hostler_keeper::proc::Proc;
+use hostler_keeper::zygote::{FIRST, First, Zygote};
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{PidfdFlags, Resource, getpid, getppid, getrlimit, pidfd_open};
 
-use super::options::{Containment, Options, Owner};
-use super::report::{self, Summary};
-use super::say;
+use crate::options::{Containment, Options, Owner};
+use crate::report::{self, Summary};
+use crate::say;
 
 /// What hostler exits with when it ended the command for its time or quiet, as timeout(1) does.
 const ENDED: u8 = 124;
@@ -31,7 +32,8 @@ const ENDED: u8 = 124;
 const KILLED: u8 = 137;
 
 /// Runs the command and returns what to exit with.
-pub(crate) fn run(options: &Options) -> u8 {
+pub fn run(options: &Options) -> u8 {
+    inherit::prepare();
     match prepare(options).and_then(|front| front.serve(options)) {
         Ok(status) => status,
         Err(Refusal { status, text }) => {
@@ -86,8 +88,6 @@ struct Front {
     pid: Option<u32>,
     exit: Option<ExitStatus>,
     end: Option<EndReport>,
-    /// The limit on file sizes that the command is to have, where hostler has another.
-    file_size: Option<Rlimit>,
     /// Signals that would end a command and were passed on.
     passed: u64,
     /// The keeper and the zygote have hung up.
@@ -103,11 +103,9 @@ fn prepare(options: &Options) -> Result<Front, Refusal> {
             text: "the command is empty".to_owned(),
         });
     }
-    if hostler_keeper::proc::Proc::open().is_err() {
-        return Err(Refusal::new(
-            "cannot read /proc: it must be mounted, and be this pid namespace's own",
-        ));
-    }
+    let proc = Proc::open().map_err(|_| {
+        Refusal::new("cannot read /proc: it must be mounted, and be this pid namespace's own")
+    })?;
     let owner = open_owner(options)?;
     let report = match &options.report {
         Some(path) => Some(std::fs::File::create(path).map_err(|error| {
@@ -125,11 +123,24 @@ fn prepare(options: &Options) -> Result<Front, Refusal> {
         && rustix::process::set_child_subreaper(Some(getpid())).is_ok();
     let signals = Signals::take()?;
     let file_size = lift_file_size();
-    let (zygote, keeper) = inherit::as_started(|| Zygote::fork_with(config))
+    let args: Vec<CString> = options
+        .command
+        .iter()
+        .map(|word| {
+            CString::new(word.as_bytes()).map_err(|_| Refusal::new("an argument holds a NUL"))
+        })
+        .collect::<Result<_, _>>()?;
+    let first = First {
+        config,
+        owner,
+        proc,
+        spawn: command(&args, file_size),
+    };
+    let (zygote, keeper) = inherit::as_started(|| Zygote::fork_with(first))
         .map_err(|error| Refusal::new(format_args!("{error}")))?;
-    // While zygote and keeper come up. All that hostler has opened itself is close-on-exec, and so not among these.
-    let open = inherit::descriptors().map_err(io::Error::from)?;
-    let front = Front {
+    let own = [Some(keeper.as_fd()), Some(zygote.connection.as_fd()), Some(signals.as_fd()), report.as_ref().map(AsFd::as_fd)];
+    inherit::release(&own.into_iter().flatten().collect::<Vec<_>>());
+    Ok(Front {
         keeper,
         zygote,
         signals,
@@ -142,24 +153,30 @@ fn prepare(options: &Options) -> Result<Front, Refusal> {
         pid: None,
         exit: None,
         end: None,
-        file_size,
         passed: 0,
         keeper_gone: false,
         zygote_gone: false,
-    };
-    if let Some(owner) = owner {
-        let _ = front.keeper.send(1, &Request::Owner, &[owner.as_fd()]);
+    })
+}
+
+/// The command, which inherits what hostler was given.
+fn command(args: &[CString], file_size: Option<Rlimit>) -> Spawn<'_> {
+    Spawn {
+        key: Key(1),
+        main: true,
+        program: &args[0],
+        args: args.iter().map(CString::as_c_str).collect(),
+        env: inherit::environment(),
+        cwd: None,
+        // All that hostler has opened itself is close-on-exec.
+        fds: Vec::new(),
+        group: Group::Inherit,
+        nice: None,
+        umask: None,
+        rlimits: file_size.into_iter().collect(),
+        blocked: inherit::blocked(),
+        ignored: inherit::ignored(),
     }
-    let mut front = front;
-    if let Err(refusal) = front.start(options, &open) {
-        // If the keeper could not be set up it has said why.
-        front.read_keeper(options)?;
-        return Err(refusal);
-    }
-    // The command has them now. What reads from or writes to them must see it, and not hostler, hold them; but the user is
-    // still to be spoken to.
-    release_standard(&open);
-    Ok(front)
 }
 
 /// The process whose death ends the tree.
@@ -204,7 +221,6 @@ fn configure(options: &Options) -> KeeperConfig {
     config.title = CString::new(options.command[0].as_bytes()).unwrap_or_default();
     config.cgroup = base
         .and_then(|base| cgroup::fresh(&base, &format!("run-{}", getpid().as_raw_nonzero())).ok());
-    config.standing = Standing::WithFront;
     config.limits = Limits {
         memory: options.memory.as_ref().map(|size| size.bytes),
         pids: options.pids,
@@ -222,24 +238,6 @@ fn configure(options: &Options) -> KeeperConfig {
         measure: options.report.is_some() || options.verbose,
     };
     config
-}
-
-fn release_standard(open: &[i32]) {
-    let Ok(null) = std::fs::File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/null")
-    else {
-        return;
-    };
-    for fd in open {
-        match fd {
-            0 => drop(rustix::stdio::dup2_stdin(&null)),
-            1 => drop(rustix::stdio::dup2_stdout(&null)),
-            2 => {}
-            _ => hostler_keeper::inherit::close(*fd),
-        }
-    }
 }
 
 /// Long messages travel in memory files, which the limit on file sizes is for as well (setrlimit(2)). Gives back the limit
@@ -260,39 +258,6 @@ fn lift_file_size() -> Option<Rlimit> {
 }
 
 impl Front {
-    fn start(&self, options: &Options, open: &[i32]) -> Result<(), Refusal> {
-        let args: Vec<CString> = options
-            .command
-            .iter()
-            .map(|word| {
-                CString::new(word.as_bytes()).map_err(|_| Refusal::new("an argument holds a NUL"))
-            })
-            .collect::<Result<_, _>>()?;
-        let fds: Vec<BorrowedFd<'_>> = open.iter().map(|fd| inherit::borrow(*fd)).collect();
-        let spawn = Spawn {
-            key: Key(1),
-            main: true,
-            program: &args[0],
-            args: args.iter().map(CString::as_c_str).collect::<Vec<&CStr>>(),
-            env: inherit::environment(),
-            cwd: None,
-            fds: open.to_vec(),
-            group: Group::Inherit,
-            nice: None,
-            umask: None,
-            rlimits: self.file_size.into_iter().collect(),
-            blocked: inherit::blocked(),
-            ignored: inherit::ignored(),
-        };
-        let (staged, last) = fds.split_at(fds.len().saturating_sub(FDS_MAX));
-        for part in staged.chunks(FDS_MAX) {
-            self.keeper.send(0, &Request::Stage, part)?;
-        }
-        Ok(self
-            .keeper
-            .send(2, &Request::Spawn(Box::new(spawn)), last)?)
-    }
-
     /// Serves until the tree is gone.
     fn serve(mut self, options: &Options) -> Result<u8, Refusal> {
         while self.end.is_none() {
@@ -347,7 +312,7 @@ impl Front {
                 if let Ok(event) = received.message::<Event>() {
                     self.take_event(event, options)?;
                 }
-            } else if received.header.id == 2 {
+            } else if received.header.id == FIRST {
                 match received.message::<Reply>() {
                     Ok(Reply::Spawned(id)) => self.pid = Some(id.pid),
                     Ok(Reply::Failed(failure)) => return Err(refused(options, failure)),

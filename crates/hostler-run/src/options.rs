@@ -13,7 +13,7 @@ const GRACE: &str = "5s";
 
 /// What `hostler run` is told.
 #[derive(Debug, PartialEq, Args)]
-pub(crate) struct Options {
+pub struct Options {
     /// Time between SIGTERM and SIGKILL for what is ended: 500ms, 5s, 2m, 1h
     #[arg(long, value_name = "TIME", default_value = GRACE)]
     pub grace: Time,
@@ -58,7 +58,7 @@ pub(crate) struct Options {
 impl Options {
     /// What `run -- COMMAND...` means, if the words are that: the usual way to start, which takes no parser. (To make and
     /// run one would be a tenth of what hostler adds to a short command.)
-    pub(crate) fn plain(mut words: impl Iterator<Item = OsString>) -> Option<Self> {
+    pub fn plain(mut words: impl Iterator<Item = OsString>) -> Option<Self> {
         if words.next()? != "run" || words.next()? != "--" {
             return None;
         }
@@ -84,7 +84,7 @@ impl Options {
 
 /// How to hold the tree together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Containment {
+pub enum Containment {
     /// A cgroup where one can be made, else by parentage
     Auto,
     /// By parentage alone
@@ -97,8 +97,10 @@ pub(crate) enum Containment {
 
 /// Whose death ends the tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Owner {
+pub enum Owner {
+    /// It lives on until its command has ended
     Nobody,
+    /// The one with this pid
     Process(rustix::process::Pid),
 }
 
@@ -121,7 +123,8 @@ impl FromStr for Owner {
 
 /// A span of time, and how it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Time {
+pub struct Time {
+    /// The span itself.
     pub span: Duration,
     text: String,
 }
@@ -162,7 +165,8 @@ impl FromStr for Time {
 
 /// An amount of memory, and how it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Size {
+pub struct Size {
+    /// In bytes.
     pub bytes: u64,
     text: String,
 }
@@ -201,7 +205,8 @@ impl FromStr for Size {
 
 /// A number of CPUs, in thousandths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Cpus {
+pub struct Cpus {
+    /// In thousandths of one.
     pub millis: u64,
 }
 
