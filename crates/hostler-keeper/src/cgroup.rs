@@ -67,7 +67,14 @@ fn usual(own: &str) -> Option<PathBuf> {
         .find(|root| rustix::fs::statfs(*root).is_ok_and(|fs| fs.f_type == CGROUP2))
         .map(|root| Path::new(root).join(below))
         .filter(|dir| {
-            rustix::fs::access(dir.join("cgroup.procs"), rustix::fs::Access::EXISTS).is_ok()
+            // Not access(2), for which the kernel makes other credentials.
+            rustix::fs::accessat(
+                rustix::fs::CWD,
+                dir.join("cgroup.procs"),
+                rustix::fs::Access::EXISTS,
+                AtFlags::EACCESS,
+            )
+            .is_ok()
         })
 }
 

@@ -208,7 +208,12 @@ impl Proc {
         let raw = pid.as_raw_nonzero();
         let path = Path::of(format_args!("{raw}/task/{raw}/children"))?;
         let readable = rustix::fs::Access::READ_OK;
-        rustix::fs::accessat(&self.dir, path.bytes(), readable, rustix::fs::AtFlags::empty())
+        rustix::fs::accessat(
+            &self.dir,
+            path.bytes(),
+            readable,
+            rustix::fs::AtFlags::EACCESS,
+        )
     }
 
     /// Appends the pids of the children of this process, of all its threads (`/proc/PID/task/TID/children`).

@@ -55,6 +55,16 @@ impl Signals {
         Ok(Self { fd })
     }
 
+    /// The same for a process that was forked from the one that took them: it blocks them too, and reads those that it was
+    /// sent itself (signalfd(2)).
+    ///
+    /// # Errors
+    /// The kernel's, when out of descriptors.
+    pub(crate) fn inherited(&self) -> io::Result<Self> {
+        let fd = rustix::io::fcntl_dupfd_cloexec(&self.fd, 0)?;
+        Ok(Self { fd })
+    }
+
     /// The next signal, if one is waiting.
     ///
     /// # Errors

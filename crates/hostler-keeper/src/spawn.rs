@@ -420,9 +420,9 @@ unsafe fn exec(plan: &mut Plan<'_>) -> Result<std::convert::Infallible, Failure>
     let mut error = libc::ENOENT;
     for program in &plan.programs {
         // An exec takes a copy of all arguments before it looks for the file.
-        // SAFETY: a NUL-terminated string.
         if plan.programs.len() > 1
-            && unsafe { libc::access(program.as_ptr(), libc::F_OK) } == -1
+            // SAFETY: a NUL-terminated string.
+            && unsafe { libc::faccessat(libc::AT_FDCWD, program.as_ptr(), libc::F_OK, libc::AT_EACCESS) } == -1
             && matches!(errno(), libc::ENOENT | libc::ENOTDIR | libc::ENAMETOOLONG)
         {
             continue;

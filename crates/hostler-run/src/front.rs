@@ -16,8 +16,8 @@ use hostler_keeper::message::{
     Event, Failure, Group, Reply, Request, Rlimit, Spawn, Step, ZygoteReply,
 };
 use hostler_keeper::outcome::{EndReason, EndReport, ExitStatus};
-use hostler_keeper::signals::{self, Signals};
 use hostler_keeper::proc::Proc;
+use hostler_keeper::signals::{self, Signals};
 use hostler_keeper::zygote::{FIRST, First, Zygote};
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{PidfdFlags, Resource, getpid, getppid, getrlimit, pidfd_open};
@@ -134,11 +134,17 @@ fn prepare(options: &Options) -> Result<Front, Refusal> {
         config,
         owner,
         proc,
+        signals: &signals,
         spawn: command(&args, file_size),
     };
     let (zygote, keeper) = inherit::as_started(|| Zygote::fork_with(first))
         .map_err(|error| Refusal::new(format_args!("{error}")))?;
-    let own = [Some(keeper.as_fd()), Some(zygote.connection.as_fd()), Some(signals.as_fd()), report.as_ref().map(AsFd::as_fd)];
+    let own = [
+        Some(keeper.as_fd()),
+        Some(zygote.connection.as_fd()),
+        Some(signals.as_fd()),
+        report.as_ref().map(AsFd::as_fd),
+    ];
     inherit::release(&own.into_iter().flatten().collect::<Vec<_>>());
     Ok(Front {
         keeper,

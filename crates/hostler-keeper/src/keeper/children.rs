@@ -65,7 +65,10 @@ impl Keeper {
                 };
                 self.children[index].started.exit = Some(exit);
                 let key = self.children[index].started.key;
-                self.tell(&Event::Exited { key, exit });
+                self.queue(0, &Event::Exited { key, exit }, None);
+                if self.config.standing == Standing::Apart {
+                    self.flush();
+                } // A front is told with the tree's end, if that comes at once, and at the latest by the end of the round.
                 if self.main == Some(key) {
                     // It may be stopped, and would not hear of it: it is woken once there is nothing more urgent.
                     self.wake_front = self.front.as_ref().map(|_| Wake::Due);

@@ -68,6 +68,7 @@ impl Keeper {
             self.ending = Some(Ending::begin(reason, Duration::ZERO));
             return true;
         }
+        self.flush();
         crate::hook!("keeper.end");
         self.ending = Some(Ending::begin(reason, grace));
         false

@@ -114,8 +114,9 @@ struct Keeper {
 }
 
 /// Runs a keeper in this process, which has just been forked for it, to its end.
-pub(crate) fn serve(birth: Birth<'_>, proc: &Proc) -> ! {
-    let status = match Keeper::new(birth, proc) {
+/// `proc` and `signals` are its zygote's.
+pub(crate) fn serve(birth: Birth<'_>, proc: &Proc, signals: &Signals) -> ! {
+    let status = match Keeper::new(birth, proc, signals) {
         Ok((keeper, first)) => {
             // The kernel takes it all back at once.
             let mut keeper = std::mem::ManuallyDrop::new(keeper);
@@ -123,6 +124,8 @@ pub(crate) fn serve(birth: Birth<'_>, proc: &Proc) -> ! {
                 keeper.start(FIRST, &spawn, Vec::new());
                 keeper.close_others();
             }
+            let title = keeper.config.title.to_bytes();
+            crate::set_title(&[b"hostler: keeper of ", title].concat());
             let result = keeper.run();
             keeper.close_door();
             i32::from(result.is_err())
@@ -147,10 +150,11 @@ impl Grounds {
         cgroup: Option<&Cgroup>,
         front: Option<&OwnedFd>,
         proc: &Proc,
+        signals: &Signals,
     ) -> Result<Self, Failure> {
         let of = |step: Step| move |errno: Errno| Failure::new(step, errno);
         rustix::process::set_child_subreaper(Some(getpid())).map_err(of(Step::Fork))?;
-        let signals = Signals::take().map_err(|error| Failure {
+        let signals = signals.inherited().map_err(|error| Failure {
             step: Step::Signals,
             errno: error.raw_os_error().unwrap_or(libc::EIO),
         })?;
@@ -192,7 +196,11 @@ impl Grounds {
 }
 
 impl Keeper {
-    fn new<'a>(birth: Birth<'a>, proc: &Proc) -> Result<(Self, Option<Spawn<'a>>), ()> {
+    fn new<'a>(
+        birth: Birth<'a>,
+        proc: &Proc,
+        signals: &Signals,
+    ) -> Result<(Self, Option<Spawn<'a>>), ()> {
         let Birth {
             config,
             host,
@@ -209,7 +217,7 @@ impl Keeper {
             Err(errno) => (None, Err(Failure::new(Step::Cgroup, errno))),
         };
         let laid = made
-            .and_then(|()| Grounds::lay(&config, cgroup.as_ref(), front.as_ref(), proc))
+            .and_then(|()| Grounds::lay(&config, cgroup.as_ref(), front.as_ref(), proc, signals))
             .and_then(|grounds| Ok((Self::open_door(&config, &grounds.proc)?, grounds)));
         match laid {
             Ok(((door, known), grounds)) => {
@@ -379,7 +387,6 @@ impl Keeper {
 
     /// Does all that is due by now, and says when the next thing is.
     fn round(&mut self) -> Option<Instant> {
-        self.flush();
         let now = Instant::now();
         let mut due: Vec<Instant> = Vec::new();
         self.release_round(&mut due);
@@ -410,6 +417,7 @@ impl Keeper {
             }
         }
         due.extend(self.end_round());
+        self.flush();
         due.extend(self.front_round(now));
         due.extend(self.host_due());
         due.into_iter().min()

@@ -19,7 +19,7 @@ use crate::connection::Connection;
 use crate::keeper::wait_any;
 use crate::message::Spawn;
 use crate::proc::Proc;
-use crate::signals::signal_child;
+use crate::signals::{Signals, signal_child};
 
 pub use orphans::{end_adopted, has_children};
 use serve::serve;
@@ -56,6 +56,8 @@ pub struct First<'a> {
     pub owner: Option<OwnedFd>,
     /// How to see processes.
     pub proc: Proc,
+    /// This process has taken its signals.
+    pub signals: &'a Signals,
     /// The process. It names no descriptors: it has all that this process has and does not close on exec. The zygote and the
     /// keeper close theirs.
     pub spawn: Spawn<'a>,

@@ -70,12 +70,12 @@ pub(super) fn serve(
 }
 
 impl ZygoteLoop {
-    fn new(host: Connection, proc: Proc, for_front: bool) -> io::Result<Self> {
+    fn new(host: Connection, proc: Proc, signals: Signals, for_front: bool) -> io::Result<Self> {
         rustix::process::set_child_subreaper(Some(getpid()))?;
         // A host that was started with children of its own (by exec in a shell) has handed none down to a fork.
         Ok(Self {
             host: Some(host),
-            signals: Signals::take()?,
+            signals,
             proc,
             for_front,
             keepers: Vec::new(),
@@ -85,7 +85,7 @@ impl ZygoteLoop {
     }
 
     fn for_host(host: Connection) -> io::Result<Self> {
-        let zygote = Self::new(host, Proc::open()?, false)?;
+        let zygote = Self::new(host, Proc::open()?, Signals::take()?, false)?;
         zygote.close_others();
         let _ = rustix::process::setsid();
         rustix::process::chdir(c"/")?;
@@ -100,7 +100,7 @@ impl ZygoteLoop {
         connection: Connection,
         parent: Option<Pid>,
     ) -> io::Result<Self> {
-        let mut zygote = Self::new(host, first.proc, true)?;
+        let mut zygote = Self::new(host, first.proc, first.signals.inherited()?, true)?;
         // Only now: what a keeper of a front watches is the front, and only if it is still there.
         let front = parent.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
         let id = zygote
@@ -124,7 +124,11 @@ impl ZygoteLoop {
 
     /// Closes what it has of the process that it was forked from, and puts /dev/null where the standard descriptors were.
     fn close_others(&self) {
-        let own = [self.host.as_ref().map(AsFd::as_fd), Some(self.signals.as_fd()), Some(self.proc.as_fd())];
+        let own = [
+            self.host.as_ref().map(AsFd::as_fd),
+            Some(self.signals.as_fd()),
+            Some(self.proc.as_fd()),
+        ];
         descriptors::keep_only(own.iter().flatten().map(AsRawFd::as_raw_fd).collect());
         descriptors::fill_standard();
     }
@@ -329,8 +333,7 @@ impl ZygoteLoop {
                 }
                 // What is the zygote's is closed here; its memory is never used again.
                 drop(self.host.take());
-                crate::set_title(&[b"hostler: keeper of ", birth.config.title.to_bytes()].concat());
-                keeper::serve(birth, &self.proc)
+                keeper::serve(birth, &self.proc, &self.signals)
             }
             raw => {
                 let pid = Pid::from_raw(raw).expect("fork gave a pid");

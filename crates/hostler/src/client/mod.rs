@@ -28,8 +28,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use hostler_run::say;
 use error::{Failure, Result};
+use hostler_run::say;
 
 /// The commands that are clients of a running host. Their options are looked at only when they are asked for, so that they cost
 /// `hostler run` nothing.

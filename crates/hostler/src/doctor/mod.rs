@@ -27,8 +27,8 @@ use std::time::Duration;
 use clap::Args;
 use hostler_keeper::proc::Proc;
 
-use hostler_run::say;
 use evidence::{Certainty, Verdict};
+use hostler_run::say;
 use judge::{Finding, Judge};
 use leftovers::{Host, Leftover};
 use processes::Look;
