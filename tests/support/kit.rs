@@ -51,6 +51,7 @@ impl Kit {
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
         for (from, name) in [
             (env!("CARGO_BIN_EXE_hostler").into(), "hostler"),
+            (env!("CARGO_BIN_EXE_hostler-host").into(), "hostler-host"),
             (compiled(), "misbehave"),
         ] {
             let (from, to): (PathBuf, PathBuf) = (from, dir.path().join(name));
