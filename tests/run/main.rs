@@ -7,6 +7,7 @@ mod bad_input;
 mod bystanders;
 mod exits;
 mod filtered;
+mod handed_on;
 mod inherited;
 mod job_control;
 mod killers;

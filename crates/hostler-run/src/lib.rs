@@ -1,5 +1,8 @@
 //! `hostler run`: a command whose whole tree is owned, with no host running. No configuration is read and no runtime is
 //! started on this path.
+//!
+//! A crate of its own, so that a program can be linked that does this and nothing else: what is linked in is paid for at the
+//! start of each command.
 #![forbid(unsafe_code)]
 
 mod front;
