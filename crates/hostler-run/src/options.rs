@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 /// The grace where none is given.
 const GRACE: &str = "5s";
 
-/// What `hostler run` is told.
+/// Run a command, and leave nothing of it behind when it ends
 #[derive(Debug, PartialEq, Args)]
 pub struct Options {
     /// Time between SIGTERM and SIGKILL for what is ended: 500ms, 5s, 2m, 1h
