@@ -29,7 +29,7 @@ use crate::output::{Drained, Spool};
 use crate::process::{Input, Shared, lock};
 use crate::resource::ResourceState;
 use crate::sessions::Host;
-use crate::streams::{Streams, first, poll_type_out, step_maybe, watched};
+use crate::streams::{Screen, Streams, first, poll_type_out, step_maybe, watched};
 
 /// The name under which the keeper keeps a descriptor.
 pub(crate) fn stored_name(id: &ResourceId, stream: &str) -> Vec<u8> {
@@ -198,9 +198,12 @@ impl Life {
                 rows: size.rows,
                 cols: size.cols,
             })?;
+            let doing = "make the pipe of its terminal";
+            let screen = Screen::new(terminal.clone()).doing(doing)?;
             stored.push((stored_name(id, "terminal"), terminal.master()?));
+            stored.push((stored_name(id, "stage"), screen.stage().doing(doing)?));
             let command = command.terminal(&terminal)?;
-            streams.terminal = Some(terminal.clone());
+            streams.terminal = Some(screen);
             return Ok((command, streams, Input::Terminal(terminal), stored));
         }
         let doing = "make its pipes";
@@ -254,8 +257,8 @@ impl Life {
         let mut running = lock(&self.shared.running);
         running.process = Some(process.clone());
         running.intended = true;
-        if let Some(terminal) = &streams.terminal {
-            running.input = Input::Terminal(terminal.clone());
+        if let Some(screen) = &streams.terminal {
+            running.input = Input::Terminal(screen.terminal.clone());
         }
         drop(running);
         let id = process.id();
@@ -403,6 +406,7 @@ impl Life {
         if streams.terminal.take().is_some() {
             lock(&self.shared.running).input = Input::None;
             self.discard("terminal");
+            self.discard("stage");
         }
     }
 

@@ -170,6 +170,22 @@ impl Spool {
         Ok(Drained::Empty)
     }
 
+    /// Moves all that is in a pipe which nobody writes to meanwhile. What the file cannot take is let go of.
+    pub(crate) fn empty(&mut self, pipe: &OwnedFd) {
+        loop {
+            match self.splice(pipe) {
+                Ok(1..) => {}
+                Ok(0) => return,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => {
+                    if self.skip(pipe).is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
     fn splice(&mut self, pipe: &OwnedFd) -> io::Result<usize> {
         let mut to = self.len();
         let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
