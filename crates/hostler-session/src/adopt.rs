@@ -214,10 +214,7 @@ impl Actor {
         let process = Arc::new(process);
         let keep = detail.options.output;
         let path = |stream| crate::dirs::spool(&detail.dir, &id, stream);
-        let reopen = |stream| {
-            let path = path(stream);
-            Spool::reopen(&path, keep).or_else(|_| Spool::create(&path, keep))
-        };
+        let reopen = |stream| Spool::reopen(&path(stream), keep);
         let apart = detail.options.mode == Mode::Foreground && detail.options.terminal.is_none();
         let spools = reopen("out").and_then(|out| {
             let err = apart.then(|| reopen("err")).transpose()?;

@@ -91,11 +91,12 @@ impl Life {
     pub(crate) async fn begin(mut self) {
         let mut farewell = Farewell(self.shared.clone(), true);
         let id = self.shared.id.clone();
-        let started = match self.intend().await {
-            Ok((tree, ready)) => self.start(&tree, ready).await,
-            Err(error) => Err(error),
-        };
-        match started {
+        // Boxed, so that the task needs no room for it while the process runs.
+        let started = Box::pin(async {
+            let (tree, ready) = self.intend().await?;
+            self.start(&tree, ready).await
+        });
+        match started.await {
             Ok((process, streams)) => {
                 self.running(&process, &streams);
                 self.shared
@@ -235,7 +236,7 @@ impl Life {
         let id = process.id();
         self.host
             .ledger
-            .write_later(vec![Change::ResourceIdentified {
+            .write_soon(vec![Change::ResourceIdentified {
                 id: self.shared.id.clone(),
                 identity: Identity {
                     boot: self.host.options.run.boot.clone(),
@@ -293,7 +294,7 @@ impl Life {
             let Some(next) = self.pause(&info, began.elapsed(), &mut pause) else {
                 break;
             };
-            match self.again(next, info).await {
+            match Box::pin(self.again(next, info)).await {
                 Some(Ok((new, new_streams))) => {
                     self.running(&new, &new_streams);
                     (process, streams) = (new, new_streams);
@@ -413,10 +414,7 @@ impl Life {
     /// Lets the keeper close what it keeps; nobody waits for that.
     fn discard(&self, stream: &str) {
         if let Ok(tree) = self.shared.tree.get() {
-            let name = stored_name(&self.shared.id, stream);
-            tokio::spawn(async move {
-                let _ = tree.discard(&name).await;
-            });
+            tree.discard_later(&stored_name(&self.shared.id, stream));
         }
     }
 
