@@ -3,8 +3,8 @@
 //!
 //! Order matters: the intent, with its number in the tree, is in the ledger before there is a process; the host's ends of the
 //! pipes are in the keeper's store before the process is. So whoever dies whenever, the next host finds either the process with
-//! its record, or a record of what never was. What is written of a process is committed at each step, so that it survives the
-//! death of the host, and synced to the disk a little later: a loss of power ends the process as well, and leaves nothing that
+//! its record, or a record of what never was. What is written of a process is committed at each step (its identity up to 2 ms
+//! later, for the keeper knows it too), so that it survives the death of the host, and synced to the disk a little later: a loss of power ends the process as well, and leaves nothing that
 //! its record would be needed for.
 
 use std::collections::BTreeMap;
