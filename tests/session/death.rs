@@ -68,6 +68,8 @@ async fn the_host_that_dies() {
     )
     .await;
     exec(&one, shell("cat").on_terminal(TerminalSize::default())).await;
+    let shows = shell("n=0; while :; do n=$((n+1)); printf 'line %s\\n' $n; sleep 0.01; done");
+    exec(&one, shows.on_terminal(TerminalSize::default())).await;
     exec(&one, shell("true").background()).await.wait().await;
     let two = open("two").await;
     let sleeper = exec(&two, shell("sleep 1000").background()).await;
@@ -229,6 +231,35 @@ async fn what_is_to_be_kept_is_adopted_whole_whenever_the_host_dies() {
         }
         assert!(stage.living().is_empty(), "{step}: {:?}", stage.living());
         agree(&stage, step).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_terminal_shows_comes_once_whenever_the_host_dies() {
+    for nth in [1, 2, 9, 30] {
+        let (dir, mark) = new_mark();
+        let step = format!("terminal.staged:{nth}");
+        Host::start(dir.path(), &step, "keep").dead();
+        let (stage, recovery) = next_host(dir.path(), &mark).await;
+        assert!(recovery.unreached.is_empty(), "{step}: {recovery:?}");
+        let one = stage.sessions.get("one").unwrap();
+        let list = one.resources().await.unwrap();
+        let shows = list.iter().find(|found| found.shown.contains("printf"));
+        let shows = stage.sessions.process(shows.expect(&step).id.as_str());
+        let mut follower = shows.unwrap().stdout().follow(0);
+        let mut text = String::new();
+        while text.lines().count() < nth as usize + 50 {
+            text += &follower.next_text(4096).await.unwrap().unwrap().text;
+        }
+        let upto = text.rfind('\n').unwrap();
+        for (line, number) in text[..upto].split("\r\n").zip(1..) {
+            assert_eq!(line.trim_end(), format!("line {number}"), "{step}: {text}");
+        }
+        for session in stage.sessions.list() {
+            let report = session.close(CloseReason::Client, by(), None).await;
+            assert!(report.unwrap().is_clean(), "{step}");
+        }
+        assert!(stage.living().is_empty(), "{step}: {:?}", stage.living());
     }
 }
 

@@ -119,6 +119,8 @@ impl Ledger {
             events: events.clone(),
             counters: Arc::clone(&counters),
             last,
+            held: Vec::new(),
+            held_since: None,
             overdue: VecDeque::new(),
             prunes: VecDeque::new(),
             answers: Vec::new(),
@@ -189,6 +191,7 @@ impl Ledger {
             changes,
             answer: Some(answer),
             durability,
+            soon: false,
         }));
         async move { answered.await.unwrap_or(Err(WriteError::Gone)) }
     }
@@ -202,6 +205,18 @@ impl Ledger {
             changes,
             answer: None,
             durability: Durability::Process,
+            soon: false,
+        }));
+    }
+
+    /// As [`write_later`](Self::write_later), but committed with the next write that is, or after 2 ms. For what the next host
+    /// would find out by itself, should this one be killed in that time.
+    pub fn write_soon(&self, changes: Vec<Change>) {
+        self.ask(Job::Write(Write {
+            changes,
+            answer: None,
+            durability: Durability::Process,
+            soon: true,
         }));
     }
 

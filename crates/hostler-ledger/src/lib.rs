@@ -10,6 +10,7 @@
 //! * **One writer, in groups.** One thread writes. It takes all that is queued, makes it in one transaction with one sync, and
 //!   then answers everybody. Each write is whole, by a savepoint of its own; a write that is refused does not touch its
 //!   neighbours. What was answered has survived: a loss of power, or with [`Durability::Process`] the death of the process.
+//!   What may wait ([`Ledger::write_soon`]) is held for up to 2 ms, and committed with what comes next.
 //! * **No nonsense.** A session cannot be closed while it owns something, nothing can be added to one that is closed, and
 //!   nothing ends twice: see [`Refusal`].
 //! * **A log.** Each change leaves an [`Event`] with a number, who asked and why. Numbers grow and are never used again, so a

@@ -27,6 +27,8 @@ use crate::record::{Event, Pruned, Stats};
 const GROUP: usize = 1024;
 /// How long a write that nobody waits to see on the disk may be committed and not synced.
 const SYNCED_AFTER: Duration = Duration::from_millis(100);
+/// How long a write that may wait for others is held, so that it is committed with them.
+const SOON: Duration = Duration::from_millis(2);
 /// How often overdue writes are tried again, when nothing else is written.
 const RETRY: Duration = Duration::from_secs(1);
 /// The most writes that nobody waits for which are kept while they cannot be made.
@@ -41,6 +43,8 @@ pub(crate) struct Write {
     pub(crate) answer: Option<Answer<Seq>>,
     /// What it has to survive before it is answered.
     pub(crate) durability: Durability,
+    /// Whether it may be held for a moment, to be committed with what comes next.
+    pub(crate) soon: bool,
 }
 
 /// What the writer is asked.
@@ -95,6 +99,9 @@ pub(crate) struct Writer {
     pub(crate) counters: Arc<Counters>,
     /// The last event that was written.
     pub(crate) last: Seq,
+    /// Writes that wait for others, in their order, and since when the first does.
+    pub(crate) held: Vec<Write>,
+    pub(crate) held_since: Option<Instant>,
     /// Writes nobody waits for which could not be made, in their order.
     pub(crate) overdue: VecDeque<Write>,
     pub(crate) prunes: VecDeque<(Prune, Answer<Pruned>)>,
@@ -121,7 +128,15 @@ impl Writer {
                     Err(TryRecvError::Disconnected) => close = Some(false),
                 }
             }
-            self.write(group);
+            if close.is_some() || self.is_due(&group) {
+                let mut writes = std::mem::take(&mut self.held);
+                self.held_since = None;
+                writes.append(&mut group);
+                self.write(writes);
+            } else if !group.is_empty() {
+                self.held_since.get_or_insert_with(Instant::now);
+                self.held.append(&mut group);
+            }
             if let Some(goodbye) = close {
                 break goodbye;
             }
@@ -150,6 +165,15 @@ impl Writer {
         ended
     }
 
+    /// Whether these are to be written now, with what is held.
+    fn is_due(&self, group: &[Write]) -> bool {
+        match self.held_since {
+            Some(since) if since.elapsed() >= SOON => true,
+            None if group.is_empty() => true,
+            _ => group.iter().any(|write| !write.soon),
+        }
+    }
+
     /// The next job; `None` when there is something to do without one; an error when there will be none.
     fn next(&mut self, jobs: &Receiver<Job>) -> Result<Option<Job>, ()> {
         if !self.prunes.is_empty() {
@@ -157,6 +181,13 @@ impl Writer {
                 Ok(job) => Ok(Some(job)),
                 Err(TryRecvError::Empty) => Ok(None),
                 Err(TryRecvError::Disconnected) => Err(()),
+            };
+        }
+        if let Some(since) = self.held_since {
+            return match jobs.recv_timeout(SOON.saturating_sub(since.elapsed())) {
+                Ok(job) => Ok(Some(job)),
+                Err(RecvTimeoutError::Timeout) => Ok(None),
+                Err(RecvTimeoutError::Disconnected) => Err(()),
             };
         }
         if !self.overdue.is_empty() {

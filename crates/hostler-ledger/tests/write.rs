@@ -224,6 +224,39 @@ fn occupy(ledger: &Ledger) {
 }
 
 #[test]
+fn what_may_wait_is_committed_with_the_next_write_before_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let ledger = open(dir.path());
+    let kinds = |ledger: &Ledger| -> Vec<serde_json::Value> {
+        let events = ledger.events(Seq::START, 100_000, &EventFilter::default());
+        let events = events.expect("read").into_iter();
+        events
+            .map(|event| event.detail["n"].clone())
+            .filter(|n| !n.is_null())
+            .collect()
+    };
+    // Together with what comes next, and never after it.
+    let before = ledger.stats();
+    occupy(&ledger);
+    ledger.write_soon(vec![event(json!({ "n": 1 }))]);
+    ledger.write_soon(vec![event(json!({ "n": 2 }))]);
+    block_on(ledger.write_unsynced(vec![event(json!({ "n": 3 }))])).expect("written");
+    assert_eq!(kinds(&ledger), [1, 2, 3]);
+    let stats = ledger.stats();
+    assert!(stats.commits - before.commits <= 2, "{stats:?} {before:?}");
+    assert_eq!(stats.writes - before.writes, 4);
+    // Where nothing comes, on its own.
+    let mut told = ledger.subscribe();
+    ledger.write_soon(vec![event(json!({ "n": 4 }))]);
+    let told = block_on(async { told.recv().await }).expect("an event");
+    assert_eq!(told.detail["n"], 4);
+    // And before the file is closed.
+    ledger.write_soon(vec![event(json!({ "n": 5 }))]);
+    ledger.close().expect("closed");
+    assert_eq!(kinds(&open(dir.path())), [1, 2, 3, 4, 5]);
+}
+
+#[test]
 fn what_waits_is_committed_together_and_a_bad_one_fails_alone() {
     let dir = tempfile::tempdir().expect("a directory");
     let ledger = open(dir.path());

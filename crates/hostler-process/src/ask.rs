@@ -57,6 +57,10 @@ pub(crate) enum Ask {
         name: Vec<u8>,
         reply: Answer<()>,
     },
+    /// The same, when nobody waits.
+    DiscardLater {
+        name: Vec<u8>,
+    },
     Names {
         reply: Answer<Vec<Vec<u8>>>,
     },
@@ -120,7 +124,7 @@ impl Ask {
             Ask::Release { reply, .. } | Ask::End { reply, .. } => {
                 drop(reply.send(outcome.clone()))
             }
-            Ask::LetGo { .. } | Ask::Detach { .. } | Ask::Drop => {}
+            Ask::LetGo { .. } | Ask::Detach { .. } | Ask::DiscardLater { .. } | Ask::Drop => {}
         }
     }
 }

@@ -1,12 +1,13 @@
 //! Terminals: pseudoterminals as pty(7) describes them.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
 use rustix::io::Errno;
+use rustix::pipe::{SpliceFlags, splice};
 use rustix::process::Pid;
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{Winsize, tcgetpgrp, tcgetwinsize, tcsetwinsize};
@@ -15,6 +16,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::error::{Doing, Error, Result};
 use crate::link::register;
+
+/// The most that is moved out of a terminal by one call: what a pipe holds by default.
+const AT_ONCE: usize = 64 << 10;
+/// Where a terminal has to be copied, so much at a time: what any empty pipe takes whole.
+const COPIED: usize = 4 << 10;
 
 /// How large a terminal is, in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,6 +167,40 @@ impl Terminal {
         })
     }
 
+    /// Moves what the processes have written into a pipe, as much as there is and as the pipe takes; says how many bytes, 0 at
+    /// the end. The pipe must be empty, and must not block.
+    ///
+    /// The bytes go by splice(2): whoever is killed meanwhile, each is in the terminal or in the pipe. Where the kernel cannot
+    /// splice a terminal (before 5.11), up to 4 KiB of them are in this process's memory for a moment.
+    pub fn poll_move(
+        &mut self,
+        cx: &mut Context<'_>,
+        pipe: BorrowedFd<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let mut inner = self.lock();
+        inner.reader = Some(cx.waker().clone());
+        let Some(master) = &inner.master else {
+            return Poll::Ready(Ok(0));
+        };
+        loop {
+            let mut guard = ready!(master.poll_read_ready(cx))?;
+            match guard.try_io(|master| move_first(master.get_ref(), pipe)) {
+                Err(_) => {}
+                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(Err(error)) if is_end(&error) => return Poll::Ready(Ok(0)),
+                Ok(Ok(first)) if first > 0 => {
+                    let mut count = first;
+                    // Here EAGAIN may mean that the pipe is full, so it says nothing of the terminal.
+                    while let Ok(more @ 1..) = move_some(master.get_ref(), pipe) {
+                        count += more;
+                    }
+                    return Poll::Ready(Ok(count));
+                }
+                Ok(result) => return Poll::Ready(result),
+            }
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // What it guards is whole at every moment.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
@@ -176,6 +216,28 @@ impl Terminal {
             None => Err(Error::io(doing, hung_up())),
         }
     }
+}
+
+/// Moves what one call does.
+fn move_some(master: &OwnedFd, pipe: BorrowedFd<'_>) -> rustix::io::Result<usize> {
+    splice(master, None, pipe, None, AT_ONCE, SpliceFlags::NONBLOCK)
+}
+
+/// The same into an empty pipe, by copying where there is no other way.
+fn move_first(master: &OwnedFd, pipe: BorrowedFd<'_>) -> io::Result<usize> {
+    match move_some(master, pipe) {
+        Err(Errno::INVAL) => {
+            let mut bytes = [0; COPIED];
+            let count = rustix::io::read(master, &mut bytes)?;
+            Ok(rustix::io::write(pipe, &bytes[..count])?)
+        }
+        result => Ok(result?),
+    }
+}
+
+/// Nobody has the other side open any more.
+fn is_end(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::IO.raw_os_error())
 }
 
 fn hung_up() -> io::Error {
@@ -207,10 +269,7 @@ impl AsyncRead for Terminal {
                     buf.advance(count);
                     return Poll::Ready(Ok(()));
                 }
-                // Nobody has the other side open any more.
-                Ok(Err(error)) if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => {
-                    return Poll::Ready(Ok(()));
-                }
+                Ok(Err(error)) if is_end(&error) => return Poll::Ready(Ok(())),
                 Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
                 Ok(Err(error)) => return Poll::Ready(Err(error)),
             }

@@ -326,6 +326,12 @@ impl Tree {
         .await
     }
 
+    /// The same, when nobody waits: returns at once, and whatever comes of it is not told.
+    pub fn discard_later(&self, name: &[u8]) {
+        let name = name.to_vec();
+        let _ = self.asks.send(Ask::DiscardLater { name });
+    }
+
     /// The names of all that the keeper keeps.
     ///
     /// Cancel safe: it changes nothing.

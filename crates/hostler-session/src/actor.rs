@@ -65,7 +65,7 @@ pub(crate) enum Kept {
 pub(crate) struct Actor {
     pub(crate) host: Arc<Host>,
     pub(crate) session: Session,
-    pub(crate) inbox: mpsc::UnboundedReceiver<Message>,
+    pub(crate) inbox: mpsc::UnboundedReceiver<Box<Message>>,
     pub(crate) status: watch::Sender<Status>,
     pub(crate) parent: Option<Session>,
     pub(crate) dir: PathBuf,
@@ -96,7 +96,7 @@ impl Actor {
     pub(crate) fn new(
         host: Arc<Host>,
         session: Session,
-        (inbox, status): (mpsc::UnboundedReceiver<Message>, watch::Sender<Status>),
+        (inbox, status): (mpsc::UnboundedReceiver<Box<Message>>, watch::Sender<Status>),
     ) -> Self {
         let now = Instant::now();
         let reset_at = status
@@ -152,7 +152,7 @@ impl Actor {
             let watched = tree.is_some();
             tokio::select! {
                 message = self.inbox.recv() => match message {
-                    Some(message) => self.handle(message).await,
+                    Some(message) => self.handle(*message).await,
                     None => return,
                 },
                 () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => self.due(),
@@ -255,6 +255,7 @@ impl Actor {
         }
     }
 
+    // What is rare and large is boxed, so that an idle session's task has no room for it.
     async fn handle(&mut self, message: Message) {
         match message {
             Message::Exec {
@@ -272,7 +273,7 @@ impl Actor {
                 name,
                 by,
                 reply,
-            } => self.own(resource, name, by, reply).await,
+            } => Box::pin(self.own(resource, name, by, reply)).await,
             Message::Release { id, by, reply } => self.release(id, by, reply),
             Message::Released {
                 id,
@@ -302,7 +303,7 @@ impl Actor {
                 to,
                 by,
                 reply,
-            } => self.keep(process, to, by, reply).await,
+            } => Box::pin(self.keep(process, to, by, reply)).await,
             Message::Receive {
                 process,
                 task,
@@ -310,7 +311,7 @@ impl Actor {
             } => self.receive(process, task, reply),
             Message::TakeTree { dirs, done } => self.take_tree(dirs, done),
             Message::SetPolicy { policy, by, reply } => {
-                let _ = reply.send(self.set_policy(*policy, by).await);
+                let _ = reply.send(Box::pin(self.set_policy(*policy, by)).await);
             }
             Message::Close {
                 reason,
@@ -324,7 +325,7 @@ impl Actor {
             }
             Message::Done(finished) => self.done(*finished),
             Message::HandOver { wait, reply } => {
-                let _ = reply.send(self.hand_over(wait).await);
+                let _ = reply.send(Box::pin(self.hand_over(wait)).await);
             }
         }
     }
@@ -373,11 +374,17 @@ impl Actor {
 
     pub(crate) fn record_state(&self, state: SessionState, by: By) {
         if self.in_ledger {
-            self.host.ledger.write_later(vec![Change::SessionState {
-                id: self.id(),
-                state: state.as_str().into(),
-                by,
-            }]);
+            self.host
+                .ledger
+                .write_later(vec![self.state_change(state, by)]);
+        }
+    }
+
+    pub(crate) fn state_change(&self, state: SessionState, by: By) -> Change {
+        Change::SessionState {
+            id: self.id(),
+            state: state.as_str().into(),
+            by,
         }
     }
 

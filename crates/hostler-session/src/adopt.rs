@@ -18,7 +18,7 @@ use crate::process::{Input, Shared, lock};
 use crate::recover::{Group, Known, Seen};
 use crate::report::{CloseReason, Outcome};
 use crate::sessions::Host;
-use crate::streams::{Streams, watched};
+use crate::streams::{Screen, Streams, watched};
 use crate::tree::SharedTree;
 
 /// Adopts a group; where its tree has ended or is gone, sweeps it.
@@ -214,16 +214,13 @@ impl Actor {
         let process = Arc::new(process);
         let keep = detail.options.output;
         let path = |stream| crate::dirs::spool(&detail.dir, &id, stream);
-        let reopen = |stream| {
-            let path = path(stream);
-            Spool::reopen(&path, keep).or_else(|_| Spool::create(&path, keep))
-        };
+        let reopen = |stream| Spool::reopen(&path(stream), keep);
         let apart = detail.options.mode == Mode::Foreground && detail.options.terminal.is_none();
         let spools = reopen("out").and_then(|out| {
             let err = apart.then(|| reopen("err")).transpose()?;
             Ok((out, err))
         });
-        let Ok((out, err)) = spools else {
+        let Ok((mut out, err)) = spools else {
             // No place for its output: it is released by its guard.
             let outcome = Outcome::Failed {
                 why: "its output cannot be kept".into(),
@@ -235,6 +232,9 @@ impl Actor {
             Ok(tree) => fetch(&tree, &id).await,
             Err(_) => (Streams::default(), Input::None),
         };
+        if let Some(screen) = &streams.terminal {
+            screen.settle(&mut out);
+        }
         let outputs = (out.output(), err.as_ref().map(Spool::output));
         let by = By::new("host", "adopted");
         let mailbox = self.session.fixed.mailbox.clone();
@@ -261,17 +261,37 @@ impl Actor {
 /// The host's ends, from the keeper's store. What is not there had been closed.
 async fn fetch(tree: &Tree, id: &ResourceId) -> (Streams, Input) {
     let get = async |stream| tree.fetch(&stored_name(id, stream)).await.ok();
-    let (out, err, terminal, stdin) =
-        tokio::join!(get("stdout"), get("stderr"), get("terminal"), get("stdin"));
+    let (out, err, terminal, stage, stdin) = tokio::join!(
+        get("stdout"),
+        get("stderr"),
+        get("terminal"),
+        get("stage"),
+        get("stdin")
+    );
+    let terminal = terminal.and_then(|fd| Terminal::from_master(fd).ok());
+    let screen = match (terminal, stage) {
+        (Some(terminal), Some(stage)) => Some(Screen::with(terminal, stage)),
+        // A host before had died while it let go of them, or knew of no such pipe.
+        (Some(terminal), None) => renewed(tree, id, terminal).await,
+        (None, _) => None,
+    };
     let streams = Streams {
         out: out.and_then(|fd| watched(fd).ok()),
         err: err.and_then(|fd| watched(fd).ok()),
-        terminal: terminal.and_then(|fd| Terminal::from_master(fd).ok()),
+        terminal: screen,
     };
     let input = match (&streams.terminal, stdin.and_then(|fd| watched(fd).ok())) {
-        (Some(terminal), _) => Input::Terminal(terminal.clone()),
+        (Some(screen), _) => Input::Terminal(screen.terminal.clone()),
         (None, Some(pipe)) => Input::Pipe(Arc::new(pipe)),
         (None, None) => Input::None,
     };
     (streams, input)
+}
+
+/// A terminal with a new pipe, which the keeper gets first.
+async fn renewed(tree: &Tree, id: &ResourceId, terminal: Terminal) -> Option<Screen> {
+    let screen = Screen::new(terminal).ok()?;
+    let stage = screen.stage().ok()?;
+    let stored = tree.store(&stored_name(id, "stage"), stage).await;
+    stored.ok().map(|()| screen)
 }

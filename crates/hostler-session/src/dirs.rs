@@ -1,5 +1,5 @@
 //! Directories of sessions: `sessions/ID` below the state directory, with `tmp` (the TMPDIR of its processes), `out` (what they
-//! write) and the socket of its keeper. All are the host's user's alone.
+//! write, from the first byte on) and the socket of its keeper. All are the host's user's alone.
 
 use std::fs::DirBuilder;
 use std::io;
@@ -23,7 +23,7 @@ pub(crate) fn prepare(state_dir: &Path) -> Result<()> {
 pub(crate) fn make(dir: &Path) -> Result<()> {
     let mut builder = DirBuilder::new();
     builder.mode(0o700);
-    for dir in [dir, &tmp(dir), &out(dir)] {
+    for dir in [dir, &tmp(dir)] {
         builder.create(dir).doing("make the session's directory")?;
     }
     Ok(())
@@ -52,12 +52,25 @@ pub(crate) fn spool(dir: &Path, id: &ResourceId, stream: &str) -> PathBuf {
 pub(crate) async fn remove(dir: &Path) -> io::Result<()> {
     // The usual one is nearly empty; a full one may take long.
     if std::fs::remove_dir(tmp(dir)).is_ok() {
-        return absent_is_fine(std::fs::remove_dir_all(dir));
+        return match std::fs::remove_dir(dir) {
+            Ok(()) => Ok(()),
+            Err(_) => remove_all(dir),
+        };
     }
     let dir = dir.to_owned();
-    tokio::task::spawn_blocking(move || absent_is_fine(std::fs::remove_dir_all(dir)))
+    tokio::task::spawn_blocking(move || remove_all(&dir))
         .await
         .unwrap_or_else(|_| Err(io::ErrorKind::Interrupted.into()))
+}
+
+/// Removes a directory, also when something is put into it meanwhile: who holds a pipe after the end may still write.
+fn remove_all(dir: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+            absent_is_fine(std::fs::remove_dir_all(dir))
+        }
+        result => absent_is_fine(result),
+    }
 }
 
 fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {

@@ -52,7 +52,11 @@ impl Actor {
 
     fn begin_close(&mut self, reason: CloseReason, by: By, grace: Option<Duration>) {
         self.set_state(SessionState::Closing, Some(reason));
-        self.record_state(SessionState::Closing, by.clone());
+        if self.in_ledger {
+            // With the report, where that comes at once: the next host judges by the policy, not by this.
+            let change = self.state_change(SessionState::Closing, by.clone());
+            self.host.ledger.write_soon(vec![change]);
+        }
         for entry in self.entries.values_mut() {
             if let Some(process) = &entry.process {
                 process.stop.send_replace(true);

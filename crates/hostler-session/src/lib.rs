@@ -13,15 +13,19 @@
 //!   session is open, and its close report, are on the disk before anybody is told. What is written of one process is on the
 //!   disk within a tenth of a second: a loss of power before that ends the process too, so nothing can leak; the record of its
 //!   last moments may be lost. An exit is told when the keeper has told it, and its release is queued by then or right after.
+//!   What the next host finds out by asking the keeper (who a process or a keeper is, that a session is active) or does not
+//!   judge by (that it is closing) may be committed up to 2 ms later, with what comes next.
 //! * **One way out.** Every end is a [`CloseReason`] in one function. The first begins the close; all who ask, then or later,
 //!   get its one [`CloseReport`]. Children close first; then what plugs in ([`Resource`]), each as soon as nothing depends on it,
 //!   bounded by a deadline and guarded against panics; then the tree with all processes, whose end the kernel proves; then the
 //!   directories; then the record. What cannot be ended makes the session [`SessionState::Stuck`]: visible, tried again after
 //!   growing pauses, in nobody's way.
-//! * **Output is files.** Pipes are moved into files by splice(2), so that each byte is in the pipe or in the file: [`Output`]. The
-//!   host's ends of pipes and the terminals' masters are kept by the keeper too, from before the process runs. So a host that is
-//!   killed loses no output of a pipe, and the next one goes on where it ended. (What was read from a terminal and not yet
-//!   written is lost with a host that is killed in between; a takeover loses nothing.)
+//! * **Output is files.** Pipes are moved into files by splice(2), so that each byte is in the pipe or in the file: [`Output`].
+//!   A terminal is moved into a pipe of the host's own first, and that into the file, for only pipes can be. The
+//!   host's ends of pipes, the terminals' masters and those pipes are kept by the keeper too, from before the process runs. So a
+//!   host that is killed loses no output, and the next one goes on where it ended. (On a kernel before 5.11, which cannot
+//!   splice a terminal, the at most 4 KiB that are being copied out of it are lost with a host that is killed in that moment.)
+//!   A file is made for the first byte that is written.
 //! * **Exits are told once.** [`SessionEvent::Exited`] comes once for each process, also when it ends before its starter returns,
 //!   and its release is in the ledger. Waiting ends with the exit, not with the end of the pipe; what was written before it is
 //!   in the output then.

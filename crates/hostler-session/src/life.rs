@@ -3,8 +3,8 @@
 //!
 //! Order matters: the intent, with its number in the tree, is in the ledger before there is a process; the host's ends of the
 //! pipes are in the keeper's store before the process is. So whoever dies whenever, the next host finds either the process with
-//! its record, or a record of what never was. What is written of a process is committed at each step, so that it survives the
-//! death of the host, and synced to the disk a little later: a loss of power ends the process as well, and leaves nothing that
+//! its record, or a record of what never was. What is written of a process is committed at each step (its identity up to 2 ms
+//! later, for the keeper knows it too), so that it survives the death of the host, and synced to the disk a little later: a loss of power ends the process as well, and leaves nothing that
 //! its record would be needed for.
 
 use std::collections::BTreeMap;
@@ -29,7 +29,7 @@ use crate::output::{Drained, Spool};
 use crate::process::{Input, Shared, lock};
 use crate::resource::ResourceState;
 use crate::sessions::Host;
-use crate::streams::{Streams, first, poll_type_out, step_maybe, watched};
+use crate::streams::{Screen, Streams, first, poll_type_out, step_maybe, watched};
 
 /// The name under which the keeper keeps a descriptor.
 pub(crate) fn stored_name(id: &ResourceId, stream: &str) -> Vec<u8> {
@@ -91,11 +91,12 @@ impl Life {
     pub(crate) async fn begin(mut self) {
         let mut farewell = Farewell(self.shared.clone(), true);
         let id = self.shared.id.clone();
-        let started = match self.intend().await {
-            Ok((tree, ready)) => self.start(&tree, ready).await,
-            Err(error) => Err(error),
-        };
-        match started {
+        // Boxed, so that the task needs no room for it while the process runs.
+        let started = Box::pin(async {
+            let (tree, ready) = self.intend().await?;
+            self.start(&tree, ready).await
+        });
+        match started.await {
             Ok((process, streams)) => {
                 self.running(&process, &streams);
                 self.shared
@@ -198,9 +199,12 @@ impl Life {
                 rows: size.rows,
                 cols: size.cols,
             })?;
+            let doing = "make the pipe of its terminal";
+            let screen = Screen::new(terminal.clone()).doing(doing)?;
             stored.push((stored_name(id, "terminal"), terminal.master()?));
+            stored.push((stored_name(id, "stage"), screen.stage().doing(doing)?));
             let command = command.terminal(&terminal)?;
-            streams.terminal = Some(terminal.clone());
+            streams.terminal = Some(screen);
             return Ok((command, streams, Input::Terminal(terminal), stored));
         }
         let doing = "make its pipes";
@@ -232,7 +236,7 @@ impl Life {
         let id = process.id();
         self.host
             .ledger
-            .write_later(vec![Change::ResourceIdentified {
+            .write_soon(vec![Change::ResourceIdentified {
                 id: self.shared.id.clone(),
                 identity: Identity {
                     boot: self.host.options.run.boot.clone(),
@@ -254,8 +258,8 @@ impl Life {
         let mut running = lock(&self.shared.running);
         running.process = Some(process.clone());
         running.intended = true;
-        if let Some(terminal) = &streams.terminal {
-            running.input = Input::Terminal(terminal.clone());
+        if let Some(screen) = &streams.terminal {
+            running.input = Input::Terminal(screen.terminal.clone());
         }
         drop(running);
         let id = process.id();
@@ -290,7 +294,7 @@ impl Life {
             let Some(next) = self.pause(&info, began.elapsed(), &mut pause) else {
                 break;
             };
-            match self.again(next, info).await {
+            match Box::pin(self.again(next, info)).await {
                 Some(Ok((new, new_streams))) => {
                     self.running(&new, &new_streams);
                     (process, streams) = (new, new_streams);
@@ -403,16 +407,14 @@ impl Life {
         if streams.terminal.take().is_some() {
             lock(&self.shared.running).input = Input::None;
             self.discard("terminal");
+            self.discard("stage");
         }
     }
 
     /// Lets the keeper close what it keeps; nobody waits for that.
     fn discard(&self, stream: &str) {
         if let Ok(tree) = self.shared.tree.get() {
-            let name = stored_name(&self.shared.id, stream);
-            tokio::spawn(async move {
-                let _ = tree.discard(&name).await;
-            });
+            tree.discard_later(&stored_name(&self.shared.id, stream));
         }
     }
 

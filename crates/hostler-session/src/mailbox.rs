@@ -127,12 +127,13 @@ pub(crate) enum Message {
 #[derive(Debug, Clone)]
 pub(crate) struct Mailbox {
     pub(crate) id: SessionId,
-    pub(crate) sender: mpsc::UnboundedSender<Message>,
+    /// Boxed, for a mailbox has room for 32 of the largest from the start.
+    pub(crate) sender: mpsc::UnboundedSender<Box<Message>>,
 }
 
 impl Mailbox {
     /// Puts a message in. Where nobody is there to hear it, the answer's channel is dropped with it, which tells.
     pub(crate) fn send(&self, message: Message) {
-        let _ = self.sender.send(message);
+        let _ = self.sender.send(Box::new(message));
     }
 }

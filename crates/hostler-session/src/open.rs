@@ -221,7 +221,8 @@ pub(crate) async fn close_if_quiet(session: &Session, by: By) -> bool {
 
 impl Actor {
     async fn open(mut self, by: By, reply: oneshot::Sender<Result<Session>>) {
-        match self.make(&by).await {
+        // Boxed, so that the task needs no room for it once the session is open.
+        match Box::pin(self.make(&by)).await {
             Ok(()) => {
                 self.set_state(SessionState::Active, None);
                 let session = self.session.clone();
@@ -267,8 +268,11 @@ impl Actor {
         let tree = self.grow().await?;
         fail::fail_point!("open.keeper");
         self.has_tree(SharedTree::new(tree));
-        self.record_detail(false);
-        self.record_state(SessionState::Active, by.clone());
+        // The intent tells the next host where to ask for the keeper, should it not come to this.
+        self.host.ledger.write_soon(vec![
+            self.detail_change(false),
+            self.state_change(SessionState::Active, by.clone()),
+        ]);
         fail::fail_point!("open.identified");
         synced.await?;
         Ok(())

@@ -1,24 +1,57 @@
 //! The host's ends of what a process reads and writes, and moving what comes into spools.
 
-use std::os::fd::OwnedFd;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::task::{Context, Poll, ready};
 
 use hostler_process::Terminal;
+use rustix::fs::{Mode, OFlags, open};
+use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::output::Spool;
 
-/// The most that is read from a terminal before it is written to the spool.
-const TERMINAL_READ: usize = 32 << 10;
+/// A terminal and the pipe by which what it shows comes into the spool, for only pipes can be moved into files. Both are in the
+/// keeper's store too, so a byte is in the terminal, in the pipe or in the file whenever this host is killed.
+#[derive(Debug)]
+pub(crate) struct Screen {
+    pub(crate) terminal: Terminal,
+    /// Both ends in one. Empty whenever nothing is being moved.
+    stage: OwnedFd,
+}
+
+impl Screen {
+    pub(crate) fn new(terminal: Terminal) -> io::Result<Self> {
+        let (read, _write) = pipe_with(PipeFlags::CLOEXEC)?;
+        // One descriptor instead of two: see pipe(7) on opening a pipe by its name in /proc.
+        let name = format!("/proc/self/fd/{}", read.as_raw_fd());
+        let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let stage = open(name, flags, Mode::empty())?;
+        Ok(Self { terminal, stage })
+    }
+
+    /// With the pipe of an earlier host.
+    pub(crate) fn with(terminal: Terminal, stage: OwnedFd) -> Self {
+        Self { terminal, stage }
+    }
+
+    /// A duplicate of the pipe.
+    pub(crate) fn stage(&self) -> io::Result<OwnedFd> {
+        self.stage.try_clone()
+    }
+
+    /// Puts what an earlier host had on the way into the spool.
+    pub(crate) fn settle(&self, spool: &mut Spool) {
+        spool.empty(&self.stage);
+    }
+}
 
 /// The host's ends of what a process reads and writes.
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
     pub(crate) out: Option<AsyncFd<OwnedFd>>,
     pub(crate) err: Option<AsyncFd<OwnedFd>>,
-    pub(crate) terminal: Option<Terminal>,
+    pub(crate) terminal: Option<Screen>,
 }
 
 impl Streams {
@@ -46,12 +79,12 @@ pub(crate) async fn step(spool: &mut Spool, pipe: Option<&AsyncFd<OwnedFd>>) -> 
 pub(crate) async fn first(
     spool: &mut Spool,
     pipe: Option<&AsyncFd<OwnedFd>>,
-    terminal: &mut Option<Terminal>,
+    screen: &mut Option<Screen>,
 ) -> bool {
     if pipe.is_some() {
         step(spool, pipe).await
     } else {
-        type_out(spool, terminal).await
+        type_out(spool, screen).await
     }
 }
 
@@ -63,33 +96,25 @@ pub(crate) async fn step_maybe(spool: Option<&mut Spool>, pipe: Option<&AsyncFd<
 }
 
 /// Moves some of what a terminal shows into a spool; whether there may be more.
-pub(crate) async fn type_out(spool: &mut Spool, terminal: &mut Option<Terminal>) -> bool {
+pub(crate) async fn type_out(spool: &mut Spool, screen: &mut Option<Screen>) -> bool {
     spool.room().await;
-    std::future::poll_fn(|cx| poll_type_out(spool, terminal, cx)).await
+    std::future::poll_fn(|cx| poll_type_out(spool, screen, cx)).await
 }
 
 pub(crate) fn poll_type_out(
     spool: &mut Spool,
-    terminal: &mut Option<Terminal>,
+    screen: &mut Option<Screen>,
     cx: &mut Context<'_>,
 ) -> Poll<bool> {
-    let Some(terminal) = terminal else {
+    let Some(Screen { terminal, stage }) = screen else {
         return Poll::Pending;
     };
-    // On the stack while it is filled, so that a quiet terminal holds no memory.
-    let mut bytes = [0; TERMINAL_READ];
-    let mut buffer = ReadBuf::new(&mut bytes);
-    while buffer.remaining() >= 4096 {
-        let before = buffer.filled().len();
-        match Pin::new(&mut *terminal).poll_read(cx, &mut buffer) {
-            Poll::Ready(Ok(())) if buffer.filled().len() > before => {}
-            Poll::Pending if buffer.filled().is_empty() => return Poll::Pending,
-            Poll::Pending => break,
-            // The end; what came before it is told first.
-            Poll::Ready(_) if before > 0 => break,
-            Poll::Ready(_) => return Poll::Ready(false),
+    match ready!(terminal.poll_move(cx, stage.as_fd())) {
+        Ok(1..) => {
+            fail::fail_point!("terminal.staged");
+            spool.empty(stage);
+            Poll::Ready(true)
         }
+        Ok(0) | Err(_) => Poll::Ready(false),
     }
-    spool.append(buffer.filled());
-    Poll::Ready(true)
 }

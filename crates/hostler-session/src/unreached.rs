@@ -138,7 +138,7 @@ impl Unreached {
                 () = sleep_until(until) => return false,
                 message = self.actor.inbox.recv() => message,
             };
-            match message {
+            match message.map(|message| *message) {
                 Some(Message::Close {
                     reason,
                     by,

@@ -370,7 +370,11 @@ impl Keeper {
         self.post(0, event, None);
     }
 
+    /// Answers, unless the request has the number 0: its host does not want to be woken for that.
     pub(super) fn answer(&mut self, id: u32, reply: &Reply, fd: Option<OwnedFd>) {
+        if id == 0 {
+            return;
+        }
         self.post(id, reply, fd);
     }
 

@@ -135,7 +135,8 @@ pub(crate) fn go_on(keeper: Keeper, next_key: u64, started: &[Started]) -> (Tree
 impl Actor {
     async fn run(mut self) {
         self.serve().await;
-        let outcome = self.settle().await;
+        // Boxed, so that a tree that lives has no room for it.
+        let outcome = Box::pin(self.settle()).await;
         if let Ok(report) = &outcome {
             let _ = self.events.send(TreeEvent::Ended(report.clone()));
         }
@@ -218,6 +219,13 @@ impl Actor {
         id
     }
 
+    /// Asks for what nobody waits for. It has no number, so it is not answered (keepers of the first release do: that is heard
+    /// by nobody).
+    fn post_unheard(&mut self, request: &Request<'_>) {
+        // Where it cannot be sent, the connection tells that.
+        let _ = self.link.post(0, request, Vec::new());
+    }
+
     fn failed(&mut self, id: u32, error: Error) {
         match self.pending.remove(&id) {
             Some(Pending::Release(key)) => self.released(key, Err(error)),
@@ -228,11 +236,7 @@ impl Actor {
             Some(pending) => {
                 let stored = pending.fail(error);
                 for name in stored {
-                    self.post(
-                        &Request::Discard { name: &name },
-                        Vec::new(),
-                        Pending::Nobody,
-                    );
+                    self.post_unheard(&Request::Discard { name: &name });
                 }
             }
             None => {}
@@ -283,6 +287,7 @@ impl Actor {
                     Pending::Done(reply),
                 );
             }
+            Ask::DiscardLater { name } => self.post_unheard(&Request::Discard { name: &name }),
             Ask::Names { reply } => drop(self.post(&Request::Names, none, Pending::Names(reply))),
             Ask::Owner { pidfd, reply } => {
                 let _ = self.post(&Request::Owner, vec![pidfd], Pending::Done(reply));
@@ -405,7 +410,7 @@ impl Actor {
             );
         }
         // The keeper drops its record once the process has ended, and so is ours then.
-        self.post(&Request::Forget { key }, Vec::new(), Pending::Nobody);
+        self.post_unheard(&Request::Forget { key });
         if over {
             self.processes.remove(&key);
         }
@@ -419,7 +424,7 @@ impl Actor {
         if record.exit.borrow().is_some() {
             self.processes.remove(&key);
         }
-        self.post(&Request::Forget { key }, Vec::new(), Pending::Nobody);
+        self.post_unheard(&Request::Forget { key });
     }
 
     fn end(&mut self, grace: Duration) {

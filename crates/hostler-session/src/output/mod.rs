@@ -1,7 +1,8 @@
 //! What processes write, kept in files.
 //!
 //! Each output is a *spool*: a file below the session's directory in which every byte stands at its absolute offset. Pipes are
-//! moved into it by splice(2), so a byte is in the pipe or in the file at every moment, and a host that is killed loses none.
+//! moved into it by splice(2), so a byte is in the pipe or in the file at every moment, and a host that is killed loses none. The
+//! file is made when there is a first byte.
 //! Between the head and the tail that are kept, the file is given back to the disk by punching a hole; where the file system
 //! cannot do that, head and tail are copied into a new file, sparse between them, which takes the old one's place.
 //!

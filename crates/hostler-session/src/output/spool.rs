@@ -1,12 +1,13 @@
 //! Writing a spool.
 
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
 use rustix::io::Errno;
 use rustix::pipe::{SpliceFlags, splice};
@@ -29,7 +30,8 @@ const AT_ONCE: usize = 64 << 10;
 #[derive(Debug)]
 pub(super) struct Shared {
     path: PathBuf,
-    /// Open while it is written; opened again to read after that, so that what has ended holds no descriptor.
+    /// Open while it is written, from the first byte; opened again to read after that, so that what has ended holds no
+    /// descriptor.
     file: Mutex<Option<Arc<File>>>,
     pub(super) progress: watch::Sender<Progress>,
     /// How far the reader has come that the writer waits for.
@@ -66,50 +68,86 @@ pub(crate) enum Drained {
     End,
 }
 
+/// Where a spool is written. Making a file is by far the dearest part of running a short command, most of which write nothing
+/// to at least one of their streams: so it is made for the first byte.
+#[derive(Debug)]
+enum Place {
+    /// Nowhere yet. Holds a descriptor whose place the file's takes, so that a host that has run out of them still keeps what
+    /// the processes write that it has started.
+    Reserved {
+        _place: File,
+    },
+    /// There is none, and none could be made.
+    None,
+    File(Arc<File>),
+}
+
 /// The writing side of an output. There is one; when it is dropped no more will come.
 #[derive(Debug)]
 pub(crate) struct Spool {
     shared: Arc<Shared>,
-    file: Arc<File>,
+    file: Place,
     keep: KeepOutput,
     /// Whether the file system can punch holes.
     punches: bool,
 }
 
 impl Spool {
-    /// Makes a new one.
+    /// A new one. Its file is made when there is something to be written.
     pub(crate) fn create(path: &Path, keep: KeepOutput) -> io::Result<Self> {
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)?;
-        Ok(Self::with(path, file, keep, Progress::default()))
+        let _place = File::open("/dev/null")?;
+        let place = Place::Reserved { _place };
+        Ok(Self::with(path, place, keep, Progress::default()))
     }
 
-    /// Goes on with one that an earlier host wrote, at its end.
+    /// Goes on with one that an earlier host wrote, at its end; with a new one where it wrote nothing.
     pub(crate) fn reopen(path: &Path, keep: KeepOutput) -> io::Result<Self> {
-        let file = File::options().read(true).write(true).open(path)?;
-        let progress = survey(&file)?;
-        Ok(Self::with(path, file, keep, progress))
+        match File::options().read(true).write(true).open(path) {
+            Ok(file) => {
+                let progress = survey(&file)?;
+                Ok(Self::with(
+                    path,
+                    Place::File(Arc::new(file)),
+                    keep,
+                    progress,
+                ))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Self::create(path, keep),
+            Err(error) => Err(error),
+        }
     }
 
-    fn with(path: &Path, file: File, keep: KeepOutput, progress: Progress) -> Self {
-        let file = Arc::new(file);
+    fn with(path: &Path, place: Place, keep: KeepOutput, progress: Progress) -> Self {
+        let file = match &place {
+            Place::File(file) => Some(file.clone()),
+            Place::Reserved { .. } | Place::None => None,
+        };
         let shared = Arc::new(Shared {
             path: path.to_owned(),
-            file: Mutex::new(Some(file.clone())),
+            file: Mutex::new(file),
             progress: watch::Sender::new(progress),
             pace: Mutex::new(None),
             paced: Notify::new(),
         });
         Self {
             shared,
-            file,
+            file: place,
             keep,
             punches: true,
         }
+    }
+
+    /// Its file, made if there is none yet.
+    fn file(&mut self) -> io::Result<Arc<File>> {
+        if let Place::File(file) = &self.file {
+            return Ok(file.clone());
+        }
+        // Closes the descriptor that held the place.
+        self.file = Place::None;
+        let file = Arc::new(make(&self.shared.path)?);
+        self.file = Place::File(file.clone());
+        *lock(&self.shared.file) = Some(file.clone());
+        Ok(file)
     }
 
     /// For reading.
@@ -170,11 +208,37 @@ impl Spool {
         Ok(Drained::Empty)
     }
 
+    /// Moves all that is in a pipe which nobody writes to meanwhile. What the file cannot take is let go of.
+    pub(crate) fn empty(&mut self, pipe: &OwnedFd) {
+        loop {
+            match self.splice(pipe) {
+                Ok(1..) => {}
+                Ok(0) => return,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => {
+                    if self.skip(pipe).is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
     fn splice(&mut self, pipe: &OwnedFd) -> io::Result<usize> {
+        if !matches!(self.file, Place::File(_)) {
+            match waiting(pipe)? {
+                Waiting::Bytes => {}
+                Waiting::End => return Ok(0),
+                Waiting::Nothing => return Err(io::ErrorKind::WouldBlock.into()),
+            }
+        }
+        let Ok(file) = self.file() else {
+            return self.skip(pipe);
+        };
         let mut to = self.len();
         let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
         loop {
-            return match splice(pipe, None, &*self.file, Some(&mut to), AT_ONCE, flags) {
+            return match splice(pipe, None, &*file, Some(&mut to), AT_ONCE, flags) {
                 Ok(count) => {
                     self.grown(count as u64);
                     Ok(count)
@@ -205,7 +269,8 @@ impl Spool {
 
     /// Writes at the end. What the disk has no room for is let go of, and counts as gap.
     pub(crate) fn append(&mut self, bytes: &[u8]) {
-        match self.file.write_all_at(bytes, self.len()) {
+        let at = self.len();
+        match self.file().and_then(|file| file.write_all_at(bytes, at)) {
             Ok(()) => self.grown(bytes.len() as u64),
             Err(_) => self.lose(bytes.len() as u64),
         }
@@ -219,7 +284,9 @@ impl Spool {
         progress.len += count;
         progress.gap_end = progress.len;
         self.shared.progress.send_replace(progress);
-        let _ = self.file.set_len(progress.len);
+        if let Ok(file) = self.file() {
+            let _ = file.set_len(progress.len);
+        }
         self.punch(progress.gap_start.next_multiple_of(PAGE), progress.len);
     }
 
@@ -262,12 +329,15 @@ impl Spool {
     }
 
     fn punch(&mut self, from: u64, to: u64) {
+        let Place::File(file) = &self.file else {
+            return;
+        };
         if from >= to {
             return;
         }
         if self.punches {
             let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-            match fallocate(&*self.file, flags, from, to - from) {
+            match fallocate(&**file, flags, from, to - from) {
                 Ok(()) => return,
                 Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.punches = false,
                 Err(_) => return,
@@ -279,6 +349,7 @@ impl Spool {
 
     /// Puts a sparse copy of head and tail in the file's place.
     fn rewrite(&mut self) -> io::Result<()> {
+        let old = self.file()?;
         let progress = *self.shared.progress.borrow();
         let new_path = self.shared.path.with_extension("new");
         let new = File::options()
@@ -290,12 +361,13 @@ impl Spool {
             .open(&new_path)?;
         for (from, to) in [(0, progress.gap_start), (progress.gap_end, progress.len)] {
             let mut bytes = vec![0; (to - from) as usize];
-            self.file.read_exact_at(&mut bytes, from)?;
+            old.read_exact_at(&mut bytes, from)?;
             new.write_all_at(&bytes, from)?;
         }
         std::fs::rename(&new_path, &self.shared.path)?;
-        self.file = Arc::new(new);
-        *lock(&self.shared.file) = Some(self.file.clone());
+        let new = Arc::new(new);
+        self.file = Place::File(new.clone());
+        *lock(&self.shared.file) = Some(new);
         Ok(())
     }
 }
@@ -308,6 +380,47 @@ impl Drop for Spool {
         *lock(&self.shared.file) = None;
         self.shared.paced.notify_one();
     }
+}
+
+/// Makes the file of a spool, and its directory where this is the session's first.
+fn make(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.read(true).write(true).create_new(true).mode(0o600);
+    match options.open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if let Some(dir) = path.parent() {
+                match DirBuilder::new().mode(0o700).create(dir) {
+                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                        return Err(error);
+                    }
+                    _ => {}
+                }
+            }
+            options.open(path)
+        }
+        result => result,
+    }
+}
+
+/// What there is in a pipe.
+enum Waiting {
+    Bytes,
+    Nothing,
+    /// All who could write to it have closed it.
+    End,
+}
+
+fn waiting(pipe: &OwnedFd) -> io::Result<Waiting> {
+    let mut fds = [PollFd::new(pipe, PollFlags::IN)];
+    poll(&mut fds, Some(&Timespec::default()))?;
+    let found = fds[0].revents();
+    Ok(if found.contains(PollFlags::IN) {
+        Waiting::Bytes
+    } else if found.is_empty() {
+        Waiting::Nothing
+    } else {
+        Waiting::End
+    })
 }
 
 /// How long a spool is, and where its gap is: its first hole.
