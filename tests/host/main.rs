@@ -4,6 +4,7 @@ mod access;
 mod api;
 mod death;
 mod errors;
+mod handover;
 mod streams;
 mod support;
 mod systemd;

@@ -108,7 +108,7 @@ async fn a_handed_over_session_is_the_next_hosts() {
     );
     assert!(matches!(
         session.exec(shell("true"), by()).await,
-        Err(Error::Closed(_))
+        Err(Error::Stopping)
     ));
     assert!(matches!(
         session.close(CloseReason::Client, by(), None).await,

@@ -35,6 +35,7 @@ use crate::{ErrorBody, ws};
         processes::show,
         processes::end,
         processes::wait,
+        run::result,
         output::read,
         output::write,
         processes::signal,

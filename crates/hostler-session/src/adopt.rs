@@ -6,20 +6,24 @@ use std::time::Duration;
 
 use hostler_ledger::{By, Change, ResourceId, ResourceRecord, SessionId};
 use hostler_process::{Adopted, Error, Key, Process, Terminal, Tree};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::actor::{Actor, Kept};
 use crate::event::SessionState;
 use crate::life::{Detail, stored_name};
 use crate::mailbox::Message;
 use crate::options::Mode;
-use crate::output::Spool;
+use crate::output::{Follower, Spool};
 use crate::process::{Input, Shared, lock};
 use crate::recover::{Group, Known, Seen};
 use crate::report::{CloseReason, Outcome};
 use crate::sessions::Host;
 use crate::streams::{Streams, watched};
 use crate::tree::SharedTree;
+
+/// How long a process in the foreground, whose host is another one now, waits for its client before it writes more than is kept. As
+/// long as the former host stays for a client that does not read.
+const COME_BACK: Duration = Duration::from_secs(600);
 
 /// Adopts a group; where its tree has ended or is gone, sweeps it.
 pub(crate) async fn adopt(host: &Arc<Host>, group: Group) -> Seen {
@@ -235,6 +239,12 @@ impl Actor {
             Ok(tree) => fetch(&tree, &id).await,
             Err(_) => (Streams::default(), Input::None),
         };
+        if detail.options.is_foreground() {
+            // What it writes may be more than is kept; its client is about to come back for it.
+            for spool in [Some(&out), err.as_ref()].into_iter().flatten() {
+                tokio::spawn(hold(spool.paced_again()));
+            }
+        }
         let outputs = (out.output(), err.as_ref().map(Spool::output));
         let by = By::new("host", "adopted");
         let mailbox = self.session.fixed.mailbox.clone();
@@ -256,6 +266,11 @@ impl Actor {
         entry.task = Some(tokio::spawn(life.adopted(process, streams)));
         self.entries.insert(id, entry);
     }
+}
+
+/// Has a process wait for its client, until that is there or has been long enough in coming.
+async fn hold(place: Follower) {
+    let _ = timeout(COME_BACK, place.output().ended()).await;
 }
 
 /// The host's ends, from the keeper's store. What is not there had been closed.

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -129,9 +130,7 @@ impl Life {
             detail: self.detail(key),
         };
         let by = self.shared.by.clone();
-        self.shared
-            .key
-            .store(key.0, std::sync::atomic::Ordering::Relaxed);
+        self.shared.key.store(key.0, Ordering::Relaxed);
         fail::fail_point!("exec.begin");
         let change = Change::ResourceIntended { resource: row, by };
         let written = self.host.ledger.write_unsynced(vec![change]);
@@ -334,6 +333,7 @@ impl Life {
                 },
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                     deadline = None;
+                    self.shared.timed_out.store(true, Ordering::Relaxed);
                     self.shared.owner().send(Message::EndProcess {
                         id: self.shared.id.clone(),
                         grace: None,
@@ -471,9 +471,7 @@ impl Life {
             Err(error) => return Some(Err(error)),
         };
         let key = tree.new_key();
-        self.shared
-            .key
-            .store(key.0, std::sync::atomic::Ordering::Relaxed);
+        self.shared.key.store(key.0, Ordering::Relaxed);
         let change = Change::ResourceDetail {
             id: self.shared.id.clone(),
             detail: self.detail(key),

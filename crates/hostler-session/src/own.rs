@@ -52,6 +52,9 @@ impl Actor {
         paced: bool,
     ) -> Result<(ResourceId, Entry, Option<Paced>, Life, Option<Patterns>)> {
         self.must_be_open()?;
+        if self.leaving {
+            return Err(Error::Stopping);
+        }
         let invalid = |what: &str| Err(Error::Invalid(what.to_owned()));
         if options.argv.first().is_none_or(String::is_empty) {
             return invalid("there is no command to run");

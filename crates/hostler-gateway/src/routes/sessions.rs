@@ -71,7 +71,7 @@ pub(crate) async fn open(
     Asker(by): Asker,
     Json(new): Json<NewSession>,
 ) -> Result<(StatusCode, Answer<Session>), ApiError> {
-    gateway.must_serve()?;
+    let _starting = gateway.starting()?;
     let sessions = gateway.sessions();
     let options = new.options(sessions, gateway.defaults())?;
     let session = sessions.open(options, by).await?;

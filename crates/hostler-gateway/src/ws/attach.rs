@@ -6,7 +6,7 @@ use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use hostler_session::{EndOnDrop, ProcessHandle, TerminalSize};
+use hostler_session::{EndOnDrop, Output, ProcessHandle, TerminalSize};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -62,6 +62,7 @@ pub(crate) async fn attach(
 
 fn streams(process: &ProcessHandle, joining: &Joining) -> Result<Streams, ApiError> {
     let stdout = match joining.from {
+        Some(from) if joining.foreground => process.stdout().follow_paced(from),
         Some(from) => process.stdout().follow(from),
         None if process.is_terminal() => {
             let screen = process.size().unwrap_or_else(|_| TerminalSize::default());
@@ -69,9 +70,12 @@ fn streams(process: &ProcessHandle, joining: &Joining) -> Result<Streams, ApiErr
         }
         None => process.stdout().follow(0),
     };
-    let stderr = process.stderr();
+    let follow = |stderr: Output| match joining.foreground {
+        true => stderr.follow_paced(joining.stderr_from),
+        false => stderr.follow(joining.stderr_from),
+    };
     Ok(Streams {
         stdout,
-        stderr: stderr.map(|stderr| stderr.follow(joining.stderr_from)),
+        stderr: process.stderr().map(follow),
     })
 }

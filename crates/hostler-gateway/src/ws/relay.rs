@@ -33,8 +33,9 @@ const LOOKS: u32 = 5;
 const SILENCE: Duration = Duration::from_secs(30);
 /// After so much input the client is told how much the process has taken.
 const TELL: u64 = 256 << 10;
-/// How long the last frames may take.
-const FAREWELL: Duration = Duration::from_secs(5);
+/// How long a client that is there may take for the last frames. Whoever does not read is in nobody's way: what is closed before
+/// they are read is lost to it.
+const FAREWELL: Duration = Duration::from_secs(600);
 
 /// How a relay ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,28 +153,43 @@ pub(super) async fn relay(
             (End::Gone, vec![frame::error(&error), close])
         }
     };
-    farewell(sink, stream, last).await;
+    let patience = match peer.is_local() {
+        true => FAREWELL,
+        false => SILENCE,
+    };
+    farewell(sink, stream, last, patience).await;
     end
 }
 
-/// Says the last, and waits for the client to close, so that nothing of it is lost.
+/// Says the last, and waits for the client to close, so that nothing of it is lost. What the client still sends is let go of, but
+/// shows that it lives.
 async fn farewell(
     mut sink: SplitSink<WebSocket, Message>,
     mut stream: SplitStream<WebSocket>,
     last: Vec<Message>,
+    patience: Duration,
 ) {
-    let _ = tokio::time::timeout(FAREWELL, async {
+    let say = async {
         for message in last {
-            sink.send(message).await?;
-        }
-        while let Some(Ok(message)) = stream.next().await {
-            if matches!(message, Message::Close(_)) {
-                break;
+            if sink.send(message).await.is_err() {
+                return;
             }
         }
-        Ok::<_, axum::Error>(())
-    })
-    .await;
+        std::future::pending::<()>().await;
+    };
+    let hear = async {
+        let until = Instant::now() + FAREWELL;
+        while Instant::now() < until {
+            match tokio::time::timeout(patience, stream.next()).await {
+                Ok(Some(Ok(Message::Close(_)) | Err(_)) | None) | Err(_) => return,
+                Ok(Some(Ok(_))) => {}
+            }
+        }
+    };
+    tokio::select! {
+        () = say => {}
+        () = hear => {}
+    }
 }
 
 /// Takes frames until the client is gone.

@@ -117,7 +117,7 @@ impl Progress {
     }
 
     /// What is to be sent again over a new connection.
-    fn again(&mut self) -> Vec<Input> {
+    pub(crate) fn again(&mut self) -> Vec<Input> {
         self.taken = 0;
         let bytes: Vec<u8> = self.unsure.drain(..).collect();
         let mut again: Vec<Input> = bytes
