@@ -27,6 +27,7 @@ use crate::{ErrorBody, ws};
         sessions::change,
         sessions::close,
         sessions::census,
+        sessions::census_of_all,
         run::run,
         ws::exec::exec,
         processes::list_of,

@@ -75,6 +75,11 @@ impl Actor {
             fail::fail_point!("hand_over.recorded");
         }
         self.freeze().await;
+        // What has ended meanwhile has ended here.
+        while let Ok(message) = self.inbox.try_recv() {
+            self.handle_boxed(message).await;
+        }
+        self.must_be_open()?;
         let lent = matches!(self.kept, Kept::From(_));
         let tree = match &self.tree {
             // The session whose tree it is hands it over.

@@ -34,6 +34,7 @@ pub fn router(gateway: Gateway) -> Router {
                 .delete(sessions::close),
         )
         .route("/v1/sessions/{session}/census", get(sessions::census))
+        .route("/v1/census", get(sessions::census_of_all))
         .route("/v1/sessions/{session}/run", post(run::run))
         .route("/v1/sessions/{session}/exec", get(ws::exec::exec))
         .route(

@@ -129,7 +129,7 @@ async fn start(
 
 impl Running {
     async fn relay(self, gateway: &Gateway, peer: Peer, socket: WebSocket) {
-        let end = relay(gateway, peer, socket, &self.process, self.streams).await;
+        let end = relay(gateway, peer, socket, &self.process, self.streams, true).await;
         if end == End::Exited {
             drop(self.guard.map(EndOnDrop::release));
         }

@@ -86,13 +86,14 @@ pub(super) struct Streams {
     pub(super) stderr: Option<Follower>,
 }
 
-/// Carries frames until the process has ended or the client is gone.
+/// Carries frames until the process has ended or the client is gone. What the client sends is let go of where it `speaks` not.
 pub(super) async fn relay(
     gateway: &Gateway,
     peer: Peer,
     socket: WebSocket,
     process: &ProcessHandle,
     streams: Streams,
+    speaks: bool,
 ) -> End {
     let shared = Shared {
         taken: AtomicU64::new(0),
@@ -121,7 +122,7 @@ pub(super) async fn relay(
                 tokio::select! {
                     biased;
                     _ = pause => {}
-                    () = receive(&mut stream, &input, &shared) => return,
+                    () = receive(&mut stream, &input, speaks, &shared) => return,
                     () = writer.run(&shared.taken) => {}
                 }
             }
@@ -193,7 +194,12 @@ async fn farewell(
 }
 
 /// Takes frames until the client is gone.
-async fn receive(stream: &mut SplitStream<WebSocket>, input: &Input, shared: &Shared) {
+async fn receive(
+    stream: &mut SplitStream<WebSocket>,
+    input: &Input,
+    speaks: bool,
+    shared: &Shared,
+) {
     loop {
         let message = match stream.next().await {
             Some(Ok(message)) => message,
@@ -206,6 +212,7 @@ async fn receive(stream: &mut SplitStream<WebSocket>, input: &Input, shared: &Sh
         shared.lives();
         shared.blocked.store(true, Ordering::Relaxed);
         match message {
+            Message::Binary(_) | Message::Text(_) if !speaks => {}
             Message::Binary(bytes) if bytes.first() == Some(&frame::INPUT) => {
                 input.bytes(bytes.slice(1..)).await;
             }

@@ -15,7 +15,7 @@ use super::host::{Host, PATIENCE, UNANNOUNCED};
 use super::keys::{Keys, Scanner};
 use super::modes::Modes;
 use super::remote::{Frame, INPUT, Remote, Room};
-use super::resume::{Input, Progress};
+use super::resume::{Input, Join, Progress};
 use super::signals;
 use super::streams::{self, Output, Stream};
 use super::tty::{self, Raw};
@@ -301,8 +301,11 @@ impl Follow<'_> {
         let Some(process) = self.process.as_deref() else {
             return self.begin_again(progress, pending).await;
         };
-        let foreground = !self.viewer && !self.terminal;
-        let resumed = progress.resume(self.host, process, foreground, patience);
+        let join = match self.viewer || self.terminal {
+            true => Join::Viewer,
+            false => Join::Foreground,
+        };
+        let resumed = progress.resume(self.host, process, join, patience);
         // Where the next host knows nothing of it, it has gone with the last one.
         let (remote, again) = match resumed.await {
             Err(refusal) if refusal.is_not_found() => return Err(Failure::Gone),
