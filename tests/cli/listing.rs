@@ -251,3 +251,33 @@ fn who_reads_along_neither_holds_nor_ends_a_session() {
             || place.json(&["session", "show", "s", "--json"])["state"] != "active"
     });
 }
+
+#[test]
+fn the_log_is_read_where_no_host_runs() {
+    let mut place = Place::with_session("s");
+    place.ok(&["exec", "s", "--", "true"]);
+    let before = place.ok(&["log", "s", "--json"]);
+    place.stop();
+    let after = place.json(&["log", "s", "--json"]);
+    let after = after.as_array().expect("a list");
+    let before: Vec<serde_json::Value> = serde_json::from_str(&before).expect("a list");
+    assert!(
+        before.len() > 2 && after[..before.len()] == before[..],
+        "{after:?}"
+    );
+    assert_eq!(after.last().expect("an event")["kind"], "session.closed");
+    assert!(place.ok(&["log"]).contains("session.opened"));
+    // Nothing of it is changed by that, and a follower wants a host.
+    for words in [&["log", "-f"][..], &["ps"]] {
+        let (status, line) = place.fails(words);
+        assert!(
+            status == Some(1) && line.contains("no host is running"),
+            "{line}"
+        );
+    }
+    let (status, line) = place.fails(&["log", "nobody"]);
+    assert_eq!(
+        (status, line.as_str()),
+        (Some(1), "hostler: there is no session `nobody`\n")
+    );
+}
