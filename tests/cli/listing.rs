@@ -195,3 +195,89 @@ fn shells_and_readers_are_told_of_the_commands() {
         assert!(dir.join(page).exists(), "{page}");
     }
 }
+
+#[test]
+fn processes_of_all_sessions_are_one_list() {
+    let place = Place::with_session("s");
+    place.ok(&["session", "new", "--name", "other", "--grace", "300ms"]);
+    place.ok(&["session", "new", "--name", "empty"]);
+    let one = place.ok(&["exec", "-d", "s", "--", "sleep", "1003"]);
+    let two = place.ok(&["exec", "-d", "other", "--", "sleep", "1004"]);
+    let all = place.json(&["ps", "--json"]);
+    let list = all.as_array().expect("a list").iter();
+    let ids: Vec<&str> = list
+        .map(|one| one["process"].as_str().expect("an id"))
+        .collect();
+    assert_eq!(ids, [&one, &two]);
+    let other = place.json(&["session", "show", "other", "--json"]);
+    assert_eq!(all[1]["session"], other["id"]);
+    let tree = place.ok(&["ps", "--tree"]);
+    assert!(
+        tree.contains("empty (s-") && tree.contains("sleep 1004"),
+        "{tree}"
+    );
+}
+
+#[test]
+fn who_reads_along_neither_holds_nor_ends_a_session() {
+    let place = Place::new();
+    let policy = ["--on-disconnect", "close", "--grace", "300ms"];
+    place.ok(&[&["session", "new", "--name", "s"], &policy[..]].concat());
+    let script = "echo here; exec sleep 1000";
+    place.ok(&["exec", "-d", "--name", "p", "s", "--", "sh", "-c", script]);
+    let mut follower = place
+        .hostler(&["logs", "-f", "p"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("hostler");
+    let mut line = [0; 5];
+    let stdout = follower.stdout.as_mut().expect("a pipe");
+    std::io::Read::read_exact(stdout, &mut line).expect("a line");
+    assert_eq!(&line, b"here\n");
+    let clients =
+        |place: &Place| place.json(&["session", "show", "s", "--json"])["clients"].clone();
+    assert_eq!(clients(&place), 0);
+    follower.kill().expect("killed");
+    follower.wait().expect("waited for");
+    // One that is a client ends it by leaving, so this one did not.
+    let state = place.json(&["session", "show", "s", "--json"])["state"].clone();
+    assert_eq!(state, "active");
+    let (_pty, mut viewer) = place.at_terminal(&["attach", "s/p"]);
+    wait_until("it is a client", SOON, || clients(&place) == 1);
+    crate::place::signal(&viewer, rustix::process::Signal::KILL);
+    let _ = viewer.wait();
+    wait_until("the session has closed", SOON, || {
+        place.run(&["session", "show", "s", "--json"]).status.code() != Some(0)
+            || place.json(&["session", "show", "s", "--json"])["state"] != "active"
+    });
+}
+
+#[test]
+fn the_log_is_read_where_no_host_runs() {
+    let mut place = Place::with_session("s");
+    place.ok(&["exec", "s", "--", "true"]);
+    let before = place.ok(&["log", "s", "--json"]);
+    place.stop();
+    let after = place.json(&["log", "s", "--json"]);
+    let after = after.as_array().expect("a list");
+    let before: Vec<serde_json::Value> = serde_json::from_str(&before).expect("a list");
+    assert!(
+        before.len() > 2 && after[..before.len()] == before[..],
+        "{after:?}"
+    );
+    assert_eq!(after.last().expect("an event")["kind"], "session.closed");
+    assert!(place.ok(&["log"]).contains("session.opened"));
+    // Nothing of it is changed by that, and a follower wants a host.
+    for words in [&["log", "-f"][..], &["ps"]] {
+        let (status, line) = place.fails(words);
+        assert!(
+            status == Some(1) && line.contains("no host is running"),
+            "{line}"
+        );
+    }
+    let (status, line) = place.fails(&["log", "nobody"]);
+    assert_eq!(
+        (status, line.as_str()),
+        (Some(1), "hostler: there is no session `nobody`\n")
+    );
+}

@@ -50,6 +50,12 @@ impl Place {
         });
     }
 
+    /// Has the host stop.
+    pub(crate) fn stop(&mut self) {
+        signal(&self.host, Signal::TERM);
+        ended(&mut self.host);
+    }
+
     /// A client command.
     pub(crate) fn hostler(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hostler"));

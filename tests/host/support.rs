@@ -274,7 +274,7 @@ pub(crate) struct Client {
     pub(crate) socket: PathBuf,
     pub(crate) tcp: String,
     pub(crate) token: String,
-    mark: String,
+    pub(crate) mark: String,
 }
 
 impl Client {

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use hostler_session::{CloseReason, Error, OnHostExit, ProcessHandle, ResourceId, TerminalSize};
+use hostler_session::{
+    CloseReason, Error, OnHostExit, ProcessHandle, ResourceId, SessionEvent, TerminalSize,
+};
 
 use super::support::*;
 
@@ -108,7 +110,7 @@ async fn a_handed_over_session_is_the_next_hosts() {
     );
     assert!(matches!(
         session.exec(shell("true"), by()).await,
-        Err(Error::Closed(_))
+        Err(Error::Stopping)
     ));
     assert!(matches!(
         session.close(CloseReason::Client, by(), None).await,
@@ -186,4 +188,52 @@ async fn what_is_kept_is_handed_over_with_the_session_it_is_from() {
             .count(),
         0
     );
+}
+
+#[tokio::test]
+async fn lines_are_watched_for_over_hosts_each_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mark = format!("mark-watch-{}", std::process::id());
+    let stage = Stage::at(dir.path(), &mark, |_| {});
+    let session = stage.open().await;
+    let mut options = shell("cat").background().with_stdin();
+    options.patterns = vec![hostler_session::Pattern {
+        pattern: "port".into(),
+        regex: false,
+        per_minute: 0,
+    }];
+    let process = exec(&session, options).await;
+    let id = process.id().to_string();
+    let mut events = stage.sessions.events();
+    process.write(b"port 1\npor").await.unwrap();
+    let matched = async |events: &mut tokio::sync::broadcast::Receiver<SessionEvent>| loop {
+        if let SessionEvent::Matched { line, .. } = events.recv().await.unwrap() {
+            return line;
+        }
+    };
+    assert_eq!(matched(&mut events).await, "port 1");
+    process.write(b"t 2").await.unwrap();
+    until("all is there", || process.stdout().progress().len == 13).await;
+    let failed = stage.sessions.hand_over(Duration::from_secs(30)).await;
+    assert!(failed.is_empty(), "{failed:?}");
+    stage.sessions.ledger().clone().close().unwrap();
+    drop((process, session));
+    let next = Stage::at(dir.path(), &mark, |_| {});
+    let mut events_after = next.sessions.events();
+    next.sessions.recover(&next.earlier).await.unwrap();
+    let process = next.sessions.process(&id).unwrap();
+    process.write(b"2\nport 3\n").await.unwrap();
+    let long = Duration::from_secs(4) * slack();
+    for line in ["port 22", "port 3"] {
+        let found = tokio::time::timeout(long, matched(&mut events_after)).await;
+        assert_eq!(found.expect("in time"), line);
+    }
+    // The first host told of nothing more.
+    while let Ok(event) = events.try_recv() {
+        assert!(!matches!(event, SessionEvent::Matched { .. }), "{event:?}");
+    }
+    for session in next.sessions.list() {
+        let report = session.close(CloseReason::Client, by(), None).await;
+        assert!(report.unwrap().is_clean());
+    }
 }

@@ -9,6 +9,7 @@ use hostler_session::{By, Policy, Sessions};
 use tokio::sync::{mpsc, watch};
 
 use crate::access::Access;
+use crate::error::{ApiError, ErrorCode};
 
 /// What is known of this host.
 #[derive(Debug, Clone)]
@@ -73,6 +74,7 @@ struct Inner {
     began: Instant,
     connections: AtomicUsize,
     fewer: tokio::sync::Notify,
+    starting: watch::Sender<usize>,
 }
 
 /// What all requests share. Clones are the same.
@@ -102,6 +104,7 @@ impl Gateway {
                 began: Instant::now(),
                 connections: AtomicUsize::new(0),
                 fewer: tokio::sync::Notify::new(),
+                starting: watch::Sender::new(0),
             }),
         }
     }
@@ -141,6 +144,15 @@ impl Gateway {
         self.inner.phase.subscribe()
     }
 
+    /// Whether another host has taken over; waits until that is known.
+    ///
+    /// Cancel safe.
+    pub(crate) async fn is_handed_over(&self) -> bool {
+        let mut phases = self.phases();
+        let phase = phases.wait_for(|phase| *phase != Phase::HandingOver).await;
+        phase.is_ok_and(|phase| *phase == Phase::HandedOver)
+    }
+
     /// Goes into another phase.
     pub fn enter(&self, phase: Phase) {
         self.inner.phase.send_replace(phase);
@@ -149,6 +161,34 @@ impl Gateway {
     /// Passes on that a client wants the host to stop. One that was asked already is not asked twice.
     pub(crate) fn ask_shutdown(&self, asked: ShutdownAsked) {
         let _ = self.inner.shutdown.try_send(asked);
+    }
+
+    /// Something is being started or handed on while the guard lives; a host that is taken over waits for it, so that
+    /// whoever asked hears what became of it.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Unavailable`] in a host in which nothing new starts.
+    pub(crate) fn starting(&self) -> Result<Starting, ApiError> {
+        // Counted first: a takeover enters its phase and then looks at the count.
+        self.inner.starting.send_modify(|count| *count += 1);
+        let starting = Starting {
+            gateway: self.clone(),
+        };
+        let message = match self.phase() {
+            Phase::Open => return Ok(starting),
+            Phase::HandingOver | Phase::HandedOver => "another host has taken over: ask again",
+            Phase::Stopping | Phase::Stopped => "the host is stopping",
+        };
+        Err(ApiError::new(ErrorCode::Unavailable, message))
+    }
+
+    /// Waits until nothing is being started.
+    ///
+    /// Cancel safe.
+    pub async fn none_starting(&self) {
+        let mut starting = self.inner.starting.subscribe();
+        // The sender lives as long as this.
+        let _ = starting.wait_for(|count| *count == 0).await;
     }
 
     /// Counts one connection while the guard lives.
@@ -175,6 +215,20 @@ impl Gateway {
             }
             fewer.await;
         }
+    }
+}
+
+/// Something that is being started.
+#[derive(Debug)]
+#[must_use = "it counts while this lives"]
+pub(crate) struct Starting {
+    gateway: Gateway,
+}
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        let starting = &self.gateway.inner.starting;
+        starting.send_modify(|count| *count -= 1);
     }
 }
 

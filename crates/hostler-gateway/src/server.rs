@@ -230,9 +230,16 @@ async fn answer(
         settled(&mut phases).await
     };
     let status = answer.status();
-    let over = phase == Phase::HandedOver && !status.is_success();
+    let told = status.is_success()
+        || status.is_redirection()
+        || answer.extensions().get::<Final>().is_some();
+    let over = phase == Phase::HandedOver && !told;
     Ok(if over { ask_again() } else { answer })
 }
+
+/// Marks an answer that tells of a failure and holds whatever host goes on: asked again, the request would do twice what it did.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Final;
 
 /// The phase, once it is known which host goes on.
 async fn settled(phases: &mut watch::Receiver<Phase>) -> Phase {

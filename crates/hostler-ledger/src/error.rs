@@ -28,6 +28,16 @@ pub enum OpenError {
         /// The newest schema that this release knows.
         known: u32,
     },
+    /// An older release wrote it, and no host of this one has opened it yet.
+    #[error(
+        "the ledger has schema {found}, and this release reads schema {known}: `hostler serve` brings it up to that"
+    )]
+    Older {
+        /// Its schema.
+        found: u32,
+        /// What this release reads.
+        known: u32,
+    },
     /// It is damaged, or not a ledger at all.
     #[error("the ledger {} is damaged: {found}; move it away to start afresh, without knowledge of what runs", path.display())]
     Corrupt {

@@ -59,6 +59,7 @@ mod lock;
 mod open;
 mod prune;
 mod read;
+mod reader;
 mod record;
 mod schema;
 mod writer;
@@ -67,6 +68,7 @@ pub use change::{By, Change, EventRow, Identity, ResourceRow, SessionRow};
 pub use error::{OpenError, ReadError, Refusal, WriteError};
 pub use id::{IdError, ResourceId, Seq, SessionId};
 pub use ledger::{Durability, Ledger, LedgerOptions, Opened};
+pub use reader::Reader;
 pub use record::{
     Closed, Event, EventFilter, HostRun, Pruned, Released, Report, ResourceFilter, ResourceRecord,
     SessionFilter, SessionRecord, Stats, Which,

@@ -87,6 +87,8 @@ pub(crate) struct Actor {
     pub(crate) detached_at: Option<Instant>,
     /// Whether its begin is in the ledger.
     pub(crate) in_ledger: bool,
+    /// The next host has it in a moment: nothing new starts.
+    pub(crate) leaving: bool,
     pub(crate) stuck: Option<Stuck>,
     /// Its end: the task returns.
     pub(crate) over: bool,
@@ -127,6 +129,7 @@ impl Actor {
             reset_at,
             detached_at: None,
             in_ledger: false,
+            leaving: false,
             stuck: None,
             over: false,
         }
@@ -256,7 +259,7 @@ impl Actor {
     }
 
     // What is rare and large is boxed, so that an idle session's task has no room for it.
-    async fn handle(&mut self, message: Message) {
+    pub(crate) async fn handle(&mut self, message: Message) {
         match message {
             Message::Exec {
                 options,

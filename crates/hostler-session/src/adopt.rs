@@ -4,22 +4,28 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hostler_ledger::{By, Change, ResourceId, ResourceRecord, SessionId};
+use hostler_ledger::{By, Change, ResourceFilter, ResourceId, ResourceRecord, SessionId};
 use hostler_process::{Adopted, Error, Key, Process, Terminal, Tree};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::actor::{Actor, Kept};
-use crate::event::SessionState;
-use crate::life::{Detail, stored_name};
+use crate::event::{ExitInfo, SessionState};
+use crate::life::{Detail, Now, stored_name};
 use crate::mailbox::Message;
 use crate::options::Mode;
-use crate::output::Spool;
+use crate::output::{Follower, Output, Spool};
+use crate::patterns::Patterns;
 use crate::process::{Input, Shared, lock};
 use crate::recover::{Group, Known, Seen};
 use crate::report::{CloseReason, Outcome};
+use crate::resource::ResourceState;
 use crate::sessions::Host;
 use crate::streams::{Screen, Streams, watched};
 use crate::tree::SharedTree;
+
+/// How long a process in the foreground, whose host is another one now, waits for its client before it writes more than is kept. As
+/// long as the former host stays for a client that does not read.
+const COME_BACK: Duration = Duration::from_secs(600);
 
 /// Adopts a group; where its tree has ended or is gone, sweeps it.
 pub(crate) async fn adopt(host: &Arc<Host>, group: Group) -> Seen {
@@ -161,14 +167,24 @@ async fn revive(
     actor.has_age();
     actor.has_tree(tree.clone());
     actor.status.send_modify(|status| status.adopted = true);
-    for resource in resources {
+    for resource in with_ended(host, &row.id, resources).await {
+        if let Some(released) = &resource.released {
+            let end = serde_json::from_value(released.outcome.clone()).unwrap_or_default();
+            actor.show_ended(&resource, end);
+            continue;
+        }
         let key = serde_json::from_value::<Detail>(resource.detail.clone())
             .ok()
             .map(|detail| (Key(detail.key), detail));
         let process = key.as_ref().and_then(|(key, _)| processes.remove(key));
         match (key, process) {
             (Some((_, detail)), Some(process)) => {
-                actor.go_on_with(resource, detail, process, tree).await;
+                actor
+                    .go_on_with(resource, detail, Some(process), tree)
+                    .await;
+            }
+            (Some((_, detail)), None) if detail.paused.is_some() => {
+                actor.go_on_with(resource, detail, None, tree).await;
             }
             _ => {
                 let outcome = match resource.identity {
@@ -179,9 +195,21 @@ async fn revive(
                 };
                 let by = By::new("host", "not found after the host's death");
                 actor.record_release(&resource.id, &outcome, by);
+                if outcome == Outcome::Lost {
+                    let exit = ExitInfo {
+                        lost: true,
+                        ..ExitInfo::default()
+                    };
+                    let end = End {
+                        how: None,
+                        exit: Some(exit),
+                    };
+                    actor.show_ended(&resource, end);
+                }
             }
         }
     }
+    actor.forget_oldest();
     actor.touch_status();
     fail::fail_point!("adopt.revived");
     let state = if row.state == SessionState::Detached.as_str() {
@@ -207,11 +235,10 @@ impl Actor {
         &mut self,
         resource: ResourceRecord,
         detail: Detail,
-        process: Process,
+        process: Option<Process>,
         tree: &SharedTree,
     ) {
         let id = resource.id;
-        let process = Arc::new(process);
         let keep = detail.options.output;
         let path = |stream| crate::dirs::spool(&detail.dir, &id, stream);
         let reopen = |stream| Spool::reopen(&path(stream), keep);
@@ -228,16 +255,23 @@ impl Actor {
             self.record_release(&id, &outcome, By::new("host", "adoption"));
             return;
         };
-        let (streams, input) = match tree.get() {
-            Ok(tree) => fetch(&tree, &id).await,
-            Err(_) => (Streams::default(), Input::None),
+        let (streams, input) = match (tree.get(), &process) {
+            (Ok(tree), Some(_)) => fetch(&tree, &id).await,
+            _ => (Streams::default(), Input::None),
         };
         if let Some(screen) = &streams.terminal {
             screen.settle(&mut out);
         }
+        if detail.options.is_foreground() {
+            // What it writes may be more than is kept; its client is about to come back for it.
+            for spool in [Some(&out), err.as_ref()].into_iter().flatten() {
+                tokio::spawn(hold(spool.paced_again()));
+            }
+        }
         let outputs = (out.output(), err.as_ref().map(Spool::output));
-        let by = By::new("host", "adopted");
+        let by = detail.by.unwrap_or_else(|| By::new("host", "adopted"));
         let mailbox = self.session.fixed.mailbox.clone();
+        let watched = watch_from(&outputs.0);
         let shared = Arc::new(Shared::new(
             (id.clone(), detail.options, by),
             tree.clone(),
@@ -251,11 +285,120 @@ impl Actor {
         let grace: Duration = self.status.borrow().policy.grace;
         let mut life = self.life(&shared, (out, err), detail.starts.max(1), grace);
         life.dir = detail.dir;
-        life.set_running(&process, &streams);
+        life.began = detail.began;
+        life.paused = detail.paused;
+        let now = match (process, detail.paused) {
+            (Some(process), _) => {
+                let process = Arc::new(process);
+                life.set_running(&process, &streams);
+                Now::Running(process, streams)
+            }
+            (None, Some(paused)) => {
+                shared.status.send_modify(|status| {
+                    status.state = ResourceState::Restarting;
+                    status.starts = detail.starts;
+                    status.exit = Some(paused.exit);
+                });
+                lock(&shared.running).intended = true;
+                Now::Paused(paused)
+            }
+            (None, None) => return,
+        };
+        if !shared.options.patterns.is_empty()
+            && let Ok(patterns) = Patterns::new(&shared.options.patterns)
+        {
+            let output = shared.stdout.follow(watched);
+            tokio::spawn(patterns.watch(self.host.clone(), shared.clone(), output));
+        }
         let mut entry = self.entry(&shared);
-        entry.task = Some(tokio::spawn(life.adopted(process, streams)));
+        entry.task = Some(tokio::spawn(life.adopted(now)));
         self.entries.insert(id, entry);
     }
+
+    /// One that has ended, for looking at, where its output is still there.
+    fn show_ended(&mut self, resource: &ResourceRecord, end: End) {
+        let id = &resource.id;
+        let Ok(detail) = serde_json::from_value::<Detail>(resource.detail.clone()) else {
+            return;
+        };
+        let open = |stream| {
+            let path = crate::dirs::spool(&detail.dir, id, stream);
+            let spool = Spool::reopen(&path, detail.options.output).ok()?;
+            // Nothing more comes.
+            Some(spool.output())
+        };
+        let Some(out) = open("out") else { return };
+        let (Some(tree), Some(exit)) = (self.tree.clone(), end.exit) else {
+            return;
+        };
+        let err = open("err");
+        let by = detail.by.unwrap_or_else(|| By::new("host", "adopted"));
+        let mailbox = self.session.fixed.mailbox.clone();
+        let shared = Shared::new(
+            (id.clone(), detail.options, by.clone()),
+            tree,
+            (out, err),
+            mailbox,
+        );
+        shared.status.send_modify(|status| {
+            status.state = ResourceState::Ended;
+            status.starts = detail.starts.max(1);
+            status.exit = Some(exit);
+            if let Some(identity) = &resource.identity {
+                status.pid = Some(identity.pid);
+                status.start_time = Some(identity.start_time);
+            }
+        });
+        lock(&shared.running).intended = true;
+        let mut entry = self.entry(&Arc::new(shared));
+        entry.recorded = true;
+        let asked = matches!(end.how.as_deref(), Some("terminated" | "killed"));
+        entry.ended_by = asked.then_some(by);
+        self.entries.insert(id.clone(), entry);
+        self.ended.push_back(id.clone());
+    }
+}
+
+/// What the ledger has of the end of a process.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+struct End {
+    how: Option<String>,
+    exit: Option<ExitInfo>,
+}
+
+/// All that a session ever had, in order, where the ledger can be read; else what it has.
+async fn with_ended(
+    host: &Arc<Host>,
+    id: &SessionId,
+    resources: Vec<ResourceRecord>,
+) -> Vec<ResourceRecord> {
+    let ledger = host.ledger.clone();
+    let filter = ResourceFilter {
+        session: Some(id.clone()),
+        released: true,
+    };
+    let all = tokio::task::spawn_blocking(move || ledger.resources(&filter)).await;
+    match all {
+        Ok(Ok(all)) => all,
+        _ => resources,
+    }
+}
+
+/// From where an output is watched on: from the start of a line that is not whole yet, of which nobody was told.
+fn watch_from(output: &Output) -> u64 {
+    let len = output.progress().len;
+    let whole = match output.read_at(len.saturating_sub(1), 1) {
+        Ok(chunk) => chunk.bytes.last().is_none_or(|byte| *byte == b'\n'),
+        Err(_) => true,
+    };
+    let from = (!whole).then(|| output.last_lines(1, 64 << 10).ok());
+    from.flatten().unwrap_or(len)
+}
+
+/// Has a process wait for its client, until that is there or has been long enough in coming.
+async fn hold(place: Follower) {
+    let _ = timeout(COME_BACK, place.output().ended()).await;
 }
 
 /// The host's ends, from the keeper's store. What is not there had been closed.

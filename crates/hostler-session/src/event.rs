@@ -43,7 +43,7 @@ impl SessionState {
 }
 
 /// How a process ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExitInfo {
     /// Its exit code, if it ended by one.
     pub code: Option<u8>,

@@ -11,11 +11,12 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
-use hostler_ledger::{Change, Identity, ResourceId, ResourceRow};
+use hostler_ledger::{By, Change, Identity, ResourceId, ResourceRow};
 use hostler_process::{Command, Exit, Key, Process, Size, Stdio, Terminal, Tree};
 use rustix::pipe::{PipeFlags, pipe_with};
 use serde::{Deserialize, Serialize};
@@ -45,6 +46,32 @@ pub(crate) struct Detail {
     /// The session's directory in which its output is.
     pub(crate) dir: PathBuf,
     pub(crate) starts: u32,
+    /// Who asked for it.
+    #[serde(default)]
+    pub(crate) by: Option<By>,
+    /// When it was started the last time, in milliseconds of the clock that stands still while the machine sleeps.
+    #[serde(default)]
+    pub(crate) began: Option<u64>,
+    /// The pause before it was started again, the last time, where it was.
+    #[serde(default)]
+    pub(crate) paused: Option<Paused>,
+}
+
+/// A process that has failed and is to be started again.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Paused {
+    /// When: as [`Detail::began`].
+    pub(crate) until: u64,
+    /// How long the pause is.
+    pub(crate) pause: Duration,
+    /// How it ended.
+    pub(crate) exit: ExitInfo,
+}
+
+/// The clock that two hosts share: milliseconds since the boot in which the machine did not sleep.
+pub(crate) fn clock() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    time.tv_sec.cast_unsigned() * 1000 + time.tv_nsec.cast_unsigned() / 1_000_000
 }
 
 /// All that the task has.
@@ -59,6 +86,24 @@ pub(crate) struct Life {
     pub(crate) out: Spool,
     pub(crate) err: Option<Spool>,
     pub(crate) starts: u32,
+    pub(crate) began: Option<u64>,
+    pub(crate) paused: Option<Paused>,
+}
+
+/// What it does when this task begins.
+pub(crate) enum Now {
+    /// It runs.
+    Running(Arc<Process>, Streams),
+    /// It is to be started again.
+    Paused(Paused),
+}
+
+/// What came of starting it again.
+enum Again {
+    Started(Arc<Process>, Streams),
+    /// It cannot be, or its end was asked for.
+    Over,
+    Frozen,
 }
 
 /// The command, this side's ends, and what the keeper is to keep of them, under which names.
@@ -102,7 +147,8 @@ impl Life {
                 self.shared
                     .owner()
                     .send(Message::Started { id, result: Ok(()) });
-                self.go_on(process, streams, &mut farewell).await;
+                self.go_on(Now::Running(process, streams), &mut farewell)
+                    .await;
             }
             Err(error) => {
                 self.shared.owner().send(Message::Started {
@@ -114,14 +160,15 @@ impl Life {
     }
 
     /// Goes on with one that an earlier host started.
-    pub(crate) async fn adopted(self, process: Arc<Process>, streams: Streams) {
+    pub(crate) async fn adopted(self, now: Now) {
         let mut farewell = Farewell(self.shared.clone(), true);
-        self.go_on(process, streams, &mut farewell).await;
+        self.go_on(now, &mut farewell).await;
     }
 
     async fn intend(&mut self) -> Result<(Arc<Tree>, Ready)> {
         let tree = self.shared.tree.get()?;
         let key = tree.new_key();
+        self.began = Some(clock());
         let row = ResourceRow {
             id: self.shared.id.clone(),
             session: self.shared.owner().id,
@@ -130,9 +177,7 @@ impl Life {
             detail: self.detail(key),
         };
         let by = self.shared.by.clone();
-        self.shared
-            .key
-            .store(key.0, std::sync::atomic::Ordering::Relaxed);
+        self.shared.key.store(key.0, Ordering::Relaxed);
         fail::fail_point!("exec.begin");
         let change = Change::ResourceIntended { resource: row, by };
         let written = self.host.ledger.write_unsynced(vec![change]);
@@ -150,6 +195,9 @@ impl Life {
             key: key.0,
             dir: self.dir.clone(),
             starts: self.starts,
+            by: Some(self.shared.by.clone()),
+            began: self.began,
+            paused: self.paused,
         };
         serde_json::to_value(detail).unwrap_or_default()
     }
@@ -271,40 +319,45 @@ impl Life {
         });
     }
 
-    async fn go_on(
-        mut self,
-        mut process: Arc<Process>,
-        mut streams: Streams,
-        farewell: &mut Farewell,
-    ) {
-        let mut pause = None;
+    async fn go_on(mut self, mut now: Now, farewell: &mut Farewell) {
+        let mut left = Streams::default();
         loop {
-            let began = Instant::now();
-            let exit = match self.tend(&process, &mut streams).await {
-                Tended::Exited(exit) => exit,
-                Tended::Frozen => {
+            let paused = match now {
+                Now::Running(process, mut streams) => {
+                    let began = Instant::now();
+                    let exit = match self.tend(&process, &mut streams).await {
+                        Tended::Exited(exit) => exit,
+                        Tended::Frozen => {
+                            farewell.1 = false;
+                            return;
+                        }
+                    };
+                    let info = ExitInfo::from(exit);
+                    self.shared
+                        .status
+                        .send_modify(|status| status.exit = Some(info));
+                    left = streams;
+                    match self.pause(&info, began.elapsed()) {
+                        Some(paused) => paused,
+                        None => break,
+                    }
+                }
+                Now::Paused(paused) => paused,
+            };
+            match Box::pin(self.again(paused)).await {
+                Again::Started(process, streams) => {
+                    self.running(&process, &streams);
+                    now = Now::Running(process, streams);
+                }
+                Again::Over => break,
+                Again::Frozen => {
                     farewell.1 = false;
                     return;
                 }
-            };
-            let info = ExitInfo::from(exit);
-            self.shared
-                .status
-                .send_modify(|status| status.exit = Some(info));
-            let Some(next) = self.pause(&info, began.elapsed(), &mut pause) else {
-                break;
-            };
-            match Box::pin(self.again(next, info)).await {
-                Some(Ok((new, new_streams))) => {
-                    self.running(&new, &new_streams);
-                    (process, streams) = (new, new_streams);
-                }
-                Some(Err(_)) | None => break,
             }
         }
         // The guard has nothing left to own; what the process orphaned is the tree's.
         lock(&self.shared.running).process = None;
-        drop(process);
         farewell.1 = false;
         self.shared
             .status
@@ -312,17 +365,16 @@ impl Life {
         self.shared.owner().send(Message::Exited {
             id: self.shared.id.clone(),
         });
-        self.tail(streams).await;
+        self.tail(left).await;
     }
 
     /// Moves its output until it has ended; what it wrote before that is in the spool then.
     async fn tend(&mut self, process: &Process, streams: &mut Streams) -> Tended {
         let watcher = process.watcher();
-        let mut deadline = self
-            .shared
-            .options
-            .timeout
-            .map(|time| Instant::now() + time);
+        let ran = self.began.map_or(0, |began| clock().saturating_sub(began));
+        let timeout = self.shared.options.timeout;
+        let mut deadline =
+            timeout.map(|time| Instant::now() + time.saturating_sub(Duration::from_millis(ran)));
         loop {
             tokio::select! {
                 exit = watcher.wait() => {
@@ -338,10 +390,11 @@ impl Life {
                 },
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                     deadline = None;
+                    self.shared.timed_out.store(true, Ordering::Relaxed);
                     self.shared.owner().send(Message::EndProcess {
                         id: self.shared.id.clone(),
                         grace: None,
-                        by: hostler_ledger::By::new("timeout", "it ran for as long as it may"),
+                        by: By::new("timeout", "it ran for as long as it may"),
                     });
                 }
                 () = self.shared.freeze.notified() => return Tended::Frozen,
@@ -418,13 +471,8 @@ impl Life {
         }
     }
 
-    /// How long to wait before it is started again, if it is.
-    fn pause(
-        &self,
-        exit: &ExitInfo,
-        ran: Duration,
-        last: &mut Option<Duration>,
-    ) -> Option<Duration> {
+    /// Whether and when it is started again.
+    fn pause(&self, exit: &ExitInfo, ran: Duration) -> Option<Paused> {
         let Restart::OnFailure {
             pause,
             longest,
@@ -437,20 +485,20 @@ impl Life {
         if stopped || exit.is_success() || exit.lost || self.starts > most {
             return None;
         }
-        let next = match *last {
-            Some(last) if ran < longest * 10 => (last * 2).min(longest),
+        let pause = match self.paused {
+            Some(last) if ran < longest * 10 => (last.pause * 2).min(longest),
             _ => pause.min(longest),
         };
-        *last = Some(next);
-        Some(next)
+        Some(Paused {
+            until: clock() + pause.as_millis() as u64,
+            pause,
+            exit: *exit,
+        })
     }
 
-    /// Starts it again after a pause; `None` when its end was asked for meanwhile.
-    async fn again(
-        &mut self,
-        pause: Duration,
-        exit: ExitInfo,
-    ) -> Option<Result<(Arc<Process>, Streams)>> {
+    /// Starts it again after a pause, of which the next host is to know.
+    async fn again(&mut self, paused: Paused) -> Again {
+        self.paused = Some(paused);
         lock(&self.shared.running).process = None;
         self.shared
             .status
@@ -459,33 +507,40 @@ impl Life {
         self.host.tell(SessionEvent::Restarting {
             session: self.shared.owner().id,
             resource: self.shared.id.clone(),
-            exit,
+            exit: paused.exit,
             starts: self.starts,
         });
+        let key = Key(self.shared.key.load(Ordering::Relaxed));
+        self.host.ledger.write_later(vec![self.detail_change(key)]);
+        let left = Duration::from_millis(paused.until.saturating_sub(clock()));
         let mut stop = self.shared.stop.subscribe();
         tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => return None,
-            () = self.shared.freeze.notified() => return None,
-            () = sleep(pause) => {}
+            _ = stop.wait_for(|stop| *stop) => return Again::Over,
+            () = self.shared.freeze.notified() => return Again::Frozen,
+            () = sleep(left) => {}
         }
-        let tree = match self.shared.tree.get() {
-            Ok(tree) => tree,
-            Err(error) => return Some(Err(error)),
-        };
+        match self.start_again().await {
+            Ok((process, streams)) => Again::Started(process, streams),
+            Err(_) => Again::Over,
+        }
+    }
+
+    async fn start_again(&mut self) -> Result<(Arc<Process>, Streams)> {
+        let tree = self.shared.tree.get()?;
         let key = tree.new_key();
-        self.shared
-            .key
-            .store(key.0, std::sync::atomic::Ordering::Relaxed);
-        let change = Change::ResourceDetail {
+        self.began = Some(clock());
+        self.shared.key.store(key.0, Ordering::Relaxed);
+        // The pause stays in it: where no process has this number, it is what the next host has to go on with.
+        let change = self.detail_change(key);
+        self.host.ledger.write_unsynced(vec![change]).await?;
+        let ready = self.prepare(key)?;
+        self.start(&tree, ready).await
+    }
+
+    fn detail_change(&self, key: Key) -> Change {
+        Change::ResourceDetail {
             id: self.shared.id.clone(),
             detail: self.detail(key),
-        };
-        if let Err(error) = self.host.ledger.write_unsynced(vec![change]).await {
-            return Some(Err(error.into()));
-        }
-        match self.prepare(key) {
-            Ok(ready) => Some(self.start(&tree, ready).await),
-            Err(error) => Some(Err(error)),
         }
     }
 }

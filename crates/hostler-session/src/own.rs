@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use crate::actor::{Actor, Entry, Starter};
 use crate::closing::release_one;
 use crate::error::{Doing, Error, Result};
-use crate::event::SessionEvent;
+use crate::event::{ExitInfo, SessionEvent};
 use crate::holdings::{ProcessResource, end};
 use crate::life::Life;
 use crate::mailbox::{Message, Paced};
@@ -52,6 +52,9 @@ impl Actor {
         paced: bool,
     ) -> Result<(ResourceId, Entry, Option<Paced>, Life, Option<Patterns>)> {
         self.must_be_open()?;
+        if self.leaving {
+            return Err(Error::Stopping);
+        }
         let invalid = |what: &str| Err(Error::Invalid(what.to_owned()));
         if options.argv.first().is_none_or(String::is_empty) {
             return invalid("there is no command to run");
@@ -122,6 +125,8 @@ impl Actor {
             out,
             err,
             starts,
+            began: None,
+            paused: None,
         }
     }
 
@@ -210,6 +215,20 @@ impl Actor {
         }]);
     }
 
+    /// The same for a process, with all that is known of its end.
+    fn record_end(&self, id: &ResourceId, outcome: &Outcome, exit: Option<ExitInfo>, by: By) {
+        let mut outcome = serde_json::to_value(outcome).unwrap_or_default();
+        if let (Some(exit), Some(fields)) = (exit, outcome.as_object_mut()) {
+            let exit = serde_json::to_value(exit).unwrap_or_default();
+            fields.insert("exit".into(), exit);
+        }
+        self.host.ledger.write_later(vec![Change::ResourceReleased {
+            id: id.clone(),
+            outcome,
+            by,
+        }]);
+    }
+
     /// The notice that a process has ended: once for each.
     pub(crate) fn exited(&mut self, id: &ResourceId) {
         let open = self.state().is_open();
@@ -225,7 +244,7 @@ impl Actor {
             entry.recorded = true;
             let outcome = Self::outcome(&shared, asked.is_some());
             let by = asked.unwrap_or_else(|| By::new("process", "it ended by itself"));
-            self.record_release(id, &outcome, by);
+            self.record_end(id, &outcome, exit, by);
         }
         self.host.tell(SessionEvent::Exited {
             session: self.id(),
@@ -241,7 +260,7 @@ impl Actor {
     }
 
     /// Of those that have ended, only so many are kept for looking at.
-    fn forget_oldest(&mut self) {
+    pub(crate) fn forget_oldest(&mut self) {
         let most = self.status.borrow().policy.limits.ended as usize;
         if !self.state().is_open() {
             return;

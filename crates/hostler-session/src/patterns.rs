@@ -12,6 +12,7 @@ use crate::event::SessionEvent;
 use crate::options::Pattern;
 use crate::output::Follower;
 use crate::process::Shared;
+use crate::resource::ResourceState;
 use crate::sessions::Host;
 
 /// What is told of a line, and looked at, at the most.
@@ -91,7 +92,8 @@ impl Patterns {
                 }
             }
         }
-        if !line.is_empty() {
+        // Of a line that is not whole when another host takes over, that one will see the rest.
+        if !line.is_empty() && shared.state() == ResourceState::Ended {
             self.line(&line, &host, &shared);
         }
     }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -71,6 +71,8 @@ pub(crate) struct Shared {
     pub(crate) stop: watch::Sender<bool>,
     /// Told when the host is taken over: its task lets go of everything where it is.
     pub(crate) freeze: Notify,
+    /// Set when its time was over.
+    pub(crate) timed_out: AtomicBool,
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -108,6 +110,7 @@ impl Shared {
             owner: Mutex::new(owner),
             stop: watch::Sender::new(false),
             freeze: Notify::new(),
+            timed_out: AtomicBool::new(false),
         }
     }
 
@@ -307,6 +310,11 @@ impl ProcessHandle {
             by,
         });
         Ok(self.wait().await)
+    }
+
+    /// Whether it ran for as long as it may, and was ended for that.
+    pub fn timed_out(&self) -> bool {
+        self.shared.timed_out.load(Ordering::Relaxed)
     }
 
     /// Ends it when the guard is dropped: for the client of a foreground process, who may go.

@@ -348,7 +348,11 @@ impl Session {
     ) -> Result<T> {
         let (reply, answer) = oneshot::channel();
         self.fixed.mailbox.send(message(reply));
-        answer.await.map_err(|_| Error::Closed(self.id().clone()))
+        answer.await.map_err(|_| match self.state() {
+            SessionState::Closed => Error::Closed(self.id().clone()),
+            // It lives on, in the next host.
+            _ => Error::Stopping,
+        })
     }
 }
 

@@ -1,5 +1,7 @@
-//! Handing all sessions to the next host, without ending anything.
+//! Handing all sessions to the next host, without ending anything. What is being started is waited for: whoever asked for it is
+//! told of it, by this host, and finds it with the next one.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -7,7 +9,7 @@ use std::time::Duration;
 use hostler_ledger::{By, SessionId};
 use hostler_process::Tree;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::actor::{Actor, Kept};
 use crate::error::{Error, Result};
@@ -19,6 +21,8 @@ use crate::sessions::Sessions;
 
 /// How long what is under way may take before it is let go of.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long what is being started may take.
+const STARTING: Duration = Duration::from_secs(10);
 
 pub(crate) async fn hand_over(sessions: &Sessions, wait: Duration) -> Vec<(SessionId, Error)> {
     sessions.host.stopping.store(true, Ordering::SeqCst);
@@ -47,9 +51,9 @@ async fn hand_over_some(sessions: Vec<Session>, wait: Duration) -> Vec<(SessionI
     }
     let mut failed = Vec::new();
     for (session, answer) in handed.join_all().await {
-        // One that had closed meanwhile needs no next host.
+        // One that had closed meanwhile needs no next host, and one that had left has it.
         if let Err(error) = answer
-            && !matches!(error, Error::Closed(_))
+            && !matches!(error, Error::Closed(_) | Error::Stopping)
         {
             let by = By::new("host", format!("it could not be handed over: {error}"));
             let _ = session.close(CloseReason::Shutdown, by, None).await;
@@ -62,6 +66,8 @@ async fn hand_over_some(sessions: Vec<Session>, wait: Duration) -> Vec<(SessionI
 impl Actor {
     pub(crate) async fn hand_over(&mut self, wait: Duration) -> Result<()> {
         self.must_be_open()?;
+        self.finish_starting().await;
+        self.must_be_open()?;
         if self.in_ledger {
             // The next host has to know that it was meant.
             let change = self.detail_change(true);
@@ -69,6 +75,11 @@ impl Actor {
             fail::fail_point!("hand_over.recorded");
         }
         self.freeze().await;
+        // What has ended meanwhile has ended here.
+        while let Ok(message) = self.inbox.try_recv() {
+            self.handle_boxed(*message).await;
+        }
+        self.must_be_open()?;
         let lent = matches!(self.kept, Kept::From(_));
         let tree = match &self.tree {
             // The session whose tree it is hands it over.
@@ -88,6 +99,26 @@ impl Actor {
         }
         self.leave();
         Ok(())
+    }
+
+    /// Goes on until all that is being started is there, and all that was asked before is answered. Nothing new begins.
+    async fn finish_starting(&mut self) {
+        self.leaving = true;
+        let until = Instant::now() + STARTING;
+        loop {
+            let starting = self.entries.values().any(|entry| entry.starter.is_some());
+            let message = match starting {
+                true => timeout_at(until, self.inbox.recv()).await.ok().flatten(),
+                false => self.inbox.try_recv().ok(),
+            };
+            let Some(message) = message else { return };
+            self.handle_boxed(*message).await;
+        }
+    }
+
+    /// Handling a message may be handing over, which handles messages.
+    fn handle_boxed(&mut self, message: Message) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(self.handle(message))
     }
 
     /// Stops moving output. What is in the pipes stays there, and what was read is in the spools.

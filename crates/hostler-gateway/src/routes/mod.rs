@@ -34,6 +34,7 @@ pub fn router(gateway: Gateway) -> Router {
                 .delete(sessions::close),
         )
         .route("/v1/sessions/{session}/census", get(sessions::census))
+        .route("/v1/census", get(sessions::census_of_all))
         .route("/v1/sessions/{session}/run", post(run::run))
         .route("/v1/sessions/{session}/exec", get(ws::exec::exec))
         .route(
@@ -46,6 +47,7 @@ pub fn router(gateway: Gateway) -> Router {
             get(processes::show).delete(processes::end),
         )
         .route("/v1/processes/{id}/wait", get(processes::wait))
+        .route("/v1/processes/{id}/result", get(run::result))
         .route("/v1/processes/{id}/output", get(output::read))
         .route("/v1/processes/{id}/input", post(output::write))
         .route("/v1/processes/{id}/signal", post(processes::signal))
@@ -78,21 +80,6 @@ impl Gateway {
             _ => "the host has stopped",
         };
         ApiError::new(ErrorCode::Unavailable, message)
-    }
-
-    /// Nothing new starts in a host that is stopping.
-    pub(crate) fn must_serve(&self) -> Result<(), ApiError> {
-        match self.phase() {
-            Phase::Open | Phase::HandingOver => Ok(()),
-            Phase::Stopping | Phase::Stopped => Err(ApiError::new(
-                ErrorCode::Unavailable,
-                "the host is stopping",
-            )),
-            Phase::HandedOver => Err(ApiError::new(
-                ErrorCode::Unavailable,
-                "another host has taken over: ask again",
-            )),
-        }
     }
 }
 

@@ -3,7 +3,7 @@
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderName, StatusCode, header};
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
@@ -11,7 +11,8 @@ use utoipa::{IntoParams, ToSchema};
 use super::blocking;
 use crate::error::{ApiError, ErrorCode};
 use crate::extract::{Path, Query};
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, Phase};
+use crate::server::Final;
 
 /// How much is read where nothing is said, and at the most.
 const LIMIT: usize = 1 << 20;
@@ -99,7 +100,7 @@ pub(crate) async fn write(
     Path(id): Path<String>,
     Query(writing): Query<Writing>,
     body: Body,
-) -> Result<StatusCode, ApiError> {
+) -> Result<Response, ApiError> {
     let process = gateway.sessions().process(&id)?;
     let mut body = body.into_data_stream();
     let mut total = 0;
@@ -112,16 +113,24 @@ pub(crate) async fn write(
                 format!("more than {INPUT} bytes at once; the first {INPUT} were written");
             return Err(ApiError::new(ErrorCode::TooLarge, message));
         }
+        // Also while another host takes over: this one's end of it is as good as ever, and nothing is to be written twice.
         tokio::select! {
             written = process.write(&bytes) => written?,
-            error = gateway.over() => return Err(error),
             _ = process.wait() => {
                 return Err(ApiError::new(ErrorCode::Conflict, format!("{id} has ended")));
             }
         }
     }
     if writing.eof {
-        process.close_input().await?;
+        match process.close_input().await {
+            Err(_) if gateway.phase() != Phase::Open && total > 0 => {
+                let message = "all was written; another host has taken over: ask that one, with no body, to close the input";
+                let mut answer = ApiError::new(ErrorCode::Unavailable, message).into_response();
+                answer.extensions_mut().insert(Final);
+                return Ok(answer);
+            }
+            closed => closed?,
+        }
     }
-    Ok(StatusCode::NO_CONTENT)
+    Ok(StatusCode::NO_CONTENT.into_response())
 }

@@ -68,7 +68,7 @@ pub(crate) async fn start(
     Asker(by): Asker,
     Json(mut request): Json<ExecRequest>,
 ) -> Result<(StatusCode, Answer<Process>), ApiError> {
-    gateway.must_serve()?;
+    let _starting = gateway.starting()?;
     let session = gateway.sessions().get(&name)?;
     let keep = request.keep.take();
     let options = request.options(Mode::Background)?;
@@ -189,7 +189,7 @@ pub(crate) async fn keep(
     Asker(by): Asker,
     Json(request): Json<KeepRequest>,
 ) -> Result<Answer<wire::Session>, ApiError> {
-    gateway.must_serve()?;
+    let _starting = gateway.starting()?;
     let sessions = gateway.sessions();
     let process = sessions.process(&id)?;
     let policy = request.policy.over(gateway.defaults())?;

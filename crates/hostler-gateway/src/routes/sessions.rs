@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::StatusCode;
+use futures_util::{StreamExt, stream};
 use hostler_ledger::{SessionFilter, SessionId, SessionRecord, Which};
-use hostler_session::{CloseReason, Error as SessionError};
+use hostler_session::{CloseReason, Error as SessionError, Session as Living};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -15,6 +16,9 @@ use crate::error::ApiError;
 use crate::extract::{Asker, Json, Path, Query};
 use crate::gateway::Gateway;
 use crate::wire::{CensusEntry, CloseReport, NewSession, Session, SessionChange, duration};
+
+/// How many sessions are counted at once.
+const AT_ONCE: usize = 32;
 
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(default, deny_unknown_fields)]
@@ -71,7 +75,7 @@ pub(crate) async fn open(
     Asker(by): Asker,
     Json(new): Json<NewSession>,
 ) -> Result<(StatusCode, Answer<Session>), ApiError> {
-    gateway.must_serve()?;
+    let _starting = gateway.starting()?;
     let sessions = gateway.sessions();
     let options = new.options(sessions, gateway.defaults())?;
     let session = sessions.open(options, by).await?;
@@ -166,7 +170,26 @@ pub(crate) async fn census(
     Path(name): Path<String>,
 ) -> Result<Answer<Vec<CensusEntry>>, ApiError> {
     let session = gateway.sessions().get(&name)?;
-    let known = super::processes::of(&gateway, &session).await?;
+    Ok(Answer(count(&gateway, &session).await?))
+}
+
+/// Every living process of all sessions, from the kernel: those of one session one after the other.
+#[utoipa::path(get, path = "/v1/census", tag = "sessions", responses((status = 200, body = [CensusEntry])))]
+pub(crate) async fn census_of_all(State(gateway): State<Gateway>) -> Answer<Vec<CensusEntry>> {
+    let sessions = gateway.sessions().list();
+    let mut counts = stream::iter(sessions)
+        .map(async |session| count(&gateway, &session).await)
+        .buffered(AT_ONCE);
+    let mut all = Vec::new();
+    while let Some(counted) = counts.next().await {
+        // One that closes meanwhile has none to show.
+        all.extend(counted.into_iter().flatten());
+    }
+    Answer(all)
+}
+
+async fn count(gateway: &Gateway, session: &Living) -> Result<Vec<CensusEntry>, ApiError> {
+    let known = super::processes::of(gateway, session).await?;
     let known: HashMap<(u32, u64), String> = known
         .iter()
         .filter_map(|process| {
@@ -177,6 +200,7 @@ pub(crate) async fn census(
     let census = session.census().await?.into_iter().map(|process| {
         let key = (process.id.pid, process.id.start_time);
         CensusEntry {
+            session: session.id().to_string(),
             pid: key.0,
             start_time: key.1,
             parent: process.parent,
@@ -187,5 +211,5 @@ pub(crate) async fn census(
             process: known.get(&key).cloned(),
         }
     });
-    Ok(Answer(census.collect()))
+    Ok(census.collect())
 }

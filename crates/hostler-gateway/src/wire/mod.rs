@@ -12,7 +12,6 @@ mod session;
 pub use event::Event;
 pub use host::{Health, Host, ShutdownRequest};
 pub use policy::{Policy, PolicyChange};
-pub(crate) use process::timeout;
 pub use process::{
     Encoding, ExecRequest, Exit, KeepOutput, KeepRequest, Pattern, Process, ProcessState, Restart,
     RunAnswer, RunRequest, SignalName, SignalRequest, Size,

@@ -159,7 +159,7 @@ impl ExecRequest {
 }
 
 /// A time limit; 0 is none.
-pub(crate) fn timeout(seconds: Option<f64>) -> Result<Option<Duration>, ApiError> {
+fn timeout(seconds: Option<f64>) -> Result<Option<Duration>, ApiError> {
     let time = seconds
         .map(|seconds| duration("timeout", seconds))
         .transpose()?;

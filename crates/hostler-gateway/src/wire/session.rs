@@ -185,6 +185,8 @@ pub(crate) fn report(value: &Value) -> Option<CloseReport> {
 /// A living process, as the kernel sees it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct CensusEntry {
+    /// Whose it is: the id of the session.
+    pub session: String,
     /// Its pid.
     pub pid: u32,
     /// When it started, in clock ticks since boot.

@@ -6,7 +6,7 @@ use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use hostler_session::{EndOnDrop, ProcessHandle, TerminalSize};
+use hostler_session::{EndOnDrop, Output, ProcessHandle, TerminalSize};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -27,10 +27,13 @@ pub(crate) struct Joining {
     stderr_from: u64,
     /// End the process when this client vanishes: for one that comes back after a takeover.
     foreground: bool,
+    /// Only read along: such a client is none of the session's, so it neither holds it open nor ends it by leaving, and what it sends
+    /// is let go of.
+    watch: bool,
 }
 
 /// Join a process: its output on a WebSocket (subprotocol `hostler.v1`), its input from it. Any number of clients may. The client
-/// counts as one of the session's.
+/// counts as one of the session's, unless it only reads along.
 #[utoipa::path(get, path = "/v1/processes/{id}/attach", tag = "websockets", params(("id" = String, Path), Joining),
     responses((status = 101, description = "A WebSocket.")))]
 pub(crate) async fn attach(
@@ -45,14 +48,22 @@ pub(crate) async fn attach(
     let upgrade = upgrade.map_err(|error| ApiError::bad(error.body_text()))?;
     let process = gateway.sessions().process(&id)?;
     let streams = streams(&process, &joining)?;
+    if joining.watch && joining.foreground {
+        return Err(ApiError::bad("`watch` and `foreground` do not go together"));
+    }
     // A session that is closing takes no client; what it still has to say can be read.
-    let session = gateway.sessions().get(process.session().as_str())?;
-    let attachment = session.attach(client(&headers, &by)).await?;
+    let attachment = match joining.watch {
+        true => None,
+        false => {
+            let session = gateway.sessions().get(process.session().as_str())?;
+            Some(session.attach(client(&headers, &by)).await?)
+        }
+    };
     let guard = joining.foreground.then(|| process.end_on_drop(by));
     let connected = gateway.connected();
     Ok(prepared(upgrade).on_upgrade(async move |socket| {
         let _connected = connected;
-        let end = relay(&gateway, peer, socket, &process, streams).await;
+        let end = relay(&gateway, peer, socket, &process, streams, !joining.watch).await;
         if end == End::Exited {
             drop(guard.map(EndOnDrop::release));
         }
@@ -62,6 +73,7 @@ pub(crate) async fn attach(
 
 fn streams(process: &ProcessHandle, joining: &Joining) -> Result<Streams, ApiError> {
     let stdout = match joining.from {
+        Some(from) if joining.foreground => process.stdout().follow_paced(from),
         Some(from) => process.stdout().follow(from),
         None if process.is_terminal() => {
             let screen = process.size().unwrap_or_else(|_| TerminalSize::default());
@@ -69,9 +81,12 @@ fn streams(process: &ProcessHandle, joining: &Joining) -> Result<Streams, ApiErr
         }
         None => process.stdout().follow(0),
     };
-    let stderr = process.stderr();
+    let follow = |stderr: Output| match joining.foreground {
+        true => stderr.follow_paced(joining.stderr_from),
+        false => stderr.follow(joining.stderr_from),
+    };
     Ok(Streams {
         stdout,
-        stderr: stderr.map(|stderr| stderr.follow(joining.stderr_from)),
+        stderr: process.stderr().map(follow),
     })
 }

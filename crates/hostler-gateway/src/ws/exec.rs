@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::State;
-use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use hostler_session::{Attachment, By, EndOnDrop, Mode, ProcessHandle, Session};
 
 use super::relay::{End, Streams, relay};
 use super::{client, frame, prepared};
-use crate::error::ApiError;
+use crate::error::{ApiError, ErrorCode};
 use crate::extract::{Asker, Path};
 use crate::gateway::Gateway;
 use crate::server::Peer;
@@ -32,7 +32,7 @@ pub(crate) async fn exec(
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
-    gateway.must_serve()?;
+    drop(gateway.starting()?);
     let upgrade = upgrade.map_err(|error| ApiError::bad(error.body_text()))?;
     let session = gateway.sessions().get(&name)?;
     let who = client(&headers, &by);
@@ -45,8 +45,17 @@ pub(crate) async fn exec(
         match start(&gateway, &session, by, who, &request).await {
             Ok(running) => running.relay(&gateway, peer, socket).await,
             Err(error) => {
-                let _ = socket.send(frame::error(&error)).await;
-                let _ = socket.send(frame::done()).await;
+                let last = if error.code == ErrorCode::Unavailable && gateway.is_handed_over().await
+                {
+                    // Nothing was started: the next host is to be asked.
+                    let close = frame::close(close_code::RESTART, "another host has taken over");
+                    [frame::closing("takeover", 0), close]
+                } else {
+                    [frame::error(&error), frame::done()]
+                };
+                for message in last {
+                    let _ = socket.send(message).await;
+                }
             }
         }
     }))
@@ -82,6 +91,7 @@ async fn start(
     who: String,
     request: &str,
 ) -> Result<Running, ApiError> {
+    let _starting = gateway.starting()?;
     let mut request: ExecRequest = serde_json::from_str(request).map_err(|error| {
         ApiError::bad(format!("the first frame is not what is expected: {error}"))
     })?;
@@ -119,7 +129,7 @@ async fn start(
 
 impl Running {
     async fn relay(self, gateway: &Gateway, peer: Peer, socket: WebSocket) {
-        let end = relay(gateway, peer, socket, &self.process, self.streams).await;
+        let end = relay(gateway, peer, socket, &self.process, self.streams, true).await;
         if end == End::Exited {
             drop(self.guard.map(EndOnDrop::release));
         }

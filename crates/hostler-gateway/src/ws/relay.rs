@@ -33,8 +33,9 @@ const LOOKS: u32 = 5;
 const SILENCE: Duration = Duration::from_secs(30);
 /// After so much input the client is told how much the process has taken.
 const TELL: u64 = 256 << 10;
-/// How long the last frames may take.
-const FAREWELL: Duration = Duration::from_secs(5);
+/// How long a client that is there may take for the last frames. Whoever does not read is in nobody's way: what is closed before
+/// they are read is lost to it.
+const FAREWELL: Duration = Duration::from_secs(600);
 
 /// How a relay ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,13 +86,14 @@ pub(super) struct Streams {
     pub(super) stderr: Option<Follower>,
 }
 
-/// Carries frames until the process has ended or the client is gone.
+/// Carries frames until the process has ended or the client is gone. What the client sends is let go of where it `speaks` not.
 pub(super) async fn relay(
     gateway: &Gateway,
     peer: Peer,
     socket: WebSocket,
     process: &ProcessHandle,
     streams: Streams,
+    speaks: bool,
 ) -> End {
     let shared = Shared {
         taken: AtomicU64::new(0),
@@ -120,7 +122,7 @@ pub(super) async fn relay(
                 tokio::select! {
                     biased;
                     _ = pause => {}
-                    () = receive(&mut stream, &input, &shared) => return,
+                    () = receive(&mut stream, &input, speaks, &shared) => return,
                     () = writer.run(&shared.taken) => {}
                 }
             }
@@ -152,32 +154,52 @@ pub(super) async fn relay(
             (End::Gone, vec![frame::error(&error), close])
         }
     };
-    farewell(sink, stream, last).await;
+    let patience = match peer.is_local() {
+        true => FAREWELL,
+        false => SILENCE,
+    };
+    farewell(sink, stream, last, patience).await;
     end
 }
 
-/// Says the last, and waits for the client to close, so that nothing of it is lost.
+/// Says the last, and waits for the client to close, so that nothing of it is lost. What the client still sends is let go of, but
+/// shows that it lives.
 async fn farewell(
     mut sink: SplitSink<WebSocket, Message>,
     mut stream: SplitStream<WebSocket>,
     last: Vec<Message>,
+    patience: Duration,
 ) {
-    let _ = tokio::time::timeout(FAREWELL, async {
+    let say = async {
         for message in last {
-            sink.send(message).await?;
-        }
-        while let Some(Ok(message)) = stream.next().await {
-            if matches!(message, Message::Close(_)) {
-                break;
+            if sink.send(message).await.is_err() {
+                return;
             }
         }
-        Ok::<_, axum::Error>(())
-    })
-    .await;
+        std::future::pending::<()>().await;
+    };
+    let hear = async {
+        let until = Instant::now() + FAREWELL;
+        while Instant::now() < until {
+            match tokio::time::timeout(patience, stream.next()).await {
+                Ok(Some(Ok(Message::Close(_)) | Err(_)) | None) | Err(_) => return,
+                Ok(Some(Ok(_))) => {}
+            }
+        }
+    };
+    tokio::select! {
+        () = say => {}
+        () = hear => {}
+    }
 }
 
 /// Takes frames until the client is gone.
-async fn receive(stream: &mut SplitStream<WebSocket>, input: &Input, shared: &Shared) {
+async fn receive(
+    stream: &mut SplitStream<WebSocket>,
+    input: &Input,
+    speaks: bool,
+    shared: &Shared,
+) {
     loop {
         let message = match stream.next().await {
             Some(Ok(message)) => message,
@@ -190,6 +212,7 @@ async fn receive(stream: &mut SplitStream<WebSocket>, input: &Input, shared: &Sh
         shared.lives();
         shared.blocked.store(true, Ordering::Relaxed);
         match message {
+            Message::Binary(_) | Message::Text(_) if !speaks => {}
             Message::Binary(bytes) if bytes.first() == Some(&frame::INPUT) => {
                 input.bytes(bytes.slice(1..)).await;
             }

@@ -150,8 +150,16 @@ impl Output {
             output: self.clone(),
             progress: self.shared.progress.subscribe(),
             offset: from,
-            paced: false,
+            paced: None,
         }
+    }
+
+    /// The same, and the process writes on only as fast as this reads, while it is there: for a client who comes back to a process in
+    /// the foreground. It waits for the last who asked for that.
+    pub fn follow_paced(&self, from: u64) -> Follower {
+        let mut follower = self.follow(from);
+        follower.paced = Some(self.shared.waits_for(from));
+        follower
     }
 
     /// Waits until no more will come.
@@ -169,8 +177,8 @@ pub struct Follower {
     output: Output,
     progress: watch::Receiver<Progress>,
     offset: u64,
-    /// Whether the writer waits for this one.
-    pub(super) paced: bool,
+    /// Its turn, where the writer waits for this one.
+    paced: Option<u64>,
 }
 
 impl Follower {
@@ -226,8 +234,8 @@ impl Follower {
 
     fn advance(&mut self, to: u64) {
         self.offset = to;
-        if self.paced {
-            self.output.shared.consumed(Some(to));
+        if let Some(turn) = self.paced {
+            self.output.shared.consumed(turn, Some(to));
         }
     }
 
@@ -248,8 +256,8 @@ impl Follower {
 
 impl Drop for Follower {
     fn drop(&mut self) {
-        if self.paced {
-            self.output.shared.consumed(None);
+        if let Some(turn) = self.paced {
+            self.output.shared.consumed(turn, None);
         }
     }
 }

@@ -34,9 +34,17 @@ pub(super) struct Shared {
     /// descriptor.
     file: Mutex<Option<Arc<File>>>,
     pub(super) progress: watch::Sender<Progress>,
-    /// How far the reader has come that the writer waits for.
-    pace: Mutex<Option<u64>>,
+    pace: Mutex<Pace>,
     paced: Notify,
+}
+
+/// The reader that the writer waits for.
+#[derive(Debug, Default)]
+struct Pace {
+    /// How far it has come, while it is there.
+    read: Option<u64>,
+    /// Which reader that is: the last that wanted to be.
+    turn: u64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -52,10 +60,22 @@ impl Shared {
         }
     }
 
-    /// The reader that the writer waits for has come so far, or is gone.
-    pub(super) fn consumed(&self, to: Option<u64>) {
-        *lock(&self.pace) = to;
+    /// Has the writer wait for another reader, which is there; gives its turn.
+    pub(super) fn waits_for(&self, read: u64) -> u64 {
+        let mut pace = lock(&self.pace);
+        pace.read = Some(read);
+        pace.turn += 1;
         self.paced.notify_one();
+        pace.turn
+    }
+
+    /// A reader has come so far, or is gone. Of one that the writer no longer waits for, that is nothing.
+    pub(super) fn consumed(&self, turn: u64, to: Option<u64>) {
+        let mut pace = lock(&self.pace);
+        if pace.turn == turn {
+            pace.read = to;
+            self.paced.notify_one();
+        }
     }
 }
 
@@ -126,7 +146,7 @@ impl Spool {
             path: path.to_owned(),
             file: Mutex::new(file),
             progress: watch::Sender::new(progress),
-            pace: Mutex::new(None),
+            pace: Mutex::default(),
             paced: Notify::new(),
         });
         Self {
@@ -159,10 +179,13 @@ impl Spool {
 
     /// A follower from the start that the writer waits for, while it is there.
     pub(crate) fn paced(&self) -> Follower {
-        self.shared.consumed(Some(0));
-        let mut follower = self.output().follow(0);
-        follower.paced = true;
-        follower
+        self.output().follow_paced(0)
+    }
+
+    /// The same for a reader of an earlier host, who is to come back: from about where that one may be at the least.
+    pub(crate) fn paced_again(&self) -> Follower {
+        let back = WINDOW + AT_ONCE as u64;
+        self.output().follow_paced(self.len().saturating_sub(back))
     }
 
     /// How much was written.
@@ -174,7 +197,10 @@ impl Spool {
     ///
     /// Cancel safe.
     pub(crate) async fn room(&self) {
-        while lock(&self.shared.pace).is_some_and(|read| self.len() >= read + WINDOW) {
+        while lock(&self.shared.pace)
+            .read
+            .is_some_and(|read| self.len() >= read + WINDOW)
+        {
             self.shared.paced.notified().await;
         }
     }
@@ -316,7 +342,7 @@ impl Spool {
             self.keep.head.next_multiple_of(PAGE)
         };
         let mut end = progress.len.saturating_sub(self.keep.tail);
-        if let Some(read) = *lock(&self.shared.pace) {
+        if let Some(read) = lock(&self.shared.pace).read {
             end = end.min(read);
         }
         end -= end % PAGE;

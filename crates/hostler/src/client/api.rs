@@ -103,6 +103,7 @@ impl Exit {
 /// A living process, from the kernel.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Living {
+    pub(crate) session: String,
     pub(crate) pid: u32,
     #[serde(default)]
     pub(crate) start_time: u64,

@@ -60,6 +60,7 @@ pub(crate) async fn run(attach: &Attach) -> Result<u8> {
         host: &mut host,
         remote,
         signals,
+        first: None,
         process: Some(process.id.clone()),
         control: Some(control),
         input: true,

@@ -156,11 +156,12 @@ pub(crate) async fn run(exec: &Exec) -> Result<u8> {
     let signals = super::signals::receive()?;
     let first = Value::Object(request);
     let open = |id: &str| format!("/v1/sessions/{}/exec", part(id));
-    let connected = Remote::open(&mut host, &open(&exec.session), Some(first.clone())).await;
+    let mut path = open(&exec.session);
+    let connected = Remote::open(&mut host, &path, Some(first.clone())).await;
     let remote = match connected {
         Err(refusal) => {
-            let id = resolve::session(&mut host, &exec.session, refusal).await?;
-            Remote::open(&mut host, &open(&id), Some(first)).await?
+            path = open(&resolve::session(&mut host, &exec.session, refusal).await?);
+            Remote::open(&mut host, &path, Some(first.clone())).await?
         }
         Ok(remote) => remote,
     };
@@ -168,6 +169,7 @@ pub(crate) async fn run(exec: &Exec) -> Result<u8> {
         host: &mut host,
         remote,
         signals,
+        first: Some((path, first)),
         process: None,
         control: None,
         input: !exec.no_stdin,

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use hyper::body::Bytes;
+use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -14,7 +15,7 @@ use super::host::{Host, PATIENCE, UNANNOUNCED};
 use super::keys::{Keys, Scanner};
 use super::modes::Modes;
 use super::remote::{Frame, INPUT, Remote, Room};
-use super::resume::{Input, Progress};
+use super::resume::{Input, Join, Progress};
 use super::signals;
 use super::streams::{self, Output, Stream};
 use super::tty::{self, Raw};
@@ -32,6 +33,8 @@ pub(crate) struct Follow<'a> {
     pub(crate) host: &'a mut Host,
     pub(crate) remote: Remote,
     pub(crate) signals: mpsc::UnboundedReceiver<i32>,
+    /// Where it was asked to be started, and how: for a host that is taken over before it has begun.
+    pub(crate) first: Option<(String, Value)>,
     /// Its id, once it is known.
     pub(crate) process: Option<String>,
     /// The way to it, once its id is known.
@@ -295,9 +298,14 @@ impl Follow<'_> {
         patience: Duration,
         pending: &mut VecDeque<Input>,
     ) -> Result<()> {
-        let process = self.process.as_deref().ok_or(Failure::Gone)?;
-        let foreground = !self.viewer && !self.terminal;
-        let resumed = progress.resume(self.host, process, foreground, patience);
+        let Some(process) = self.process.as_deref() else {
+            return self.begin_again(progress, pending).await;
+        };
+        let join = match self.viewer || self.terminal {
+            true => Join::Viewer,
+            false => Join::Foreground,
+        };
+        let resumed = progress.resume(self.host, process, join, patience);
         // Where the next host knows nothing of it, it has gone with the last one.
         let (remote, again) = match resumed.await {
             Err(refusal) if refusal.is_not_found() => return Err(Failure::Gone),
@@ -309,6 +317,20 @@ impl Follow<'_> {
         }
         if self.terminal {
             self.tell_size();
+        }
+        Ok(())
+    }
+
+    /// Has the next host start it, for the last one has not.
+    async fn begin_again(
+        &mut self,
+        progress: &mut Progress,
+        pending: &mut VecDeque<Input>,
+    ) -> Result<()> {
+        let (path, first) = self.first.as_ref().ok_or(Failure::Gone)?;
+        self.remote = Remote::open(self.host, path, Some(first.clone())).await?;
+        for input in progress.again().into_iter().rev() {
+            pending.push_front(input);
         }
         Ok(())
     }

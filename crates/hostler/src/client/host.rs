@@ -81,6 +81,11 @@ impl Host {
         })
     }
 
+    /// Its state directory.
+    pub(crate) fn state_dir(&self) -> Option<&Path> {
+        self.socket.parent()
+    }
+
     /// The same host, over a connection of its own.
     pub(crate) fn another(&self) -> Self {
         Self {

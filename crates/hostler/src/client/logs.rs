@@ -8,7 +8,7 @@ use super::error::{Failure, Result};
 use super::follow;
 use super::host::{Host, PATIENCE, UNANNOUNCED};
 use super::remote::{Frame, Remote};
-use super::resume::Progress;
+use super::resume::{Join, Progress};
 use super::streams::{Output, Stream};
 use super::{Place, resolve};
 
@@ -133,7 +133,10 @@ async fn write(output: &Output, stream: Stream, bytes: Bytes) -> Result<()> {
 }
 
 async fn follow(host: &mut Host, id: &str, from: u64, output: &Output) -> Result<u8> {
-    let path = format!("/v1/processes/{id}/attach?from={from}");
+    let path = format!(
+        "/v1/processes/{id}/attach?from={from}{}",
+        Join::Reader.word()
+    );
     let mut remote = Remote::open(host, &path, None).await?;
     let mut progress = Progress::default();
     loop {
@@ -143,7 +146,10 @@ async fn follow(host: &mut Host, id: &str, from: u64, output: &Output) -> Result
         };
         let frame = match frame {
             Err(Failure::Gone) => {
-                remote = progress.resume(host, id, false, UNANNOUNCED).await?.0;
+                remote = progress
+                    .resume(host, id, Join::Reader, UNANNOUNCED)
+                    .await?
+                    .0;
                 continue;
             }
             frame => frame?,
@@ -163,7 +169,7 @@ async fn follow(host: &mut Host, id: &str, from: u64, output: &Output) -> Result
             }
             Frame::At(stdout, stderr) => progress.begin(stdout, stderr),
             Frame::Closing(reason, _) if reason == "takeover" => {
-                remote = progress.resume(host, id, false, PATIENCE).await?.0;
+                remote = progress.resume(host, id, Join::Reader, PATIENCE).await?.0;
             }
             Frame::Closing(..) => return Err(Failure::Stopped),
             Frame::Exit(_) => break,

@@ -48,17 +48,8 @@ pub(crate) async fn run(ps: &Ps) -> Result<u8> {
             vec![census(&mut host, session).await?]
         }
         None => {
-            let sessions: Vec<Session> = host.read("/v1/sessions").await?;
-            let mut parts = Vec::with_capacity(sessions.len());
-            for session in sessions {
-                match census(&mut host, session).await {
-                    Ok(part) => parts.push(part),
-                    // It has closed since.
-                    Err(super::error::Failure::Refused { .. }) => {}
-                    Err(failure) => return Err(failure),
-                }
-            }
-            parts
+            let sessions = host.read("/v1/sessions").await?;
+            all(sessions, host.get("/v1/census").await?)?
         }
     };
     if ps.json {
@@ -93,6 +84,35 @@ async fn census(host: &mut Host, session: Session) -> Result<Part> {
         living,
         raw,
     })
+}
+
+/// Each session with what is its.
+fn all(sessions: Vec<Session>, census: Value) -> Result<Vec<Part>> {
+    let mut parts: Vec<Part> = sessions
+        .into_iter()
+        .map(|session| Part {
+            session,
+            living: Vec::new(),
+            raw: Value::Array(Vec::new()),
+        })
+        .collect();
+    let at: HashMap<String, usize> = parts
+        .iter()
+        .enumerate()
+        .map(|(at, part)| (part.session.id.clone(), at))
+        .collect();
+    for one in understand::<Vec<Value>>(census)? {
+        let living: Living = understand(one.clone())?;
+        // One that was opened since the sessions were listed is shown the next time.
+        let Some(part) = at.get(&living.session).map(|at| &mut parts[*at]) else {
+            continue;
+        };
+        part.living.push(living);
+        if let Value::Array(list) = &mut part.raw {
+            list.push(one);
+        }
+    }
+    Ok(parts)
 }
 
 /// To which process each belongs: the nearest above it that is one itself.
@@ -258,12 +278,12 @@ mod tests {
     #[test]
     fn a_process_belongs_to_the_nearest_above_that_was_asked_for() {
         let living: Vec<Living> = serde_json::from_value(json!([
-            {"pid": 2, "parent": 1, "process": "p-1"},
-            {"pid": 3, "parent": 2},
-            {"pid": 4, "parent": 3},
-            {"pid": 5, "parent": 1},
-            {"pid": 6, "parent": 7},
-            {"pid": 7, "parent": 6}
+            {"session": "s-1", "pid": 2, "parent": 1, "process": "p-1"},
+            {"session": "s-1", "pid": 3, "parent": 2},
+            {"session": "s-1", "pid": 4, "parent": 3},
+            {"session": "s-1", "pid": 5, "parent": 1},
+            {"session": "s-1", "pid": 6, "parent": 7},
+            {"session": "s-1", "pid": 7, "parent": 6}
         ]))
         .expect("a census");
         let owners = owners(&living);

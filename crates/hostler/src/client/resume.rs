@@ -22,6 +22,28 @@ pub(crate) enum Input {
     Eof,
 }
 
+/// As what a process is joined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Join {
+    /// As the one for whom it runs, and with whom it ends.
+    Foreground,
+    /// As one of the session's clients.
+    Viewer,
+    /// As somebody who reads along, and is no client.
+    Reader,
+}
+
+impl Join {
+    /// What is added to the query.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Foreground => "&foreground=true",
+            Self::Viewer => "",
+            Self::Reader => "&watch=true",
+        }
+    }
+}
+
 /// How far it has come.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
@@ -88,7 +110,7 @@ impl Progress {
         &mut self,
         host: &mut Host,
         process: &str,
-        foreground: bool,
+        join: Join,
         patience: Duration,
     ) -> Result<(Remote, Vec<Input>)> {
         let Some(stdout) = self.stdout else {
@@ -96,9 +118,10 @@ impl Progress {
         };
         let stderr = self.stderr.map(|at| format!("&stderr_from={at}"));
         let path = format!(
-            "/v1/processes/{}/attach?from={stdout}{}&foreground={foreground}",
+            "/v1/processes/{}/attach?from={stdout}{}{}",
             part(process),
-            stderr.unwrap_or_default()
+            stderr.unwrap_or_default(),
+            join.word()
         );
         let until = Instant::now() + patience;
         let remote = loop {
@@ -117,7 +140,7 @@ impl Progress {
     }
 
     /// What is to be sent again over a new connection.
-    fn again(&mut self) -> Vec<Input> {
+    pub(crate) fn again(&mut self) -> Vec<Input> {
         self.taken = 0;
         let bytes: Vec<u8> = self.unsure.drain(..).collect();
         let mut again: Vec<Input> = bytes

@@ -226,11 +226,39 @@ fn ask(found: &Found) -> io::Result<Option<Vec<usize>>> {
         let mut line = String::new();
         io::stdin().lock().read_line(&mut line)?;
         match choice(line.trim(), count) {
-            Ok(chosen) if chosen.is_empty() => return Ok(None),
-            Ok(chosen) => return Ok(Some(chosen)),
+            Ok(chosen) => {
+                let chosen = confirm(found, chosen)?;
+                return Ok(Some(chosen).filter(|chosen| !chosen.is_empty()));
+            }
             Err(wrong) => println!("`{wrong}` is none of the numbers 1 to {count}."),
         }
     }
+}
+
+/// Asks once more about what may be meant to run: a number or `all` is soon typed. Gives what is left.
+fn confirm(found: &Found, mut chosen: Vec<usize>) -> io::Result<Vec<usize>> {
+    let unsure = |number: &usize| {
+        let finding = found.leaked.get(number.wrapping_sub(1));
+        finding.is_some_and(|finding| certainty(finding) == Certainty::Possible)
+    };
+    let asked: Vec<String> = chosen
+        .iter()
+        .filter(|number| unsure(number))
+        .map(usize::to_string)
+        .collect();
+    if asked.is_empty() {
+        return Ok(chosen);
+    }
+    let which = asked.join(", ");
+    print!("{which} may be meant to run. End that as well? (yes; anything else for no) ");
+    io::stdout().flush()?;
+    let mut line = String::new();
+    io::stdin().lock().read_line(&mut line)?;
+    if line.trim() != "yes" {
+        println!("Left alone: {which}.");
+        chosen.retain(|number| !unsure(number));
+    }
+    Ok(chosen)
 }
 
 /// Reads `all`, or numbers and ranges up to `count`.

@@ -17,6 +17,8 @@ use hostler_run::options::{Cpus, Size, Time};
 pub(super) struct Config {
     /// Where to listen on TCP, if at all.
     pub listen: Option<String>,
+    /// Whether somebody said so; else it is the default, for a host that was given no socket.
+    pub listen_asked: bool,
     pub durability: Durability,
     pub max_sessions: Option<usize>,
     pub min_available: Option<u64>,
@@ -43,6 +45,7 @@ impl Default for Draft {
         Self {
             config: Config {
                 listen: Some("127.0.0.1:7717".into()),
+                listen_asked: false,
                 durability: Durability::default(),
                 max_sessions: None,
                 min_available: None,
@@ -83,7 +86,10 @@ const KEYS: &[Key] = &[
     key!(
         "listen",
         "an address and a port, such as 127.0.0.1:7717, or none",
-        |draft, value| { draft.config.listen = listen(value.as_str()?)? }
+        |draft, value| {
+            draft.config.listen = listen(value.as_str()?)?;
+            draft.config.listen_asked = true;
+        }
     ),
     key!("durability", "power or process", |draft, value| {
         draft.config.durability = match value.as_str()? {

@@ -116,7 +116,7 @@ async fn live(parts: Parts) -> Result<Outcome, Refused> {
     );
     let sockets = Arc::new(parts.sockets);
     let (offer, mut offers) = mpsc::channel(1);
-    takeover::listen(&parts.state_dir, sockets.clone(), offer)?;
+    takeover::listen(&parts.state_dir, &sockets, offer)?;
     let listening = sockets
         .listening()
         .map_err(|error| failed("cannot listen", &error))?;
@@ -170,10 +170,12 @@ async fn live(parts: Parts) -> Result<Outcome, Refused> {
                 stop::stop(&mut living, stopping, &mut signals).await;
                 Ok(Outcome::Over)
             }
-            Told::HandOver(asked) => match takeover::hand_over(&mut living, asked).await {
-                Some(outcome) => Ok(outcome),
-                None => continue,
-            },
+            Told::HandOver(asked) => {
+                match takeover::hand_over(&mut living, asked, &mut signals).await {
+                    Some(outcome) => Ok(outcome),
+                    None => continue,
+                }
+            }
         };
     }
 }

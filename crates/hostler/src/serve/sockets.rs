@@ -1,6 +1,6 @@
 //! Where the host listens: sockets that it makes, that systemd has made, or that the host before has handed over.
 
-use std::net::{TcpListener, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, sockopt};
 
 use super::Refused;
+use super::config::Config;
 
 /// The first descriptor that systemd hands over: sd_listen_fds(3).
 const FIRST: i32 = 3;
@@ -67,17 +68,37 @@ impl Sockets {
         Ok(())
     }
 
-    /// Makes those that are still missing. This host has the lock of the state directory, so whatever lies there is left over.
-    pub(super) fn bind(&mut self, path: &Path, listen: Option<&str>) -> Result<(), Refused> {
+    /// Makes the Unix socket, if it is still missing. This host has the lock of the state directory, so whatever lies there is left
+    /// over.
+    pub(super) fn bind(&mut self, path: &Path) -> Result<(), Refused> {
         if !self.has_path(path) {
             self.unix.push(bind_unix(path)?);
         }
-        match listen {
-            Some(address) if self.tcp.is_empty() => self.tcp = bind_tcp(address)?,
-            Some(_) => {}
-            None => self.tcp.clear(),
+        Ok(())
+    }
+
+    /// Listens on TCP where it is to, beside the sockets that were given. What nobody asked for is not added to those.
+    pub(super) fn bind_tcp(&mut self, config: &Config) -> Result<(), Refused> {
+        let Some(address) = &config.listen else {
+            self.tcp.clear();
+            return Ok(());
+        };
+        if self.tcp.is_empty() || config.listen_asked && !self.covers(address)? {
+            self.tcp.push(bind_tcp(address)?);
         }
         Ok(())
+    }
+
+    /// Whether what comes to this address comes to one of the sockets. Port 0 is any.
+    fn covers(&self, address: &str) -> Result<bool, Refused> {
+        let wanted = resolve(address)?;
+        Ok(self.tcp.iter().any(|socket| {
+            socket.local_addr().is_ok_and(|has| {
+                let port = wanted.port() == 0 || wanted.port() == has.port();
+                let everywhere = has.ip().is_unspecified() && has.is_ipv4() == wanted.is_ipv4();
+                port && (everywhere || has.ip() == wanted.ip())
+            })
+        }))
     }
 
     fn has_path(&self, path: &Path) -> bool {
@@ -158,7 +179,16 @@ pub(super) fn bind_unix(path: &Path) -> Result<UnixListener, Refused> {
     Ok(socket)
 }
 
-fn bind_tcp(address: &str) -> Result<Vec<TcpListener>, Refused> {
+/// The first that an address means: a name such as `localhost` may mean two.
+fn resolve(address: &str) -> Result<SocketAddr, Refused> {
+    let found = address
+        .to_socket_addrs()
+        .map_err(|error| Refused::failed(format!("cannot listen on {address}: {error}")))?
+        .next();
+    found.ok_or_else(|| Refused::failed(format!("{address} is no address")))
+}
+
+fn bind_tcp(address: &str) -> Result<TcpListener, Refused> {
     let failed = |error: std::io::Error| {
         let help = match error.kind() {
             std::io::ErrorKind::AddrInUse => " (another program listens there; see --listen)",
@@ -166,13 +196,10 @@ fn bind_tcp(address: &str) -> Result<Vec<TcpListener>, Refused> {
         };
         Refused::failed(format!("cannot listen on {address}: {error}{help}"))
     };
-    // The first that it means: a name such as `localhost` may mean two.
-    let first = address.to_socket_addrs().map_err(failed)?.next();
-    let first = first.ok_or_else(|| Refused::failed(format!("{address} is no address")))?;
-    let socket = TcpListener::bind(first).map_err(failed)?;
+    let socket = TcpListener::bind(resolve(address)?).map_err(failed)?;
     socket.set_nonblocking(true).map_err(failed)?;
     rustix::net::listen(&socket, BACKLOG).map_err(|error| failed(error.into()))?;
-    Ok(vec![socket])
+    Ok(socket)
 }
 
 /// The sockets in a state directory.

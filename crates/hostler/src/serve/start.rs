@@ -44,6 +44,7 @@ pub(super) fn serve(options: &Options) -> Result<(), Refused> {
         .or_else(|| config::default_file(state::variable));
     let mut config = Config::read(file.as_deref(), state::variable)?;
     if let Some(listen) = &options.listen {
+        config.listen_asked = true;
         config.listen = config::listen(listen).ok_or_else(|| {
             Refused::usage(format!(
                 "--listen cannot be `{listen}`: an address and a port, such as 127.0.0.1:7717, or none is allowed"
@@ -99,11 +100,14 @@ fn open(
         false => None,
     };
     if let Some(predecessor) = &mut predecessor {
-        for socket in predecessor.let_go()? {
+        for socket in predecessor.sockets()? {
             sockets.add(socket).map_err(|error| {
                 Refused::failed(format!("a socket that was handed over: {error}"))
             })?;
         }
+        // An address that cannot be had is a reason to leave the host alone that runs.
+        sockets.bind_tcp(config)?;
+        predecessor.let_go()?;
     }
     let ledger_options = LedgerOptions {
         durability: config.durability,
@@ -115,7 +119,8 @@ fn open(
     let opened = Ledger::open_with(state_dir, &run, &ledger_options)
         .map_err(|error| Refused::failed(error.to_string()))?;
     let path = sockets::control_path(state_dir);
-    sockets.bind(&path, config.listen.as_deref())?;
+    sockets.bind(&path)?;
+    sockets.bind_tcp(config)?;
     if let Some(predecessor) = &mut predecessor {
         predecessor.taken()?;
     }

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Refused;
-use super::lifetime::Living;
+use super::lifetime::{Living, Signals};
 use super::sockets::{Sockets, takeover_path};
 
 /// What this release speaks.
@@ -39,10 +39,14 @@ const PACKET: usize = 64 << 10;
 const ANSWER: Duration = Duration::from_secs(10);
 /// How long the old host may take to freeze its sessions.
 const FREEZE: Duration = Duration::from_secs(60);
+/// How long what is being started may take.
+const STARTING: Duration = Duration::from_secs(10);
 /// How long frozen sessions wait for the new host.
 const WAIT: Duration = Duration::from_secs(120);
-/// How long clients may take for the last that is said to them.
-const FAREWELL: Duration = Duration::from_secs(5);
+/// How long clients may take to read what this host has for them, and the last that is said to them. Nobody waits for that but they.
+const FAREWELL: Duration = Duration::from_secs(600);
+/// After so long it is said that some do.
+const SLOW: Duration = Duration::from_secs(5);
 
 /// What the two say to each other.
 #[derive(Debug, Serialize, Deserialize)]
@@ -131,6 +135,10 @@ fn socket() -> io::Result<OwnedFd> {
 
 // The new host's side.
 
+fn did_not(error: io::Error) -> Refused {
+    Refused::failed(format!("the host that runs did not hand over: {error}"))
+}
+
 /// The host that runs, as the one sees it that takes over.
 #[derive(Debug)]
 pub(super) struct Predecessor {
@@ -158,11 +166,9 @@ impl Predecessor {
         }))
     }
 
-    /// Has the old host let go of everything, and gives its listening sockets.
-    pub(super) fn let_go(&mut self) -> Result<Vec<OwnedFd>, Refused> {
-        let failed = |error: io::Error| {
-            Refused::failed(format!("the host that runs did not hand over: {error}"))
-        };
+    /// The old host's listening sockets. Up to here it serves as ever.
+    pub(super) fn sockets(&mut self) -> Result<Vec<OwnedFd>, Refused> {
+        let failed = did_not;
         self.talk.patience(ANSWER).map_err(failed)?;
         let hello = Say::Hello {
             version: VERSION,
@@ -170,18 +176,21 @@ impl Predecessor {
             release: env!("CARGO_PKG_VERSION").to_owned(),
         };
         self.talk.say(&hello, &[]).map_err(failed)?;
-        let sockets = match self.talk.hear().map_err(failed)? {
+        match self.talk.hear().map_err(failed)? {
             (Say::Ready { pid, release }, sockets) => {
                 tracing::info!(pid, release, sockets = sockets.len(), "taking over");
-                sockets
+                Ok(sockets)
             }
-            (Say::Refused { why }, _) => {
-                return Err(Refused::failed(format!(
-                    "the host that runs refuses: {why}"
-                )));
-            }
-            (other, _) => return Err(failed(io::Error::other(format!("it says {other:?}")))),
-        };
+            (Say::Refused { why }, _) => Err(Refused::failed(format!(
+                "the host that runs refuses: {why}"
+            ))),
+            (other, _) => Err(failed(io::Error::other(format!("it says {other:?}")))),
+        }
+    }
+
+    /// Has the old host let go of everything.
+    pub(super) fn let_go(&mut self) -> Result<(), Refused> {
+        let failed = did_not;
         self.talk.patience(FREEZE).map_err(failed)?;
         self.talk.say(&Say::Go, &[]).map_err(failed)?;
         match self.talk.hear().map_err(failed)? {
@@ -189,7 +198,7 @@ impl Predecessor {
                 for session in closed {
                     tracing::warn!(session, "could not be handed over, and was closed");
                 }
-                Ok(sockets)
+                Ok(())
             }
             (Say::Refused { why }, _) => Err(Refused::failed(format!(
                 "the host that runs refuses: {why}"
@@ -230,7 +239,7 @@ pub(super) enum Outcome {
 /// Waits, on a thread of its own, for a host that wants to take over.
 pub(super) fn listen(
     state_dir: &Path,
-    sockets: Arc<Sockets>,
+    sockets: &Arc<Sockets>,
     offers: mpsc::Sender<Asked>,
 ) -> Result<(), Refused> {
     let path = takeover_path(state_dir);
@@ -247,11 +256,16 @@ pub(super) fn listen(
         rustix::net::listen(&listener, 4)
     };
     bound().map_err(|error| failed(error.into()))?;
+    // They are closed when this host does not listen any more.
+    let sockets = Arc::downgrade(sockets);
     let thread = std::thread::Builder::new().name("takeover".into());
     let thread = thread.spawn(move || {
         loop {
             match rustix::net::accept_with(&listener, SocketFlags::CLOEXEC) {
                 Ok(socket) => {
+                    let Some(sockets) = sockets.upgrade() else {
+                        return;
+                    };
                     if let Err(error) = answer(&Talk { socket }, &sockets, &offers) {
                         tracing::warn!(%error, "a takeover did not come about");
                     }
@@ -324,7 +338,11 @@ fn answer(talk: &Talk, sockets: &Sockets, offers: &mpsc::Sender<Asked>) -> io::R
 }
 
 /// Hands everything over. `None`: it was refused, and all is as it was.
-pub(super) async fn hand_over(living: &mut Living, asked: Asked) -> Option<Outcome> {
+pub(super) async fn hand_over(
+    living: &mut Living,
+    asked: Asked,
+    signals: &mut Signals,
+) -> Option<Outcome> {
     tracing::info!(
         pid = asked.pid,
         release = asked.release,
@@ -352,6 +370,13 @@ pub(super) async fn hand_over(living: &mut Living, asked: Asked) -> Option<Outco
     }
     living.server.stop_accepting().await;
     living.gateway.enter(Phase::HandingOver);
+    // Whoever asked for something that is being started is told of it by this host.
+    if tokio::time::timeout(STARTING, living.gateway.none_starting())
+        .await
+        .is_err()
+    {
+        tracing::warn!("what is being started takes too long to wait for");
+    }
     let failed = living.sessions.hand_over(WAIT).await;
     for (session, error) in &failed {
         tracing::error!(%session, %error, "could not be handed over, and was closed");
@@ -368,9 +393,28 @@ pub(super) async fn hand_over(living: &mut Living, asked: Asked) -> Option<Outco
     }
     living.gateway.enter(Phase::HandedOver);
     living.server.finish();
-    let _ = tokio::time::timeout(FAREWELL, living.gateway.disconnected()).await;
     tracing::info!(pid = asked.pid, "handed over");
+    // Whoever listens on them next may do so alone.
+    drop(sockets);
+    living.sockets = Arc::default();
+    linger(living, signals).await;
     Some(Outcome::Over)
+}
+
+/// Stays for clients that have not read all yet.
+async fn linger(living: &Living, signals: &mut Signals) {
+    let gone = living.gateway.disconnected();
+    tokio::pin!(gone);
+    if tokio::time::timeout(SLOW, &mut gone).await.is_ok() {
+        return;
+    }
+    let connections = living.gateway.connections();
+    tracing::info!(connections, "staying for clients that have not read all");
+    tokio::select! {
+        () = gone => {}
+        () = tokio::time::sleep(FAREWELL) => tracing::warn!("some have not read all; they are left to the next host"),
+        name = signals.next() => tracing::warn!("{name}: those that have not read all are left to the next host"),
+    }
 }
 
 /// Starts this host again in the place of this process, with the sockets that it listened on. Returns only when that fails.
