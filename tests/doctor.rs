@@ -374,6 +374,28 @@ fn at_a_terminal_it_asks() {
 }
 
 #[test]
+fn at_a_terminal_what_may_be_meant_to_run_is_asked_about_twice() {
+    let stage = Stage::new(Cell::plain());
+    let line = "export CLAUDECODE=1; sh -c 'echo work $$ >> \"$MISBEHAVE_READY\"; exec sleep 1000' > /dev/null &";
+    let work = stage.leave(line, "work", Stdio::null(), Stdio::null());
+    for (answer, ended) in [("\n", false), ("y\n", false), ("yes\n", true)] {
+        let pty = Pty::new();
+        pty.resize(50, 200);
+        let mut command = stage.doctor(&["--fix"]);
+        let path = stage.scene.path("terminal");
+        let mut front = stage
+            .scene
+            .start_as_is(pty.connect(&mut command), path.clone(), path);
+        pty.expect("End which?");
+        pty.input("all\n");
+        pty.expect("may be meant to run");
+        pty.input(answer);
+        assert!(front.wait(FIXED).success(), "{}", pty.screen());
+        assert_eq!(lives(work), !ended, "{answer:?}: {}", pty.screen());
+    }
+}
+
+#[test]
 fn one_on_a_recycled_pid_is_not_touched() {
     if !getuid().is_root() {
         eprintln!("skipped: ns_last_pid needs root");

@@ -5,6 +5,7 @@ mod adopted;
 mod api;
 mod death;
 mod errors;
+mod exhausted;
 mod handover;
 mod streams;
 mod support;
