@@ -9,7 +9,7 @@ use hostler_agent::{
     AgentSpec, Agents, AgentsOptions, Catalogue, Conversation, Entry, EntryKind, NewConversation,
     Seq, Turn, TurnEnd,
 };
-use hostler_session::{CloseReason, SessionOptions};
+use hostler_session::CloseReason;
 use serde_json::value::RawValue;
 
 pub(crate) use super::stage::*;
@@ -100,12 +100,6 @@ impl Host {
         assert_eq!(report.remaining, 0);
         self.stage.await_none("after the close").await;
     }
-}
-
-pub(crate) fn session_options(change: impl FnOnce(&mut SessionOptions)) -> SessionOptions {
-    let mut options = super::stage::options();
-    change(&mut options);
-    options
 }
 
 pub(crate) fn text(prompt: &str) -> Box<RawValue> {
