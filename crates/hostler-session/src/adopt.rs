@@ -12,7 +12,6 @@ use crate::actor::{Actor, Kept};
 use crate::event::{ExitInfo, SessionState};
 use crate::life::{Detail, Now, stored_name};
 use crate::mailbox::Message;
-use crate::options::Mode;
 use crate::output::{Follower, Output, Spool};
 use crate::patterns::Patterns;
 use crate::process::{Input, Shared, lock};
@@ -242,7 +241,7 @@ impl Actor {
         let keep = detail.options.output;
         let path = |stream| crate::dirs::spool(&detail.dir, &id, stream);
         let reopen = |stream| Spool::reopen(&path(stream), keep);
-        let apart = detail.options.mode == Mode::Foreground && detail.options.terminal.is_none();
+        let apart = detail.options.is_apart();
         let spools = reopen("out").and_then(|out| {
             let err = apart.then(|| reopen("err")).transpose()?;
             Ok((out, err))
@@ -255,6 +254,10 @@ impl Actor {
             self.record_release(&id, &outcome, By::new("host", "adoption"));
             return;
         };
+        if detail.options.is_service() {
+            // Its reader says from where it goes on.
+            out.hold();
+        }
         let (streams, input) = match (tree.get(), &process) {
             (Ok(tree), Some(_)) => fetch(&tree, &id).await,
             _ => (Streams::default(), Input::None),

@@ -150,7 +150,7 @@ impl Output {
             output: self.clone(),
             progress: self.shared.progress.subscribe(),
             offset: from,
-            paced: None,
+            pacing: Pacing::Not,
         }
     }
 
@@ -158,7 +158,17 @@ impl Output {
     /// the foreground. It waits for the last who asked for that.
     pub fn follow_paced(&self, from: u64) -> Follower {
         let mut follower = self.follow(from);
-        follower.paced = Some(self.shared.waits_for(from));
+        follower.pacing = Pacing::WhileThere(self.shared.waits_for(from));
+        follower
+    }
+
+    /// Follows the output of a [`crate::Mode::Service`] from an offset on. It writes on only as fast as this reads, waits
+    /// while nobody does, and all that was not [settled](Follower::settle) is kept for whoever follows next: in this
+    /// host or, where the session is adopted, in the next one. There is one such follower at a time.
+    pub fn follow_held(&self, from: u64) -> Follower {
+        self.shared.waits_for(from);
+        let mut follower = self.follow(from);
+        follower.pacing = Pacing::Held;
         follower
     }
 
@@ -177,8 +187,18 @@ pub struct Follower {
     output: Output,
     progress: watch::Receiver<Progress>,
     offset: u64,
-    /// Its turn, where the writer waits for this one.
-    paced: Option<u64>,
+    pacing: Pacing,
+}
+
+/// Whether the writer waits for a follower.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pacing {
+    /// It does not.
+    Not,
+    /// While the follower is there and it is its turn.
+    WhileThere(u64),
+    /// Also while it is away; and nothing is given back that it has not settled.
+    Held,
 }
 
 impl Follower {
@@ -234,8 +254,17 @@ impl Follower {
 
     fn advance(&mut self, to: u64) {
         self.offset = to;
-        if let Some(turn) = self.paced {
-            self.output.shared.consumed(turn, Some(to));
+        match self.pacing {
+            Pacing::Not => {}
+            Pacing::WhileThere(turn) => self.output.shared.consumed(turn, Some(to)),
+            Pacing::Held => self.output.shared.read(to),
+        }
+    }
+
+    /// Of one that the output is held for: what is before this offset is needed no more, by nobody who follows later either.
+    pub fn settle(&self, before: u64) {
+        if self.pacing == Pacing::Held {
+            self.output.shared.settled(before);
         }
     }
 
@@ -256,7 +285,7 @@ impl Follower {
 
 impl Drop for Follower {
     fn drop(&mut self) {
-        if let Some(turn) = self.paced {
+        if let Pacing::WhileThere(turn) = self.pacing {
             self.output.shared.consumed(turn, None);
         }
     }

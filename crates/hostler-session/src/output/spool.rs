@@ -34,6 +34,7 @@ pub(super) struct Shared {
     /// descriptor.
     file: Mutex<Option<Arc<File>>>,
     pub(super) progress: watch::Sender<Progress>,
+    /// The reader that the writer waits for.
     pace: Mutex<Pace>,
     paced: Notify,
 }
@@ -42,9 +43,18 @@ pub(super) struct Shared {
 #[derive(Debug, Default)]
 struct Pace {
     /// How far it has come, while it is there.
-    read: Option<u64>,
+    reader: Option<Reader>,
     /// Which reader that is: the last that wanted to be.
     turn: u64,
+}
+
+/// How far a reader has come.
+#[derive(Debug, Clone, Copy)]
+struct Reader {
+    /// What it has read: the writer goes on from here, up to the window.
+    read: u64,
+    /// What it needs no more: this may be given back.
+    settled: u64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -63,7 +73,10 @@ impl Shared {
     /// Has the writer wait for another reader, which is there; gives its turn.
     pub(super) fn waits_for(&self, read: u64) -> u64 {
         let mut pace = lock(&self.pace);
-        pace.read = Some(read);
+        pace.reader = Some(Reader {
+            read,
+            settled: read,
+        });
         pace.turn += 1;
         self.paced.notify_one();
         pace.turn
@@ -73,8 +86,26 @@ impl Shared {
     pub(super) fn consumed(&self, turn: u64, to: Option<u64>) {
         let mut pace = lock(&self.pace);
         if pace.turn == turn {
-            pace.read = to;
+            pace.reader = to.map(|to| Reader {
+                read: to,
+                settled: to,
+            });
             self.paced.notify_one();
+        }
+    }
+
+    /// The reader that this is held for has read so far; it may come back for what it has not settled.
+    pub(super) fn read(&self, to: u64) {
+        if let Some(reader) = &mut lock(&self.pace).reader {
+            reader.read = to;
+        }
+        self.paced.notify_one();
+    }
+
+    /// It needs nothing before this any more.
+    pub(super) fn settled(&self, to: u64) {
+        if let Some(reader) = &mut lock(&self.pace).reader {
+            reader.settled = to;
         }
     }
 }
@@ -188,6 +219,12 @@ impl Spool {
         self.output().follow_paced(self.len().saturating_sub(back))
     }
 
+    /// Holds everything for a reader, from the start or from where it was, whether it is there yet or not:
+    /// [`Output::follow_held`].
+    pub(crate) fn hold(&self) {
+        self.shared.waits_for(0);
+    }
+
     /// How much was written.
     pub(crate) fn len(&self) -> u64 {
         self.shared.progress.borrow().len
@@ -198,8 +235,8 @@ impl Spool {
     /// Cancel safe.
     pub(crate) async fn room(&self) {
         while lock(&self.shared.pace)
-            .read
-            .is_some_and(|read| self.len() >= read + WINDOW)
+            .reader
+            .is_some_and(|reader| self.len() >= reader.read + WINDOW)
         {
             self.shared.paced.notified().await;
         }
@@ -342,8 +379,8 @@ impl Spool {
             self.keep.head.next_multiple_of(PAGE)
         };
         let mut end = progress.len.saturating_sub(self.keep.tail);
-        if let Some(read) = lock(&self.shared.pace).read {
-            end = end.min(read);
+        if let Some(reader) = lock(&self.shared.pace).reader {
+            end = end.min(reader.settled);
         }
         end -= end % PAGE;
         let step = if self.punches { STEP } else { STEP * 16 };
