@@ -61,10 +61,17 @@ fn indented(text: &str) -> String {
 /// Plays it; how many processes are left, by the kernel.
 fn play() -> Result<usize, String> {
     let keep = ["PATH", "HOME", "USER", "LANG", "TMPDIR"];
-    let env: BTreeMap<String, String> = keep
+    let mut env: BTreeMap<String, String> = keep
         .iter()
         .filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)))
         .collect();
+    let program = std::env::current_exe().map_err(|error| error.to_string())?;
+    // So that the agent is shown by the name of the program, and not by a long path.
+    let name = program.file_name().unwrap_or_default().to_owned();
+    if let Some(dir) = program.parent().and_then(|dir| dir.to_str()) {
+        let path = env.entry("PATH".into()).or_default();
+        *path = format!("{dir}:{path}");
+    }
     tell("Starting a host of its own, on a temporary directory.\n\n");
     let host = Temporary::start(&env)?;
     let state = host.dir().display().to_string();
@@ -77,9 +84,8 @@ fn play() -> Result<usize, String> {
 
     tell("\nThe agent `shell` runs in the session, and does what it is prompted:\n");
     tell(&format!("> {PROMPT}\n"));
-    let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let mut command = host.command(["exec", "-T", "--name", "agent", "demo", "--"]);
-    command.arg(program).arg("__agent-shell");
+    command.arg(name).arg("__agent-shell");
     let mut agent = Peer::start(command)?;
     prompt(&mut agent)?;
 
@@ -120,7 +126,9 @@ fn prompt(agent: &mut Peer) -> Result<(), String> {
             said += update["content"]["text"].as_str().unwrap_or_default();
         }
     })?;
-    tell(&indented(&show::plain(&said)));
+    for line in said.lines() {
+        tell(&indented(&show::plain(line)));
+    }
     Ok(())
 }
 

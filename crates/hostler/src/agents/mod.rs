@@ -49,19 +49,7 @@ type Refused = (String, u8);
 /// All that an agent gets as its environment: what the host's processes get, what it inherits, and its own.
 fn environment(configured: &Configured, spec: &AgentSpec) -> BTreeMap<String, String> {
     let mut env = configured.env.clone();
-    let inherited = |name: &str| {
-        spec.inherit
-            .iter()
-            .any(|pattern| match pattern.strip_suffix('*') {
-                Some(start) => name.starts_with(start),
-                None => name == pattern,
-            })
-    };
-    env.extend(std::env::vars_os().filter_map(|(name, value)| {
-        let (name, value) = (name.into_string().ok()?, value.into_string().ok()?);
-        inherited(&name).then_some((name, value))
-    }));
-    env.extend(spec.env.clone());
+    env.extend(spec.environment(std::env::vars_os()));
     env
 }
 
