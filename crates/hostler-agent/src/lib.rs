@@ -46,6 +46,7 @@ mod recover;
 mod replay;
 pub mod rpc;
 pub mod served;
+pub mod shell;
 mod transcript;
 
 pub use agents::{

@@ -2,7 +2,9 @@
 //! `run`, so that what it links is not paid for at the start of each command.
 #![forbid(unsafe_code)]
 
+mod agents;
 mod client;
+mod demo;
 mod doctor;
 mod serve;
 
@@ -27,11 +29,19 @@ enum Command {
     Serve(serve::Options),
     /// Say how processes are held together here, and what agents have leaked
     Doctor(doctor::Options),
+    /// List agents, and check whether one works
+    #[command(subcommand)]
+    Agents(agents::Command),
+    /// Show what hostler does: a host, a session, an agent whose command escapes, and its end
+    Demo(demo::Demo),
     #[command(flatten)]
     Client(client::Command),
     /// Be the zygote of the process that started this one (not for people)
     #[command(name = "__zygote", hide = true)]
     Zygote,
+    /// Be the agent `shell`, on stdin and stdout (not for people)
+    #[command(name = "__agent-shell", hide = true)]
+    AgentShell,
 }
 
 fn main() -> ExitCode {
@@ -40,8 +50,11 @@ fn main() -> ExitCode {
             Command::Run(options) => ExitCode::from(hostler_run::run(&options)),
             Command::Serve(options) => serve::run(&options),
             Command::Doctor(options) => ExitCode::from(doctor::run(&options)),
+            Command::Agents(command) => ExitCode::from(agents::run(&command)),
+            Command::Demo(demo) => ExitCode::from(demo::run(&demo)),
             Command::Client(command) => ExitCode::from(client::run(&command, Cli::command())),
             Command::Zygote => hostler_keeper::zygote::serve_inherited(),
+            Command::AgentShell => hostler_agent::shell::run(),
         },
         Err(error) if error.use_stderr() => {
             hostler_run::say(&hostler_run::refusal(&error));

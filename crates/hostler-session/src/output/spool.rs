@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -34,6 +35,8 @@ pub(super) struct Shared {
     /// descriptor.
     file: Mutex<Option<Arc<File>>>,
     pub(super) progress: watch::Sender<Progress>,
+    /// Whether the file stays open for readers: see [`Output::hold`].
+    held: AtomicBool,
     /// The reader that the writer waits for.
     pace: Mutex<Pace>,
     paced: Notify,
@@ -67,6 +70,15 @@ impl Shared {
         match &*lock(&self.file) {
             Some(file) => Ok(file.clone()),
             None => Ok(Arc::new(File::open(&self.path)?)),
+        }
+    }
+
+    pub(super) fn hold(&self) {
+        self.held.store(true, Ordering::Relaxed);
+        let mut file = lock(&self.file);
+        if file.is_none() {
+            // What is gone already stays gone.
+            *file = File::open(&self.path).ok().map(Arc::new);
         }
     }
 
@@ -177,6 +189,7 @@ impl Spool {
             path: path.to_owned(),
             file: Mutex::new(file),
             progress: watch::Sender::new(progress),
+            held: AtomicBool::new(false),
             pace: Mutex::default(),
             paced: Notify::new(),
         });
@@ -440,7 +453,11 @@ impl Drop for Spool {
         self.shared
             .progress
             .send_modify(|progress| progress.ended = true);
-        *lock(&self.shared.file) = None;
+        let mut file = lock(&self.shared.file);
+        if !self.shared.held.load(Ordering::Relaxed) {
+            *file = None;
+        }
+        drop(file);
         self.shared.paced.notify_one();
     }
 }

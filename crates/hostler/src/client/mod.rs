@@ -3,7 +3,7 @@
 mod api;
 mod attach;
 mod control;
-mod error;
+pub(crate) mod error;
 mod events;
 mod exec;
 mod follow;
@@ -17,7 +17,7 @@ mod remote;
 mod resolve;
 mod resume;
 mod session;
-mod show;
+pub(crate) mod show;
 mod signals;
 mod streams;
 mod tree;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use hostler_agent::Catalogue;
 use hostler_gateway::wire::PolicyChange;
 use hostler_ledger::Durability;
 use hostler_session::{Containment, OnDisconnect, OnHostExit, Policy};
@@ -28,6 +29,10 @@ pub(super) struct Config {
     pub shutdown_deadline: Duration,
     /// The policy of a session that asks for nothing.
     pub policy: Policy,
+    /// The agents that there are.
+    pub agents: Catalogue,
+    /// The agent of a client that names none.
+    pub default_agent: String,
 }
 
 /// Read so far.
@@ -52,6 +57,8 @@ impl Default for Draft {
                 env: env.map(str::to_owned).to_vec(),
                 shutdown_deadline: Duration::from_secs(60),
                 policy: Policy::default(),
+                agents: Catalogue::built_in(&this_program()),
+                default_agent: "shell".into(),
             },
             policy: PolicyChange::default(),
         }
@@ -65,9 +72,10 @@ struct Key {
     set: fn(&mut Draft, &Value) -> Option<()>,
 }
 
-const TIME: &str = "seconds, or a number with ms, s, m, h or d; 0 for never";
-const SIZE: &str = "bytes, or a number with K, M, G or T; 0 for no limit";
-const COUNT: &str = "a number; 0 for no limit";
+pub(super) const TIME: &str = "seconds, or a number with ms, s, m, h or d; 0 for never";
+pub(super) const SIZE: &str = "bytes, or a number with K, M, G or T; 0 for no limit";
+pub(super) const COUNT: &str = "a number; 0 for no limit";
+pub(super) const CPU: &str = "a number of CPUs, such as 1.5; 0 for no limit";
 
 macro_rules! key {
     ($name:literal, $allowed:expr, |$draft:ident, $value:ident| $set:expr) => {
@@ -116,6 +124,11 @@ const KEYS: &[Key] = &[
         |draft, value| {
             draft.config.shutdown_deadline = Duration::try_from_secs_f64(time(value)?).ok()?
         }
+    ),
+    key!(
+        "default_agent",
+        "the name of an agent that there is",
+        |draft, value| { draft.config.default_agent = value.as_str()?.to_owned() }
     ),
     key!("policy.idle", TIME, |draft, value| draft.policy.idle =
         Some(time(value)?)),
@@ -172,17 +185,8 @@ const KEYS: &[Key] = &[
         Some(size(value)?)),
     key!("policy.pids", COUNT, |draft, value| draft.policy.pids =
         Some(count(value)?)),
-    key!(
-        "policy.cpu",
-        "a number of CPUs, such as 1.5; 0 for no limit",
-        |draft, value| {
-            let text = plain(value)?;
-            draft.policy.cpu = Some(match text.as_str() {
-                "0" => 0.0,
-                text => text.parse::<Cpus>().ok()?.millis as f64 / 1000.0,
-            })
-        }
-    ),
+    key!("policy.cpu", CPU, |draft, value| draft.policy.cpu =
+        Some(cpus(value)? as f64 / 1000.0)),
     key!("policy.background_holds", TIME, |draft, value| {
         draft.policy.background_holds = Some(time(value)?)
     }),
@@ -211,23 +215,31 @@ fn plain(value: &Value) -> Option<String> {
     }
 }
 
-fn time(value: &Value) -> Option<f64> {
+pub(super) fn time(value: &Value) -> Option<f64> {
     let time: Time = plain(value)?.parse().ok()?;
     Some(time.span.as_secs_f64())
 }
 
-fn size(value: &Value) -> Option<u64> {
+pub(super) fn size(value: &Value) -> Option<u64> {
     match plain(value)?.as_str() {
         "0" => Some(0),
         text => Some(text.parse::<Size>().ok()?.bytes),
     }
 }
 
-fn count(value: &Value) -> Option<u64> {
+/// In thousandths.
+pub(super) fn cpus(value: &Value) -> Option<u64> {
+    match plain(value)?.as_str() {
+        "0" => Some(0),
+        text => Some(text.parse::<Cpus>().ok()?.millis),
+    }
+}
+
+pub(super) fn count(value: &Value) -> Option<u64> {
     plain(value)?.parse().ok()
 }
 
-fn names(value: &Value) -> Option<Vec<String>> {
+pub(super) fn names(value: &Value) -> Option<Vec<String>> {
     let names: Vec<String> = match value {
         Value::String(text) => text
             .split([',', ' '])
@@ -279,6 +291,9 @@ impl Draft {
         })?;
         for (key, value) in &table {
             match value {
+                agents if key == "agents" => {
+                    super::agents::read(&mut self.config.agents, agents, &origin)?;
+                }
                 Value::Table(inner) => {
                     for (inner_key, value) in inner {
                         let key = format!("{key}.{inner_key}");
@@ -302,6 +317,15 @@ impl Draft {
                 Err(_) => Value::String(text),
             };
             self.set(key.name, &variable, &value, "environment")?;
+        }
+        super::agents::environment(&mut self.config.agents, get)?;
+        let (agents, default) = (&self.config.agents, &self.config.default_agent);
+        if agents.get(default).is_none() {
+            let names: Vec<&str> = agents.iter().map(|(name, _)| name).collect();
+            return Err(Refused::usage(format!(
+                "`default_agent` cannot be {default:?}: there are {}",
+                names.join(", ")
+            )));
         }
         Ok(())
     }
@@ -342,6 +366,17 @@ impl Config {
                 })
         };
         all.filter(|(name, _)| allowed(name)).collect()
+    }
+}
+
+/// This program, which is the agent `shell` too.
+fn this_program() -> PathBuf {
+    // Where its file was exchanged since, the one that has its name now.
+    let program = std::env::current_exe().unwrap_or_else(|_| "hostler".into());
+    let shown = program.to_string_lossy();
+    match shown.strip_suffix(" (deleted)") {
+        Some(bare) => bare.into(),
+        None => program,
     }
 }
 
@@ -428,6 +463,16 @@ mod tests {
                 "",
                 ("HOSTLER_POLICY_CPU", "many"),
                 ["HOSTLER_POLICY_CPU", "many", "CPUs"],
+            ),
+            (
+                "default_agent = 'nobody'",
+                ("X", ""),
+                ["default_agent", "nobody", "shell"],
+            ),
+            (
+                "[agents.a]\ncommand = 3",
+                ("X", ""),
+                ["agents.a.command", "3", "a list"],
             ),
             (
                 "polcy = 1",
