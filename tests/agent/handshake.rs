@@ -114,25 +114,34 @@ async fn an_opening_that_is_broken_off_at_any_await_leaves_nothing_twice() {
     }
 }
 
+/// Evicts an agent that did come up, in the moment in which whoever waited went: then it was not broken off.
+async fn came_up(conversation: &hostler_agent::Conversation, up: &mut usize, heard: bool) {
+    // What was asked for before is done when this is answered.
+    conversation.requests().await.expect("requests");
+    let started = notices(conversation, "agent_started").await;
+    assert!(!heard || started > *up, "it said that it was up");
+    if started > *up {
+        *up = started;
+        conversation.evict(by()).await.expect("evicted");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_handshake_that_is_broken_off_at_any_time_leaves_nothing_of_the_agent() {
     let host = Host::new(&[("PEER_CHILD", "1")]);
     let conversation = host.open().await;
+    let mut up = 0;
     // Through all of its phases: from before the start of the process to after the answer.
     for round in 0..40_u64 {
         let limit = Duration::from_micros(round * round * 40);
         let ready = tokio::time::timeout(limit, conversation.ready(by())).await;
-        if ready.is_err() {
-            host.stage.await_none("after it was broken off").await;
-        } else {
-            conversation.evict(by()).await.expect("evicted");
-            host.stage.await_none("after it was evicted").await;
-        }
+        came_up(&conversation, &mut up, ready.is_ok()).await;
+        host.stage.await_none("after it was broken off").await;
         let prompting = conversation.prompt(text("stream 1"), by());
         if let Some(turn) = polled(prompting, 1).await {
             soon("the end", turn.expect("a turn").ended()).await;
-            conversation.evict(by()).await.expect("evicted");
         }
+        came_up(&conversation, &mut up, false).await;
         host.stage
             .await_none("after a prompt nobody heard of")
             .await;
