@@ -64,7 +64,7 @@ mod writer;
 
 pub use change::{By, Change, EventRow, Identity, ResourceRow, SessionRow};
 pub use error::{OpenError, ReadError, Refusal, WriteError};
-pub use id::{IdError, ResourceId, Seq, SessionId};
+pub use id::{ConversationId, EntrySeq, IdError, ResourceId, Seq, SessionId};
 pub use ledger::{Durability, Ledger, LedgerOptions, Opened};
 pub use record::{
     Closed, Event, EventFilter, HostRun, Pruned, Released, Report, ResourceFilter, ResourceRecord,

@@ -13,6 +13,7 @@ use rustix::pipe::{SpliceFlags, splice};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, watch};
 
+use super::read::Pacing;
 use super::{Follower, Output, Progress};
 use crate::options::KeepOutput;
 
@@ -33,8 +34,17 @@ pub(super) struct Shared {
     file: Mutex<Option<Arc<File>>>,
     pub(super) progress: watch::Sender<Progress>,
     /// How far the reader has come that the writer waits for.
-    pace: Mutex<Option<u64>>,
+    pace: Mutex<Option<Pace>>,
     paced: Notify,
+}
+
+/// How far a reader has come that the writer waits for.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    /// What it has read: the writer goes on from here, up to the window.
+    read: u64,
+    /// What it needs no more: this may be given back.
+    settled: u64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -52,8 +62,26 @@ impl Shared {
 
     /// The reader that the writer waits for has come so far, or is gone.
     pub(super) fn consumed(&self, to: Option<u64>) {
-        *lock(&self.pace) = to;
+        *lock(&self.pace) = to.map(|to| Pace {
+            read: to,
+            settled: to,
+        });
         self.paced.notify_one();
+    }
+
+    /// The reader that this is held for has read so far; it may come back for what it has not settled.
+    pub(super) fn read(&self, to: u64) {
+        if let Some(pace) = &mut *lock(&self.pace) {
+            pace.read = to;
+        }
+        self.paced.notify_one();
+    }
+
+    /// It needs nothing before this any more.
+    pub(super) fn settled(&self, to: u64) {
+        if let Some(pace) = &mut *lock(&self.pace) {
+            pace.settled = to;
+        }
     }
 }
 
@@ -123,8 +151,14 @@ impl Spool {
     pub(crate) fn paced(&self) -> Follower {
         self.shared.consumed(Some(0));
         let mut follower = self.output().follow(0);
-        follower.paced = true;
+        follower.pacing = Pacing::WhileThere;
         follower
+    }
+
+    /// Holds everything for a reader, from the start or from where it was, whether it is there yet or not:
+    /// [`Output::follow_held`].
+    pub(crate) fn hold(&self) {
+        self.shared.consumed(Some(0));
     }
 
     /// How much was written.
@@ -136,7 +170,7 @@ impl Spool {
     ///
     /// Cancel safe.
     pub(crate) async fn room(&self) {
-        while lock(&self.shared.pace).is_some_and(|read| self.len() >= read + WINDOW) {
+        while lock(&self.shared.pace).is_some_and(|pace| self.len() >= pace.read + WINDOW) {
             self.shared.paced.notified().await;
         }
     }
@@ -249,8 +283,8 @@ impl Spool {
             self.keep.head.next_multiple_of(PAGE)
         };
         let mut end = progress.len.saturating_sub(self.keep.tail);
-        if let Some(read) = *lock(&self.shared.pace) {
-            end = end.min(read);
+        if let Some(pace) = *lock(&self.shared.pace) {
+            end = end.min(pace.settled);
         }
         end -= end % PAGE;
         let step = if self.punches { STEP } else { STEP * 16 };
