@@ -166,19 +166,20 @@ impl Connection {
                 return;
             }
         }
-        let begins = matches!(task.method.as_str(), "session/load" | "session/resume");
+        let connections = ["initialize", "session/new", "session/list"];
+        let session = session.filter(|_| !connections.contains(&task.method.as_str()));
         match session {
-            Some(session) if task.method.contains('/') || task.method.starts_with('_') => {
-                let lane = self.lane(&session, begins);
-                match lane {
+            Some(session) => {
+                let begins = matches!(task.method.as_str(), "session/load" | "session/resume");
+                match self.lane(&session, begins) {
                     Some(lane) => {
                         let _ = lane.send(task).await;
                     }
                     None => self.unknown(task, &session).await,
                 }
             }
-            _ if task.method == "initialize" => self.initialize(task).await,
-            _ => {
+            None if task.method == "initialize" => self.initialize(task).await,
+            None => {
                 let connection = self.clone();
                 self.spawn(async move { connection.of_connection(task).await });
             }
@@ -242,6 +243,11 @@ impl Connection {
     /// It has said what it can do.
     pub(super) fn initialized(&self, capabilities: ClientCapabilities) {
         self.state().capabilities = Some(capabilities);
+    }
+
+    /// Whether it has.
+    pub(super) fn is_initialized(&self) -> bool {
+        self.state().capabilities.is_some()
     }
 
     /// What it can do.
@@ -380,6 +386,18 @@ impl Connection {
         state.asked.retain(|_, (conversation, _)| !of(conversation));
         drop(state);
         drop(attached);
+        self.outbox.forget_unread(session);
+    }
+
+    /// The same when it has ended by itself, unless the client has come back to it meanwhile.
+    pub(super) fn ended(&self, of: &Conversation) {
+        let session = of.id().as_str();
+        let same = self
+            .conversation(session)
+            .is_some_and(|now| now.session().id() == of.session().id());
+        if same {
+            self.detach(session);
+        }
     }
 
     /// It failed to attach, so there is nothing to have a lane for.
@@ -395,14 +413,13 @@ impl Connection {
         self.outbox.close();
         // While another host takes over nothing may be acted on.
         self.goes_on().await;
-        let mut state = self.state();
-        state.ended = true;
-        let (attached, lanes) = (
-            std::mem::take(&mut state.attached),
-            std::mem::take(&mut state.lanes),
-        );
-        state.asked.clear();
-        drop(state);
+        let (attached, lanes) = {
+            let mut state = self.state();
+            state.ended = true;
+            state.asked.clear();
+            let attached = std::mem::take(&mut state.attached);
+            (attached, std::mem::take(&mut state.lanes))
+        };
         let mut tasks = {
             let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
             std::mem::take(&mut *tasks)

@@ -126,7 +126,6 @@ impl Feed {
         if !self.connection.goes_on().await {
             return;
         }
-        let session = self.conversation.id().to_string();
         let turns = std::mem::take(&mut self.start.turns);
         for id in turns.values() {
             let error = RpcError::internal(why.clone());
@@ -137,8 +136,8 @@ impl Feed {
             self.connection.answer(&id, Err(error)).await;
         }
         // Not by this task itself, which that ends.
-        let connection = self.connection.clone();
-        tokio::spawn(async move { connection.detach(&session) });
+        let (connection, of) = (self.connection.clone(), self.conversation.clone());
+        tokio::spawn(async move { connection.ended(&of) });
     }
 
     /// Why there is no more.

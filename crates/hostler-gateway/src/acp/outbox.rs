@@ -4,6 +4,7 @@
 //! wait in its transcript instead, where all clients read them.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -33,9 +34,33 @@ pub(super) struct Line {
     state: Mutex<State>,
     room: Notify,
     news: Notify,
+    read: AtomicBool,
+}
+
+/// The one that reads a line. Another one may when it is dropped.
+#[derive(Debug)]
+pub(super) struct Reader(Arc<Line>);
+
+impl Reader {
+    /// See [`Line::next`].
+    pub(super) async fn next(&self) -> Option<String> {
+        self.0.next().await
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.0.read.store(false, Ordering::Release);
+    }
 }
 
 impl Line {
+    /// Becomes its reader, unless there is one.
+    pub(super) fn reader(self: &Arc<Self>) -> Option<Reader> {
+        let first = !self.read.swap(true, Ordering::AcqRel);
+        first.then(|| Reader(self.clone()))
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -76,15 +101,6 @@ impl Line {
             self.room.notify_waiters();
         }
         Some(message)
-    }
-
-    /// Puts a message back that could not be given.
-    pub(super) fn give_back(&self, message: String) {
-        let mut state = self.state();
-        state.bytes += message.len();
-        state.waiting.push_front(message);
-        drop(state);
-        self.news.notify_one();
     }
 
     /// Waits for the next message. `None`: there is none, and none will come.
@@ -171,6 +187,16 @@ impl Outbox {
         match scope {
             Scope::Connection => self.all.clone(),
             Scope::Session(session) => self.session(session).unwrap_or_else(|| self.all.clone()),
+        }
+    }
+
+    /// Lets go of a conversation's line that nobody reads.
+    pub(super) fn forget_unread(&self, session: &str) {
+        let unread = self
+            .session(session)
+            .is_some_and(|line| !line.read.load(Ordering::Acquire));
+        if unread {
+            self.forget(session);
         }
     }
 

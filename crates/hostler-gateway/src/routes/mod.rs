@@ -12,6 +12,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
 
 use crate::access;
+use crate::acp::http;
 use crate::error::{ApiError, ErrorCode};
 use crate::gateway::{Gateway, Phase};
 use crate::ws;
@@ -53,6 +54,10 @@ pub fn router(gateway: Gateway) -> Router {
         .route("/v1/processes/{id}/keep", post(processes::keep))
         .route("/v1/processes/{id}/attach", get(ws::attach::attach))
         .route("/v1/events", get(events::events))
+        .route(
+            "/acp",
+            get(http::get).post(http::post).delete(http::delete),
+        )
         .fallback(async || ApiError::missing("there is nothing at this path"))
         .method_not_allowed_fallback(async || {
             ApiError::new(
