@@ -10,6 +10,7 @@ mod follow;
 mod permission;
 pub mod rpc;
 pub mod served;
+pub mod shell;
 mod transcript;
 
 pub use agents::{

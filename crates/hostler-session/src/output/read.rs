@@ -48,6 +48,12 @@ impl Output {
         *self.shared.progress.borrow()
     }
 
+    /// Keeps it readable, by a descriptor, for as long as any clone of it is there, also when its session has forgotten the
+    /// process by then.
+    pub fn hold(&self) {
+        self.shared.hold();
+    }
+
     /// Reads up to `most` bytes at an offset. From within the gap it goes on behind it. Nothing is there yet, or no more
     /// will come, where the answer is empty.
     ///

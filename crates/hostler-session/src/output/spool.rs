@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
@@ -33,6 +34,8 @@ pub(super) struct Shared {
     /// Open while it is written; opened again to read after that, so that what has ended holds no descriptor.
     file: Mutex<Option<Arc<File>>>,
     pub(super) progress: watch::Sender<Progress>,
+    /// Whether the file stays open for readers: see [`Output::hold`].
+    held: AtomicBool,
     /// How far the reader has come that the writer waits for.
     pace: Mutex<Option<Pace>>,
     paced: Notify,
@@ -57,6 +60,15 @@ impl Shared {
         match &*lock(&self.file) {
             Some(file) => Ok(file.clone()),
             None => Ok(Arc::new(File::open(&self.path)?)),
+        }
+    }
+
+    pub(super) fn hold(&self) {
+        self.held.store(true, Ordering::Relaxed);
+        let mut file = lock(&self.file);
+        if file.is_none() {
+            // What is gone already stays gone.
+            *file = File::open(&self.path).ok().map(Arc::new);
         }
     }
 
@@ -129,6 +141,7 @@ impl Spool {
             path: path.to_owned(),
             file: Mutex::new(Some(file.clone())),
             progress: watch::Sender::new(progress),
+            held: AtomicBool::new(false),
             pace: Mutex::new(None),
             paced: Notify::new(),
         });
@@ -339,7 +352,11 @@ impl Drop for Spool {
         self.shared
             .progress
             .send_modify(|progress| progress.ended = true);
-        *lock(&self.shared.file) = None;
+        let mut file = lock(&self.shared.file);
+        if !self.shared.held.load(Ordering::Relaxed) {
+            *file = None;
+        }
+        drop(file);
         self.shared.paced.notify_one();
     }
 }
