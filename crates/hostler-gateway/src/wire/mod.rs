@@ -2,6 +2,7 @@
 //!
 //! Durations are seconds, sizes bytes, times Unix time in milliseconds.
 
+mod conversation;
 mod event;
 mod host;
 mod policy;
@@ -9,6 +10,9 @@ mod process;
 mod report;
 mod session;
 
+pub use conversation::{
+    Agent, AnswerRequest, Answered, Conversation, Entry, NewConversation, Permission, PromptRequest, Turn,
+};
 pub use event::Event;
 pub use host::{Health, Host, ShutdownRequest};
 pub use policy::{Policy, PolicyChange};

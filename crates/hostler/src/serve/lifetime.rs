@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use hostler_agent::{Agents, AgentsOptions};
 use hostler_gateway::{Facts, Gateway, Server, ShutdownAsked};
 use hostler_process::contain;
 use hostler_session::{By, HostOptions, Recovery, Sessions};
@@ -19,6 +20,7 @@ use super::{Refused, sockets};
 /// A host that serves.
 pub(super) struct Living {
     pub sessions: Sessions,
+    pub agents: Agents,
     pub gateway: Gateway,
     pub server: Server,
     pub sockets: Arc<sockets::Sockets>,
@@ -91,6 +93,15 @@ async fn live(parts: Parts) -> Result<Outcome, Refused> {
         .await
         .map_err(|error| failed("cannot take up what earlier hosts left", &error))?;
     tell(&recovery, parts.predecessor.is_some());
+    let options = AgentsOptions::default();
+    let agents = Agents::new(sessions.clone(), parts.config.catalogue, options);
+    let resumed = agents.recover().await.map_err(|error| {
+        failed("cannot take up the conversations of earlier hosts", &error)
+    })?;
+    for one in &resumed {
+        let goes_on = one.conversation.is_some();
+        tracing::info!(conversation = %one.id, goes_on, interrupted = one.interrupted.len(), "taken up");
+    }
 
     let addresses = parts.sockets.addresses();
     let contain = contain::auto();
@@ -108,7 +119,8 @@ async fn live(parts: Parts) -> Result<Outcome, Refused> {
     let token = parts.access.token.clone();
     let (ask, mut asked) = mpsc::channel(4);
     let gateway = Gateway::new(
-        sessions.clone(),
+        agents.clone(),
+        parts.config.acp,
         facts,
         parts.access,
         parts.config.policy,
@@ -149,6 +161,7 @@ async fn live(parts: Parts) -> Result<Outcome, Refused> {
 
     let mut living = Living {
         sessions,
+        agents,
         gateway,
         server,
         sockets,
