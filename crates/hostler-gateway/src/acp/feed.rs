@@ -55,6 +55,8 @@ pub(super) struct Feed {
     /// The stream on which an opening is answered, with all that goes before.
     line: Option<Arc<Line>>,
     start: Start,
+    /// The last entry that the client was given.
+    at: Seq,
     /// Requests in the history that nobody has answered in it.
     open: BTreeMap<RequestId, Arc<Entry>>,
 }
@@ -111,6 +113,7 @@ impl Feed {
             follower: conversation.follow(start.after),
             scope,
             line,
+            at: start.after,
             start,
             open: BTreeMap::new(),
         }
@@ -157,8 +160,13 @@ impl Feed {
                 if self.start.opening.is_some() && entry.seq > self.start.until {
                     self.opened().await;
                 }
+                let seq = entry.seq;
                 if !self.show(entry).await {
                     return closed;
+                }
+                self.at = seq;
+                if seq == self.start.history && self.start.opening.is_none() {
+                    self.caught_up().await;
                 }
             }
         }
@@ -169,13 +177,30 @@ impl Feed {
         if let Some((id, answer)) = self.start.opening.take() {
             self.connection.landed(&id);
             let text = message::response(&id, &answer);
+            let text = self.counted(text, self.at);
             self.push(text).await;
         }
         self.line = None;
-        let mut waiting: Vec<Arc<Entry>> = std::mem::take(&mut self.start.waiting);
-        waiting.extend(std::mem::take(&mut self.open).into_values());
-        for entry in waiting {
-            self.ask(&entry).await;
+        for entry in std::mem::take(&mut self.start.waiting) {
+            self.ask(&entry, self.at).await;
+        }
+        if self.start.history <= self.at {
+            self.caught_up().await;
+        }
+    }
+
+    /// The history is over: what it left open is asked.
+    async fn caught_up(&mut self) {
+        for entry in std::mem::take(&mut self.open).into_values() {
+            self.ask(&entry, self.at).await;
+        }
+    }
+
+    /// For a client that counts: with the number of the last entry that it has by this message.
+    fn counted(&self, message: String, seq: Seq) -> String {
+        match self.connection.client.counts {
+            true => message::with_seq(message, seq.0),
+            false => message,
         }
     }
 
@@ -188,10 +213,7 @@ impl Feed {
 
     /// Sends what an entry is to the client. `false`: it is gone.
     async fn send(&self, entry: &Entry, message: String) -> bool {
-        let message = match self.connection.client.counts {
-            true => message::with_seq(message, entry.seq.0),
-            false => message,
-        };
+        let message = self.counted(message, entry.seq);
         self.push(message).await
     }
 
@@ -209,7 +231,7 @@ impl Feed {
                 self.open.insert(RequestId(entry.seq.0), entry);
                 true
             }
-            EntryKind::Request => self.ask(&entry).await,
+            EntryKind::Request => self.ask(&entry, entry.seq).await,
             EntryKind::Answer => self.settled(&entry).await,
             EntryKind::Notification if history => true,
             EntryKind::Notification => match serde_json::from_str::<Said<'_>>(data) {
@@ -292,8 +314,8 @@ impl Feed {
         self.send(entry, message::response(&id, &answer)).await
     }
 
-    /// Asks the client what the agent asks.
-    async fn ask(&self, entry: &Entry) -> bool {
+    /// Asks the client what the agent asks, which then has everything up to `seq`.
+    async fn ask(&self, entry: &Entry, seq: Seq) -> bool {
         let Ok(said) = serde_json::from_str::<Said<'_>>(entry.data.get()) else {
             return true;
         };
@@ -307,7 +329,8 @@ impl Feed {
         }
         let params = said.params.map(RawValue::get);
         let text = message::request(&id, &said.method, params);
-        self.send(entry, text).await
+        let text = self.counted(text, seq);
+        self.push(text).await
     }
 
     /// A question is settled: a client that still has it need not answer.
@@ -324,10 +347,7 @@ impl Feed {
         }
         let params = format!(r#"{{"requestId":{id}}}"#);
         let text = message::notification("$/cancel_request", &params);
-        let text = match self.connection.client.counts {
-            true => message::with_seq(text, entry.seq.0),
-            false => text,
-        };
+        let text = self.counted(text, entry.seq);
         // Not about a conversation, as far as the transports are concerned.
         self.connection.say(&Scope::Connection, text).await
     }

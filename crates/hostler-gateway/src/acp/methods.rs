@@ -48,6 +48,8 @@ struct Back {
     after: Option<u64>,
     /// Its turns that have not ended, with the ids of their requests.
     turns: HashMap<u64, Box<RawValue>>,
+    /// It takes this for a new conversation: the answer comes first, as that to `session/new`, and the history after it.
+    join: bool,
 }
 
 impl Back {
@@ -288,26 +290,27 @@ impl Connection {
             .map_err(failure)?;
         let ready = conversation.ready(by).await.map_err(failure)?;
         self.learn(&ready);
-        let back = match history {
-            true => Back::default(),
-            false => Back::of(params),
-        };
-        let until = conversation.last();
+        let back = Back::of(params);
+        let last = conversation.last();
         let after = match (history, back.after) {
-            (true, _) => Seq::START,
-            (false, Some(after)) => Seq(after.min(until.0)),
-            (false, None) => until,
+            (_, Some(after)) => Seq(after.min(last.0)),
+            (true, None) => Seq::START,
+            (false, None) => last,
         };
-        let waiting = match history {
-            true => Vec::new(),
-            false => feed::waiting(self, &conversation).await,
+        let waiting = match after {
+            Seq::START => Vec::new(),
+            _ => feed::waiting(self, &conversation).await,
+        };
+        let answer = match back.join {
+            true => (*ready.session).to_owned(),
+            false => Members::of(&ready.session).without("sessionId"),
         };
         let turns = back.turns.into_iter();
         let start = Start {
             after,
-            history: if history { until } else { Seq::START },
-            until,
-            opening: Some((id.to_owned(), Ok(Members::of(&ready.session).without("sessionId")))),
+            history: if history { last } else { Seq::START },
+            until: if back.join { Seq::START } else { last },
+            opening: Some((id.to_owned(), Ok(answer))),
             waiting: waiting.into_iter().filter(|entry| entry.seq <= after).collect(),
             turns: turns.map(|(turn, id)| (turn, id.get().to_owned())).collect(),
         };

@@ -63,9 +63,13 @@ pub(super) fn run(parts: Parts) -> Result<(), Refused> {
         .thread_name("hostler")
         .build()
         .map_err(|error| Refused::failed(format!("cannot start: {error}")))?;
+    let private = parts.private.then(|| parts.state_dir.clone());
     let result = runtime.block_on(live(parts));
     // What still blocks is of no use to anybody.
     runtime.shutdown_timeout(Duration::from_millis(200));
+    if let Some(state_dir) = private {
+        let _ = std::fs::remove_dir_all(state_dir);
+    }
     match result? {
         Outcome::Over => Ok(()),
         Outcome::GoOn(sockets) => Err(takeover::start_again(&sockets)),
@@ -118,6 +122,9 @@ async fn live(parts: Parts) -> Result<Outcome, Refused> {
     };
     let token = parts.access.token.clone();
     let (ask, mut asked) = mpsc::channel(4);
+    if parts.private {
+        end_with_input(ask.clone());
+    }
     let gateway = Gateway::new(
         agents.clone(),
         parts.config.acp,
@@ -235,6 +242,19 @@ fn tell(recovery: &Recovery, taken_over: bool) {
     for what in &recovery.untouched {
         tracing::warn!(what, "not touched: it cannot be proven to be ours");
     }
+}
+
+/// Has the host stop, with all of its sessions, when nobody holds the other end of its standard input any more.
+fn end_with_input(ask: mpsc::Sender<ShutdownAsked>) {
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        let asked = ShutdownAsked {
+            all: true,
+            deadline: None,
+            by: By::new("the program whose host this is", "it has ended"),
+        };
+        let _ = ask.blocking_send(asked);
+    });
 }
 
 /// Takes leave of children that come to this process as a subreaper.
