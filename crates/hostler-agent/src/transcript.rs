@@ -4,9 +4,11 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use hostler_ledger::EntrySeq as Seq;
+use hostler_ledger::{By, EntrySeq as Seq};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+
+use crate::rpc::RpcError;
 
 /// What an entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -99,4 +101,38 @@ impl FromStr for RequestId {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         text.parse().map(Self)
     }
+}
+
+/// What an entry of kind notification says.
+#[derive(Serialize)]
+pub(crate) struct NotificationData<'a> {
+    pub(crate) method: &'a str,
+    pub(crate) params: &'a RawValue,
+}
+
+/// What an entry of kind request says.
+#[derive(Serialize)]
+pub(crate) struct RequestData<'a> {
+    pub(crate) id: RequestId,
+    pub(crate) method: &'a str,
+    pub(crate) params: &'a RawValue,
+}
+
+/// What an entry of kind answer says.
+#[derive(Serialize)]
+pub(crate) struct AnswerData<'a> {
+    pub(crate) id: RequestId,
+    pub(crate) by: &'a By,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) result: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<&'a RpcError>,
+}
+
+/// What an entry of kind prompt says.
+#[derive(Serialize)]
+pub(crate) struct PromptData<'a> {
+    pub(crate) turn: u64,
+    pub(crate) by: &'a By,
+    pub(crate) params: &'a RawValue,
 }
