@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hostler_agent::Catalogue;
+use hostler_gateway::AcpOptions;
 use hostler_gateway::wire::PolicyChange;
 use hostler_ledger::Durability;
 use hostler_session::{Containment, OnDisconnect, OnHostExit, Policy};
@@ -33,6 +34,8 @@ pub(super) struct Config {
     pub agents: Catalogue,
     /// The agent of a client that names none.
     pub default_agent: String,
+    /// How clients that speak ACP are served.
+    pub acp: AcpOptions,
 }
 
 /// Read so far.
@@ -59,6 +62,7 @@ impl Default for Draft {
                 policy: Policy::default(),
                 agents: Catalogue::built_in(&this_program()),
                 default_agent: "shell".into(),
+                acp: AcpOptions::default(),
             },
             policy: PolicyChange::default(),
         }
@@ -130,6 +134,12 @@ const KEYS: &[Key] = &[
         "the name of an agent that there is",
         |draft, value| { draft.config.default_agent = value.as_str()?.to_owned() }
     ),
+    key!("acp.ping", "a time above 0", |draft, value| {
+        draft.config.acp.ping = span(value)?
+    }),
+    key!("acp.lease", "a time above 0", |draft, value| {
+        draft.config.acp.lease = span(value)?
+    }),
     key!("policy.idle", TIME, |draft, value| draft.policy.idle =
         Some(time(value)?)),
     key!("policy.max_age", TIME, |draft, value| draft
@@ -218,6 +228,11 @@ fn plain(value: &Value) -> Option<String> {
 pub(super) fn time(value: &Value) -> Option<f64> {
     let time: Time = plain(value)?.parse().ok()?;
     Some(time.span.as_secs_f64())
+}
+
+fn span(value: &Value) -> Option<Duration> {
+    let span = Duration::try_from_secs_f64(time(value)?).ok()?;
+    (!span.is_zero()).then_some(span)
 }
 
 pub(super) fn size(value: &Value) -> Option<u64> {
