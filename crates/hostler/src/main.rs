@@ -3,6 +3,7 @@
 
 mod client;
 mod doctor;
+mod mcp;
 mod run;
 mod serve;
 
@@ -27,6 +28,8 @@ enum Command {
     Serve(serve::Options),
     /// Say how processes are held together here, and what agents have leaked
     Doctor(doctor::Options),
+    /// Offer the background processes of a session to its agent, as MCP tools on standard input and output
+    Mcp(mcp::Options),
     #[command(flatten)]
     Client(client::Command),
     /// Be the zygote of the process that started this one (not for people)
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
             Command::Run(options) => ExitCode::from(run::front::run(&options)),
             Command::Serve(options) => serve::run(&options),
             Command::Doctor(options) => ExitCode::from(doctor::run(&options)),
+            Command::Mcp(options) => ExitCode::from(mcp::run(&options)),
             Command::Client(command) => ExitCode::from(client::run(&command, Cli::command())),
             Command::Zygote => hostler_keeper::zygote::serve_inherited(),
         },

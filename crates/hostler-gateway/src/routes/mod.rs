@@ -51,6 +51,7 @@ pub fn router(gateway: Gateway) -> Router {
         .route("/v1/processes/{id}/signal", post(processes::signal))
         .route("/v1/processes/{id}/resize", post(processes::resize))
         .route("/v1/processes/{id}/keep", post(processes::keep))
+        .route("/v1/processes/{id}/members", get(processes::members))
         .route("/v1/processes/{id}/attach", get(ws::attach::attach))
         .route("/v1/events", get(events::events))
         .fallback(async || ApiError::missing("there is nothing at this path"))

@@ -4,6 +4,7 @@
 
 mod event;
 mod host;
+mod member;
 mod policy;
 mod process;
 mod report;
@@ -11,6 +12,7 @@ mod session;
 
 pub use event::Event;
 pub use host::{Health, Host, ShutdownRequest};
+pub use member::{Listening, Member};
 pub use policy::{Policy, PolicyChange};
 pub(crate) use process::timeout;
 pub use process::{

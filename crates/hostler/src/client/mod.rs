@@ -1,24 +1,24 @@
 //! The commands that are clients of a running host.
 
-mod api;
+pub(crate) mod api;
 mod attach;
 mod control;
-mod error;
+pub(crate) mod error;
 mod events;
-mod exec;
+pub(crate) mod exec;
 mod follow;
-mod host;
+pub(crate) mod host;
 mod keys;
 mod logs;
 mod modes;
 mod process;
 mod ps;
 mod remote;
-mod resolve;
+pub(crate) mod resolve;
 mod resume;
 mod session;
-mod show;
-mod signals;
+pub(crate) mod show;
+pub(crate) mod signals;
 mod streams;
 mod tree;
 mod tty;
@@ -74,7 +74,8 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    fn host(&self) -> Result<host::Host> {
+    /// The host that is meant.
+    pub(crate) fn host(&self) -> Result<host::Host> {
         host::Host::find(self.state_dir.as_deref())
     }
 }
