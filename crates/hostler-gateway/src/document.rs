@@ -3,7 +3,8 @@
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use crate::routes::{events, host, output, processes, run, sessions};
+use crate::acp::http as acp;
+use crate::routes::{conversations, events, host, output, processes, run, sessions};
 use crate::{ErrorBody, ws};
 
 #[derive(OpenApi)]
@@ -15,7 +16,7 @@ use crate::{ErrorBody, ws};
         license(name = "Apache-2.0 OR MIT")
     ),
     security(("token" = [])),
-    tags((name = "host"), (name = "sessions"), (name = "processes"), (name = "websockets"), (name = "events")),
+    tags((name = "host"), (name = "sessions"), (name = "processes"), (name = "websockets"), (name = "events"), (name = "agents"), (name = "acp")),
     paths(
         host::health,
         host::openapi,
@@ -43,6 +44,21 @@ use crate::{ErrorBody, ws};
         processes::members,
         ws::attach::attach,
         events::events,
+        conversations::agents,
+        conversations::list,
+        conversations::open,
+        conversations::show,
+        conversations::load,
+        conversations::prompt,
+        conversations::cancel,
+        conversations::answer,
+        conversations::evict,
+        conversations::reset,
+        conversations::fork,
+        conversations::transcript,
+        acp::get,
+        acp::post,
+        acp::delete,
     ),
     components(schemas(ErrorBody)),
     modifiers(&Token)

@@ -36,6 +36,8 @@ pub enum ErrorCode {
     Limit,
     /// The host failed (500).
     Internal,
+    /// The agent failed: it did not come up, it ended, it answered with an error (502).
+    Agent,
     /// Not now: the host is stopping, the ledger cannot be written (503).
     Unavailable,
 }
@@ -54,6 +56,7 @@ impl ErrorCode {
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Limit => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Agent => StatusCode::BAD_GATEWAY,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         }
     }

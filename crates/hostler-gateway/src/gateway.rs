@@ -1,14 +1,19 @@
 //! What all requests share.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use hostler_agent::Agents;
 use hostler_session::{By, Policy, Sessions};
+use serde_json::value::RawValue;
 use tokio::sync::{mpsc, watch};
 
 use crate::access::Access;
+use crate::acp::AcpOptions;
+use crate::acp::lease::Leases;
 
 /// What is known of this host.
 #[derive(Debug, Clone)]
@@ -65,6 +70,11 @@ pub struct ShutdownAsked {
 #[derive(Debug)]
 struct Inner {
     sessions: Sessions,
+    agents: Agents,
+    acp: AcpOptions,
+    leases: Leases,
+    /// What agents answered to `initialize` when they were last started, by their names.
+    handshakes: Mutex<HashMap<String, Arc<RawValue>>>,
     facts: Facts,
     access: Access,
     defaults: Policy,
@@ -82,10 +92,11 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// For these sessions. `defaults` is the policy of a session that asks for nothing; what clients ask of the host itself goes to
-    /// `shutdown`.
+    /// For these conversations and their sessions. `defaults` is the policy of a session that asks for nothing; what clients ask of
+    /// the host itself goes to `shutdown`.
     pub fn new(
-        sessions: Sessions,
+        agents: Agents,
+        acp: AcpOptions,
         facts: Facts,
         access: Access,
         defaults: Policy,
@@ -93,7 +104,11 @@ impl Gateway {
     ) -> Self {
         Self {
             inner: Arc::new(Inner {
-                sessions,
+                sessions: agents.sessions().clone(),
+                agents,
+                acp,
+                leases: Leases::default(),
+                handshakes: Mutex::default(),
                 facts,
                 access,
                 defaults,
@@ -109,6 +124,35 @@ impl Gateway {
     /// The sessions.
     pub fn sessions(&self) -> &Sessions {
         &self.inner.sessions
+    }
+
+    /// The conversations.
+    pub fn agents(&self) -> &Agents {
+        &self.inner.agents
+    }
+
+    /// How clients that speak ACP are served.
+    pub fn acp(&self) -> &AcpOptions {
+        &self.inner.acp
+    }
+
+    /// The HTTP clients that speak ACP.
+    pub(crate) fn leases(&self) -> &Leases {
+        &self.inner.leases
+    }
+
+    /// What this agent answered to `initialize` when it was last started here.
+    pub(crate) fn handshake(&self, agent: &str) -> Option<Arc<RawValue>> {
+        let known = self.inner.handshakes.lock();
+        let known = known.unwrap_or_else(PoisonError::into_inner);
+        known.get(agent).cloned()
+    }
+
+    /// It has answered this.
+    pub(crate) fn learn_handshake(&self, agent: &str, answer: Arc<RawValue>) {
+        let known = self.inner.handshakes.lock();
+        let mut known = known.unwrap_or_else(PoisonError::into_inner);
+        known.insert(agent.to_owned(), answer);
     }
 
     /// What is known of the host.

@@ -11,12 +11,14 @@
 //! * **One error type.** [`ApiError`] is what any request can fail with, and the one place where a status is chosen.
 //! * **Output is read from its spool by offset**, a frame at a time, and the next one when the socket took the last. So a slow
 //!   client costs no memory here, and slows nobody but the process that it runs in the foreground.
+//! * **ACP** for editors and remote clients is a gateway within: a client's connection follows transcripts by cursor. See [`AcpOptions`].
 //! * **Phases.** While the host is taken over, connections stand still ([`Phase::HandingOver`]) until its sessions are frozen;
 //!   then clients are told to come back ([`Phase::HandedOver`]). So no guard is dropped while its session could still act on it.
 
 #![forbid(unsafe_code)]
 
 pub mod access;
+mod acp;
 mod document;
 mod error;
 mod extract;
@@ -26,6 +28,7 @@ mod server;
 pub mod wire;
 mod ws;
 
+pub use acp::AcpOptions;
 pub use document::document;
 pub use error::{ApiError, ErrorBody, ErrorCode};
 pub use gateway::{Facts, Gateway, Phase, ShutdownAsked};

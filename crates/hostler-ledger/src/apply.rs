@@ -4,6 +4,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::{Value, json};
 
 use crate::change::{By, Change, EventRow, Identity, ResourceRow, SessionRow};
+use crate::conversation;
 use crate::error::Refusal;
 use crate::id::{ResourceId, Seq, SessionId};
 use crate::record::{Event, HostRun};
@@ -56,8 +57,33 @@ impl<'a> Pen<'a> {
     }
 
     /// Makes `change` and writes it to the log.
-    pub(crate) fn apply(&self, change: &Change) -> Result<Event> {
+    pub(crate) fn apply(&self, change: &Change) -> Result<Option<Event>> {
         match change {
+            Change::ConversationChanged { id, update } => {
+                conversation::update(self.connection, id, update, self.now)?;
+            }
+            Change::TranscriptAppended { id, entries, link } => {
+                conversation::append(self.connection, id, entries, link.as_ref())?;
+            }
+            Change::TranscriptCopied { from, to, upto } => {
+                conversation::copy(self.connection, from, to, *upto)?;
+            }
+            change => return self.logged(change).map(Some),
+        }
+        Ok(None)
+    }
+
+    fn logged(&self, change: &Change) -> Result<Event> {
+        match change {
+            Change::ConversationBegan { conversation, by } => {
+                conversation::begin(self.connection, conversation)?;
+                self.log(
+                    About::session(&conversation.session),
+                    "conversation.began",
+                    by,
+                    json!({ "conversation": conversation.id, "agent": conversation.agent, "parent": conversation.parent }),
+                )
+            }
             Change::SessionOpened { session, by } => self.session_opened(session, by),
             Change::SessionState { id, state, by } => {
                 self.set_session(
@@ -118,6 +144,9 @@ impl<'a> Pen<'a> {
                 self.log(About::default(), "host.settled", by, detail.clone())
             }
             Change::Event(event) => self.event(event),
+            Change::ConversationChanged { .. }
+            | Change::TranscriptAppended { .. }
+            | Change::TranscriptCopied { .. } => unreachable!("made without an event"),
         }
     }
 

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::id::{ResourceId, SessionId};
+use crate::conversation::{ConversationRow, ConversationUpdate, EntryRows, LinkRow};
+use crate::id::{ConversationId, EntrySeq, ResourceId, SessionId};
 
 /// Who asked for something, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -26,7 +27,7 @@ impl By {
 
 /// One change of the record. The changes of one [`write`](crate::Ledger::write) are made together or not at all.
 ///
-/// Each leaves an event in the log, whose kind is named here.
+/// Each leaves an event in the log, whose kind is named here, but for those of which it says otherwise.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Change {
@@ -125,6 +126,39 @@ pub enum Change {
     },
     /// Something happened that is to be remembered.
     Event(EventRow),
+    /// A conversation begins. Event `conversation.began`. Refused when the id is taken.
+    ConversationBegan {
+        /// What is known of it; its number is given by the ledger.
+        conversation: Box<ConversationRow>,
+        /// Who wanted it.
+        by: By,
+    },
+    /// Something of a conversation changes. No event.
+    ConversationChanged {
+        /// Which.
+        id: ConversationId,
+        /// What.
+        update: Box<ConversationUpdate>,
+    },
+    /// Something was said in a conversation, and so far it is with its agent. No event: transcripts have numbers of their own,
+    /// which have to follow one another.
+    TranscriptAppended {
+        /// Which.
+        id: ConversationId,
+        /// What was said.
+        entries: Vec<EntryRows>,
+        /// How far it is with its agent from now on; as before where there is nothing.
+        link: Option<LinkRow>,
+    },
+    /// A conversation gets all that was said in another one, up to a place where one write ended. No event.
+    TranscriptCopied {
+        /// Of which.
+        from: ConversationId,
+        /// Which gets it; it has nothing yet.
+        to: ConversationId,
+        /// The last that it gets.
+        upto: EntrySeq,
+    },
 }
 
 /// A session as it begins.

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::id::{ResourceId, SessionId};
+use crate::id::{ConversationId, ResourceId, SessionId};
 
 /// Why a ledger was not opened. Nothing was changed, unless by the host that has it open.
 #[derive(Debug, thiserror::Error)]
@@ -118,6 +118,12 @@ pub enum Refusal {
     /// It is gone.
     #[error("resource {0} was released already")]
     ResourceReleased(ResourceId),
+    /// There is no such conversation.
+    #[error("there is no conversation {0}")]
+    NoConversation(ConversationId),
+    /// There is one already.
+    #[error("there is a conversation {0} already")]
+    ConversationExists(ConversationId),
 }
 
 /// Why something could not be read.

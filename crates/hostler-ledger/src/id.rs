@@ -34,6 +34,31 @@ pub struct SessionId(Arc<str>);
 #[serde(try_from = "String", into = "String")]
 pub struct ResourceId(Arc<str>);
 
+/// A conversation's name for good: the text of the id of the session in which it began. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ConversationId(Arc<str>);
+
+impl ConversationId {
+    /// Of the conversation that begins in this session.
+    pub fn of(session: &SessionId) -> Self {
+        Self(Arc::clone(&session.0))
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ConversationId {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        text.parse().map(|session: SessionId| Self(session.0))
+    }
+}
+
 impl SessionId {
     /// A new one, at random.
     #[expect(
@@ -182,6 +207,7 @@ macro_rules! id {
 
 id!(SessionId);
 id!(ResourceId);
+id!(ConversationId);
 
 /// A place in the log. Events are numbered from 1, upwards, without a number used twice even when events are pruned; numbers
 /// may be missing.
@@ -197,6 +223,24 @@ impl Seq {
 }
 
 impl fmt::Display for Seq {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A place in the transcript of a conversation: from 1, without gaps.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct EntrySeq(pub u64);
+
+impl EntrySeq {
+    /// Before the first entry.
+    pub const START: Self = Self(0);
+}
+
+impl fmt::Display for EntrySeq {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }

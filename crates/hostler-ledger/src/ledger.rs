@@ -14,9 +14,10 @@ use tokio::sync::{broadcast, oneshot};
 
 use crate::apply::{Failed, Pen};
 use crate::change::Change;
+use crate::conversation::{self, ConversationRow, ConversationsFilter, EntryRows, LinkRow};
 use crate::error::{OpenError, ReadError, WriteError};
 use crate::fault::Fault;
-use crate::id::{ResourceId, Seq, SessionId};
+use crate::id::{ConversationId, EntrySeq, ResourceId, Seq, SessionId};
 use crate::lock::HostLock;
 use crate::record::{
     Event, EventFilter, HostRun, Pruned, Report, ResourceFilter, ResourceRecord, SessionFilter,
@@ -295,6 +296,59 @@ impl Ledger {
         filter: &EventFilter,
     ) -> Result<Vec<Event>, ReadError> {
         self.read(|connection| read::events(connection, after, limit, filter))
+    }
+
+    /// One conversation; `None` when there is none, or it was pruned.
+    ///
+    /// # Errors
+    ///
+    /// See [`ReadError`].
+    pub fn conversation(&self, id: &ConversationId) -> Result<Option<ConversationRow>, ReadError> {
+        self.read(|connection| conversation::one(connection, id))
+    }
+
+    /// The conversations that `filter` wants, the newest first.
+    ///
+    /// # Errors
+    ///
+    /// See [`ReadError`].
+    pub fn conversations(
+        &self,
+        filter: &ConversationsFilter,
+    ) -> Result<Vec<ConversationRow>, ReadError> {
+        self.read(|connection| conversation::list(connection, filter))
+    }
+
+    /// How far a conversation is with its agent; `None` when it never had one.
+    ///
+    /// # Errors
+    ///
+    /// See [`ReadError`].
+    pub fn agent_link(&self, id: &ConversationId) -> Result<Option<LinkRow>, ReadError> {
+        self.read(|connection| conversation::link(connection, id))
+    }
+
+    /// Of a transcript, the first `rows` rows with entries behind number `after`; the first of them may begin before.
+    ///
+    /// # Errors
+    ///
+    /// See [`ReadError`].
+    pub fn transcript(
+        &self,
+        id: &ConversationId,
+        after: EntrySeq,
+        rows: usize,
+    ) -> Result<Vec<EntryRows>, ReadError> {
+        self.read(|connection| conversation::entries(connection, id, after, rows))
+    }
+
+    /// The number of the last entry of a transcript; [`EntrySeq::START`] before the first.
+    ///
+    /// # Errors
+    ///
+    /// See [`ReadError`].
+    pub fn transcript_end(&self, id: &ConversationId) -> Result<EntrySeq, ReadError> {
+        self.read(|connection| conversation::last(connection, id))
     }
 
     /// The number of the last event; [`Seq::START`] before the first.

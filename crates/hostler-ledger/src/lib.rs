@@ -19,6 +19,8 @@
 //!   starts.
 //! * **Full disks pass.** A write that finds no room fails, and the next one that finds some is made. Writes nobody waits for
 //!   ([`Ledger::write_later`]) are kept until there is room, and not overtaken.
+//! * **Transcripts.** What was said in a conversation is appended ([`Change::TranscriptAppended`]) together with how far its agent's
+//!   output was read, and leaves no event: its entries have numbers of their own. Entries that are alike share a row.
 //! * **It stays small.** [`Ledger::prune`] takes away what is old and no longer needed, in small steps between writes.
 //! * **The schema has a version**, and the steps from each to the next. A ledger of a later release is refused, not guessed
 //!   at, and so is one that is damaged, and an empty file.
@@ -50,6 +52,7 @@
 
 mod apply;
 mod change;
+mod conversation;
 mod error;
 mod fault;
 mod id;
@@ -63,8 +66,11 @@ mod schema;
 mod writer;
 
 pub use change::{By, Change, EventRow, Identity, ResourceRow, SessionRow};
+pub use conversation::{
+    ConversationRow, ConversationUpdate, ConversationsFilter, EntryRows, LinkRow,
+};
 pub use error::{OpenError, ReadError, Refusal, WriteError};
-pub use id::{IdError, ResourceId, Seq, SessionId};
+pub use id::{ConversationId, EntrySeq, IdError, ResourceId, Seq, SessionId};
 pub use ledger::{Durability, Ledger, LedgerOptions, Opened};
 pub use record::{
     Closed, Event, EventFilter, HostRun, Pruned, Released, Report, ResourceFilter, ResourceRecord,

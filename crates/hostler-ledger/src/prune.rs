@@ -11,6 +11,8 @@ const EVENTS: i64 = 5_000;
 const RESOURCES: i64 = 2_000;
 /// How many sessions one step takes away, with what they owned.
 const SESSIONS: i64 = 500;
+/// How many rows of a transcript one step takes away; each may be some hundred kilobytes.
+const ENTRIES: i64 = 200;
 /// How many pages one step gives back to the file system.
 const PAGES: i64 = 1_000;
 
@@ -32,6 +34,10 @@ enum At {
     },
     Resources,
     Sessions,
+    Conversations,
+    Transcripts {
+        conversation: i64,
+    },
     Runs,
     Pages,
 }
@@ -104,7 +110,37 @@ pub(crate) fn step(connection: &mut Connection, prune: &mut Prune) -> rusqlite::
             if gone as i64 == SESSIONS {
                 At::Sessions
             } else {
-                At::Runs
+                At::Conversations
+            }
+        }
+        At::Conversations => {
+            // One whose session is there, closed or not, is kept with it.
+            let next: Option<i64> = step
+                .prepare_cached(
+                    "SELECT number FROM conversations WHERE updated < ?1 AND state <> 'live'
+                        AND NOT EXISTS (SELECT 1 FROM sessions WHERE id = conversations.session) LIMIT 1",
+                )?
+                .query_row([before], |row| row.get(0))
+                .optional()?;
+            match next {
+                Some(conversation) => At::Transcripts { conversation },
+                None => At::Runs,
+            }
+        }
+        At::Transcripts { conversation } => {
+            let gone = step
+                .prepare_cached(
+                    "DELETE FROM transcript WHERE rowid IN (
+                        SELECT rowid FROM transcript WHERE conversation = ?1 LIMIT ?2)",
+                )?
+                .execute(params![conversation, ENTRIES])?;
+            if gone as i64 == ENTRIES {
+                At::Transcripts { conversation }
+            } else {
+                step.prepare_cached("DELETE FROM conversations WHERE number = ?1")?
+                    .execute([conversation])?;
+                prune.done.conversations += 1;
+                At::Conversations
             }
         }
         At::Runs => {

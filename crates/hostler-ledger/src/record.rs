@@ -163,6 +163,8 @@ pub struct Pruned {
     pub resources: u64,
     /// Events.
     pub events: u64,
+    /// Conversations, with their transcripts.
+    pub conversations: u64,
 }
 
 /// What the writer has done since the ledger was opened.

@@ -377,7 +377,7 @@ fn apply(
 ) -> Result<(), Failed> {
     let pen = Pen::new(connection, now());
     for change in changes {
-        events.push(pen.apply(change)?);
+        events.extend(pen.apply(change)?);
     }
     Ok(())
 }

@@ -12,7 +12,6 @@ use crate::actor::{Actor, Kept};
 use crate::event::SessionState;
 use crate::life::{Detail, stored_name};
 use crate::mailbox::Message;
-use crate::options::Mode;
 use crate::output::Spool;
 use crate::process::{Input, Shared, lock};
 use crate::recover::{Group, Known, Seen};
@@ -218,7 +217,7 @@ impl Actor {
             let path = path(stream);
             Spool::reopen(&path, keep).or_else(|_| Spool::create(&path, keep))
         };
-        let apart = detail.options.mode == Mode::Foreground && detail.options.terminal.is_none();
+        let apart = detail.options.is_apart();
         let spools = reopen("out").and_then(|out| {
             let err = apart.then(|| reopen("err")).transpose()?;
             Ok((out, err))
@@ -231,6 +230,10 @@ impl Actor {
             self.record_release(&id, &outcome, By::new("host", "adoption"));
             return;
         };
+        if detail.options.is_service() {
+            // Its reader says from where it goes on.
+            out.hold();
+        }
         let (streams, input) = match tree.get() {
             Ok(tree) => fetch(&tree, &id).await,
             Err(_) => (Streams::default(), Input::None),

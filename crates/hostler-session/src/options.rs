@@ -54,6 +54,10 @@ pub enum Mode {
     Foreground,
     /// Nobody does: it is counted, and its standard output and error share one pipe, in their natural order.
     Background,
+    /// It serves whoever speaks with it over its standard streams, which are apart: an agent. It is neither foreground nor
+    /// background: not counted as either, and holds no automatic end off by running. Its standard output is held for its
+    /// one reader ([`crate::Output::follow_held`]), over the death of the host too.
+    Service,
 }
 
 /// How much output is kept. Between head and tail there may be a gap; offsets count all bytes ever written.
@@ -157,6 +161,13 @@ impl ExecOptions {
         self
     }
 
+    /// As a service, with its standard input open.
+    pub fn service(mut self) -> Self {
+        self.mode = Mode::Service;
+        self.stdin = true;
+        self
+    }
+
     /// With its standard input open.
     pub fn with_stdin(mut self) -> Self {
         self.stdin = true;
@@ -167,6 +178,25 @@ impl ExecOptions {
     pub fn on_terminal(mut self, size: TerminalSize) -> Self {
         self.terminal = Some(size);
         self
+    }
+
+    /// Whether it is a service, such as an agent.
+    pub fn is_service(&self) -> bool {
+        self.mode == Mode::Service && self.terminal.is_none()
+    }
+
+    /// What it is, in one word.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self.mode {
+            _ if self.terminal.is_some() => "terminal",
+            Mode::Service => "agent",
+            Mode::Foreground | Mode::Background => "process",
+        }
+    }
+
+    /// Whether its standard error is apart from its standard output.
+    pub(crate) fn is_apart(&self) -> bool {
+        self.mode != Mode::Background && self.terminal.is_none()
     }
 
     /// Whether it counts as a foreground process.

@@ -14,7 +14,7 @@ use crate::event::SessionEvent;
 use crate::holdings::{ProcessResource, end};
 use crate::life::Life;
 use crate::mailbox::{Message, Paced};
-use crate::options::{ExecOptions, Mode, Restart};
+use crate::options::{ExecOptions, Restart};
 use crate::output::Spool;
 use crate::patterns::Patterns;
 use crate::policy::Policy;
@@ -59,9 +59,13 @@ impl Actor {
         if options.is_foreground() && options.restart != Restart::Never {
             return invalid("a foreground process is not started again");
         }
+        if options.is_service() && options.restart != Restart::Never {
+            return invalid("a service is not started again by itself");
+        }
         let policy = self.status.borrow().policy.clone();
         let limit = policy.limits.background;
-        if !options.is_foreground() && limit > 0 && self.running().1 >= limit {
+        let counts = !options.is_foreground() && !options.is_service();
+        if counts && limit > 0 && self.running().1 >= limit {
             return Err(Error::Limit {
                 what: "background processes and terminals in this session".into(),
                 limit: limit.into(),
@@ -72,20 +76,18 @@ impl Actor {
             patterns => Some(Patterns::new(patterns)?),
         };
         let tree = self.tree.clone().ok_or(Error::Closing(self.id()))?;
-        let kind = if options.terminal.is_some() {
-            "terminal"
-        } else {
-            "process"
-        };
-        let id = ResourceId::new(kind);
+        let id = ResourceId::new(options.kind());
         let doing = "make the file for its output";
         let keep = options.output;
         let spool = |stream| Spool::create(&crate::dirs::spool(&self.dir, &id, stream), keep);
         let out = spool("out").doing(doing)?;
-        let err = match options.mode {
-            Mode::Foreground if options.terminal.is_none() => Some(spool("err").doing(doing)?),
-            _ => None,
-        };
+        let err = options
+            .is_apart()
+            .then(|| spool("err").doing(doing))
+            .transpose()?;
+        if options.is_service() {
+            out.hold();
+        }
         let followers = paced.then(|| (out.paced(), err.as_ref().map(Spool::paced)));
         let outputs = (out.output(), err.as_ref().map(Spool::output));
         let mailbox = self.session.fixed.mailbox.clone();
@@ -408,7 +410,7 @@ impl Actor {
             }
             if shared.options.is_foreground() {
                 foreground += 1;
-            } else {
+            } else if !shared.options.is_service() {
                 background += 1;
             }
         }

@@ -120,11 +120,7 @@ impl Shared {
     }
 
     pub(crate) fn kind(&self) -> &'static str {
-        if self.options.terminal.is_some() {
-            "terminal"
-        } else {
-            "process"
-        }
+        self.options.kind()
     }
 
     /// What people are shown of it.

@@ -35,6 +35,9 @@ enum Command {
     /// Be the zygote of the process that started this one (not for people)
     #[command(name = "__zygote", hide = true)]
     Zygote,
+    /// Be the agent `shell`, on stdin and stdout (not for people)
+    #[command(name = "__agent-shell", hide = true)]
+    AgentShell,
 }
 
 fn main() -> ExitCode {
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
             Command::Mcp(options) => ExitCode::from(mcp::run(&options)),
             Command::Client(command) => ExitCode::from(client::run(&command, Cli::command())),
             Command::Zygote => hostler_keeper::zygote::serve_inherited(),
+            Command::AgentShell => hostler_agent::shell::run(),
         },
         Err(error) if error.use_stderr() => {
             run::say(&refusal(&error));

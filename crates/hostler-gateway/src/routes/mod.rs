@@ -1,5 +1,6 @@
 //! What is found at which path.
 
+pub(crate) mod conversations;
 pub(crate) mod events;
 pub(crate) mod host;
 pub(crate) mod output;
@@ -12,6 +13,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
 
 use crate::access;
+use crate::acp::http;
 use crate::error::{ApiError, ErrorCode};
 use crate::gateway::{Gateway, Phase};
 use crate::ws;
@@ -53,7 +55,49 @@ pub fn router(gateway: Gateway) -> Router {
         .route("/v1/processes/{id}/keep", post(processes::keep))
         .route("/v1/processes/{id}/members", get(processes::members))
         .route("/v1/processes/{id}/attach", get(ws::attach::attach))
+        .route("/v1/agents", get(conversations::agents))
+        .route(
+            "/v1/conversations",
+            get(conversations::list).post(conversations::open),
+        )
+        .route("/v1/conversations/{conversation}", get(conversations::show))
+        .route(
+            "/v1/conversations/{conversation}/transcript",
+            get(conversations::transcript),
+        )
+        .route(
+            "/v1/conversations/{conversation}/load",
+            post(conversations::load),
+        )
+        .route(
+            "/v1/conversations/{conversation}/prompt",
+            post(conversations::prompt),
+        )
+        .route(
+            "/v1/conversations/{conversation}/cancel",
+            post(conversations::cancel),
+        )
+        .route(
+            "/v1/conversations/{conversation}/answer",
+            post(conversations::answer),
+        )
+        .route(
+            "/v1/conversations/{conversation}/evict",
+            post(conversations::evict),
+        )
+        .route(
+            "/v1/conversations/{conversation}/reset",
+            post(conversations::reset),
+        )
+        .route(
+            "/v1/conversations/{conversation}/fork",
+            post(conversations::fork),
+        )
         .route("/v1/events", get(events::events))
+        .route(
+            "/acp",
+            get(http::get).post(http::post).delete(http::delete),
+        )
         .fallback(async || ApiError::missing("there is nothing at this path"))
         .method_not_allowed_fallback(async || {
             ApiError::new(

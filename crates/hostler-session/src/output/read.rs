@@ -48,6 +48,12 @@ impl Output {
         *self.shared.progress.borrow()
     }
 
+    /// Keeps it readable, by a descriptor, for as long as any clone of it is there, also when its session has forgotten the
+    /// process by then.
+    pub fn hold(&self) {
+        self.shared.hold();
+    }
+
     /// Reads up to `most` bytes at an offset. From within the gap it goes on behind it. Nothing is there yet, or no more
     /// will come, where the answer is empty.
     ///
@@ -150,8 +156,18 @@ impl Output {
             output: self.clone(),
             progress: self.shared.progress.subscribe(),
             offset: from,
-            paced: false,
+            pacing: Pacing::Not,
         }
+    }
+
+    /// Follows the output of a [`crate::Mode::Service`] from an offset on. It writes on only as fast as this reads, waits
+    /// while nobody does, and all that was not [settled](Follower::settle) is kept for whoever follows next: in this
+    /// host or, where the session is adopted, in the next one. There is one such follower at a time.
+    pub fn follow_held(&self, from: u64) -> Follower {
+        self.shared.consumed(Some(from));
+        let mut follower = self.follow(from);
+        follower.pacing = Pacing::Held;
+        follower
     }
 
     /// Waits until no more will come.
@@ -169,8 +185,18 @@ pub struct Follower {
     output: Output,
     progress: watch::Receiver<Progress>,
     offset: u64,
-    /// Whether the writer waits for this one.
-    pub(super) paced: bool,
+    pub(super) pacing: Pacing,
+}
+
+/// Whether the writer waits for a follower.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pacing {
+    /// It does not.
+    Not,
+    /// While the follower is there.
+    WhileThere,
+    /// Also while it is away; and nothing is given back that it has not settled.
+    Held,
 }
 
 impl Follower {
@@ -226,8 +252,17 @@ impl Follower {
 
     fn advance(&mut self, to: u64) {
         self.offset = to;
-        if self.paced {
-            self.output.shared.consumed(Some(to));
+        match self.pacing {
+            Pacing::Not => {}
+            Pacing::WhileThere => self.output.shared.consumed(Some(to)),
+            Pacing::Held => self.output.shared.read(to),
+        }
+    }
+
+    /// Of one that the output is held for: what is before this offset is needed no more, by nobody who follows later either.
+    pub fn settle(&self, before: u64) {
+        if self.pacing == Pacing::Held {
+            self.output.shared.settled(before);
         }
     }
 
@@ -248,7 +283,7 @@ impl Follower {
 
 impl Drop for Follower {
     fn drop(&mut self) {
-        if self.paced {
+        if self.pacing == Pacing::WhileThere {
             self.output.shared.consumed(None);
         }
     }

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
@@ -13,6 +14,7 @@ use rustix::pipe::{SpliceFlags, splice};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, watch};
 
+use super::read::Pacing;
 use super::{Follower, Output, Progress};
 use crate::options::KeepOutput;
 
@@ -32,9 +34,20 @@ pub(super) struct Shared {
     /// Open while it is written; opened again to read after that, so that what has ended holds no descriptor.
     file: Mutex<Option<Arc<File>>>,
     pub(super) progress: watch::Sender<Progress>,
+    /// Whether the file stays open for readers: see [`Output::hold`].
+    held: AtomicBool,
     /// How far the reader has come that the writer waits for.
-    pace: Mutex<Option<u64>>,
+    pace: Mutex<Option<Pace>>,
     paced: Notify,
+}
+
+/// How far a reader has come that the writer waits for.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    /// What it has read: the writer goes on from here, up to the window.
+    read: u64,
+    /// What it needs no more: this may be given back.
+    settled: u64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -50,10 +63,37 @@ impl Shared {
         }
     }
 
+    pub(super) fn hold(&self) {
+        self.held.store(true, Ordering::Relaxed);
+        let mut file = lock(&self.file);
+        if file.is_none() {
+            // What is gone already stays gone.
+            *file = File::open(&self.path).ok().map(Arc::new);
+        }
+    }
+
     /// The reader that the writer waits for has come so far, or is gone.
     pub(super) fn consumed(&self, to: Option<u64>) {
-        *lock(&self.pace) = to;
+        *lock(&self.pace) = to.map(|to| Pace {
+            read: to,
+            settled: to,
+        });
         self.paced.notify_one();
+    }
+
+    /// The reader that this is held for has read so far; it may come back for what it has not settled.
+    pub(super) fn read(&self, to: u64) {
+        if let Some(pace) = &mut *lock(&self.pace) {
+            pace.read = to;
+        }
+        self.paced.notify_one();
+    }
+
+    /// It needs nothing before this any more.
+    pub(super) fn settled(&self, to: u64) {
+        if let Some(pace) = &mut *lock(&self.pace) {
+            pace.settled = to;
+        }
     }
 }
 
@@ -101,6 +141,7 @@ impl Spool {
             path: path.to_owned(),
             file: Mutex::new(Some(file.clone())),
             progress: watch::Sender::new(progress),
+            held: AtomicBool::new(false),
             pace: Mutex::new(None),
             paced: Notify::new(),
         });
@@ -123,8 +164,14 @@ impl Spool {
     pub(crate) fn paced(&self) -> Follower {
         self.shared.consumed(Some(0));
         let mut follower = self.output().follow(0);
-        follower.paced = true;
+        follower.pacing = Pacing::WhileThere;
         follower
+    }
+
+    /// Holds everything for a reader, from the start or from where it was, whether it is there yet or not:
+    /// [`Output::follow_held`].
+    pub(crate) fn hold(&self) {
+        self.shared.consumed(Some(0));
     }
 
     /// How much was written.
@@ -136,7 +183,7 @@ impl Spool {
     ///
     /// Cancel safe.
     pub(crate) async fn room(&self) {
-        while lock(&self.shared.pace).is_some_and(|read| self.len() >= read + WINDOW) {
+        while lock(&self.shared.pace).is_some_and(|pace| self.len() >= pace.read + WINDOW) {
             self.shared.paced.notified().await;
         }
     }
@@ -249,8 +296,8 @@ impl Spool {
             self.keep.head.next_multiple_of(PAGE)
         };
         let mut end = progress.len.saturating_sub(self.keep.tail);
-        if let Some(read) = *lock(&self.shared.pace) {
-            end = end.min(read);
+        if let Some(pace) = *lock(&self.shared.pace) {
+            end = end.min(pace.settled);
         }
         end -= end % PAGE;
         let step = if self.punches { STEP } else { STEP * 16 };
@@ -305,7 +352,11 @@ impl Drop for Spool {
         self.shared
             .progress
             .send_modify(|progress| progress.ended = true);
-        *lock(&self.shared.file) = None;
+        let mut file = lock(&self.shared.file);
+        if !self.shared.held.load(Ordering::Relaxed) {
+            *file = None;
+        }
+        drop(file);
         self.shared.paced.notify_one();
     }
 }

@@ -1,5 +1,6 @@
 //! The commands that are clients of a running host.
 
+mod acp;
 pub(crate) mod api;
 mod attach;
 mod control;
@@ -12,6 +13,7 @@ mod keys;
 mod logs;
 mod modes;
 mod process;
+mod prompt;
 mod ps;
 mod remote;
 pub(crate) mod resolve;
@@ -41,6 +43,10 @@ pub(crate) enum Command {
     Session(session::Command),
     /// Run a command in a session, as though it ran here; or in the background
     Exec(Box<exec::Exec>),
+    /// Prompt the agent of a session, and print what it says
+    Prompt(Box<prompt::Prompt>),
+    /// Be an agent on standard input and output, for editors (ACP)
+    Acp(acp::Acp),
     /// Look at a session's terminal and type into it
     Attach(attach::Attach),
     /// Show the processes of sessions, as the kernel sees them
@@ -107,6 +113,8 @@ fn connected(command: &Command) -> Result<u8> {
         match command {
             Command::Session(command) => session::run(command).await,
             Command::Exec(exec) => exec::run(exec).await,
+            Command::Prompt(prompt) => prompt::run(prompt).await,
+            Command::Acp(acp) => acp::run(acp).await,
             Command::Attach(attach) => attach::run(attach).await,
             Command::Ps(ps) => ps::run(ps).await,
             Command::Logs(logs) => logs::run(logs).await,

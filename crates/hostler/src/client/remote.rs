@@ -7,7 +7,7 @@ use futures_util::{SinkExt, StreamExt};
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::{
-    CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    CONNECTION, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
     SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use hyper::{Method, StatusCode};
@@ -102,42 +102,55 @@ impl Room {
     }
 }
 
+/// A WebSocket at this path, over a connection of its own.
+pub(crate) async fn websocket<'h>(
+    host: &Host,
+    path: &str,
+    headers: impl IntoIterator<Item = (HeaderName, &'h str)>,
+) -> Result<WebSocketStream<UnixStream>> {
+    let key = generate_key();
+    let mut request = request(Method::GET, path)
+        .header(CONNECTION, "Upgrade")
+        .header(UPGRADE, "websocket")
+        .header(SEC_WEBSOCKET_VERSION, "13")
+        .header(SEC_WEBSOCKET_KEY, &key);
+    for (name, value) in headers {
+        request = request.header(name, value);
+    }
+    let request = request
+        .body(Full::default())
+        .map_err(|error| Failure::Nonsense(error.to_string()))?;
+    // A connection of its own, which this becomes.
+    let answer = host.another().send(request).await?;
+    let accepted = answer
+        .headers()
+        .get(SEC_WEBSOCKET_ACCEPT)
+        .is_some_and(|accept| {
+            accept.as_bytes() == derive_accept_key(key.as_bytes()).as_bytes()
+        });
+    if answer.status() != StatusCode::SWITCHING_PROTOCOLS || !accepted {
+        return Err(Failure::Nonsense("it is no WebSocket".into()));
+    }
+    let upgraded = hyper::upgrade::on(answer)
+        .await
+        .map_err(|_| Failure::Gone)?;
+    let parts = upgraded
+        .downcast::<TokioIo<UnixStream>>()
+        .map_err(|_| Failure::Gone)?;
+    Ok(WebSocketStream::from_partially_read(
+        parts.io.into_inner(),
+        parts.read_buf.to_vec(),
+        Role::Client,
+        None,
+    )
+    .await)
+}
+
 impl Remote {
     /// Connects. `first` is sent at once.
     pub(crate) async fn open(host: &mut Host, path: &str, first: Option<Value>) -> Result<Self> {
-        let key = generate_key();
-        let request = request(Method::GET, path)
-            .header(CONNECTION, "Upgrade")
-            .header(UPGRADE, "websocket")
-            .header(SEC_WEBSOCKET_VERSION, "13")
-            .header(SEC_WEBSOCKET_KEY, &key)
-            .header(SEC_WEBSOCKET_PROTOCOL, "hostler.v1")
-            .body(Full::default())
-            .map_err(|error| Failure::Nonsense(error.to_string()))?;
-        // A connection of its own, which this becomes.
-        let answer = host.another().send(request).await?;
-        let accepted = answer
-            .headers()
-            .get(SEC_WEBSOCKET_ACCEPT)
-            .is_some_and(|accept| {
-                accept.as_bytes() == derive_accept_key(key.as_bytes()).as_bytes()
-            });
-        if answer.status() != StatusCode::SWITCHING_PROTOCOLS || !accepted {
-            return Err(Failure::Nonsense("it is no WebSocket".into()));
-        }
-        let upgraded = hyper::upgrade::on(answer)
-            .await
-            .map_err(|_| Failure::Gone)?;
-        let parts = upgraded
-            .downcast::<TokioIo<UnixStream>>()
-            .map_err(|_| Failure::Gone)?;
-        let socket = WebSocketStream::from_partially_read(
-            parts.io.into_inner(),
-            parts.read_buf.to_vec(),
-            Role::Client,
-            None,
-        )
-        .await;
+        let subprotocol = [(SEC_WEBSOCKET_PROTOCOL, "hostler.v1")];
+        let socket = websocket(host, path, subprotocol).await?;
         let (mut sink, frames) = socket.split();
         let (input, mut inputs) = mpsc::channel(1);
         if let Some(first) = first {

@@ -29,6 +29,12 @@ pub(crate) enum Command {
     Close(Close),
     /// Change when a session ends without being asked
     Set(Box<Set>),
+    /// End a session's agent, and nothing else of it; it is started again at its next use
+    Evict(Life),
+    /// Let a session's agent forget and begin anew; the transcript stays
+    Reset(Life),
+    /// Open a session with a new conversation that has this one's transcript, and print its id
+    Fork(Life),
 }
 
 /// A session to open.
@@ -39,6 +45,9 @@ pub(crate) struct New {
     /// A name, by which it can be found as well as by its id
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
+    /// Talk to this agent in it
+    #[arg(long, value_name = "NAME")]
+    agent: Option<String>,
     /// Where its processes start (without: here)
     #[arg(long, value_name = "DIR")]
     cwd: Option<PathBuf>,
@@ -229,6 +238,15 @@ pub(crate) struct Set {
     session: String,
 }
 
+/// Which session's agent or conversation is meant.
+#[derive(Debug, Args)]
+pub(crate) struct Life {
+    #[command(flatten)]
+    place: Place,
+    /// The session
+    session: String,
+}
+
 /// Does it.
 pub(crate) async fn run(command: &Command) -> Result<u8> {
     match command {
@@ -237,7 +255,21 @@ pub(crate) async fn run(command: &Command) -> Result<u8> {
         Command::Show(show) => show_one(show).await,
         Command::Close(close) => close_one(close).await,
         Command::Set(set) => change(set).await,
+        Command::Evict(life) => of_conversation(life, "evict").await,
+        Command::Reset(life) => of_conversation(life, "reset").await,
+        Command::Fork(life) => of_conversation(life, "fork").await,
     }
+}
+
+async fn of_conversation(life: &Life, what: &str) -> Result<u8> {
+    let mut host = life.place.host()?;
+    let id = super::acp::conversation(&mut host, &life.session).await?;
+    let path = format!("/v1/conversations/{}/{what}", part(&id));
+    let value = host.json(Method::POST, &path, None).await?;
+    if let Some(id) = value.get("id").and_then(Value::as_str) {
+        show::print(&format!("{id}\n"))?;
+    }
+    Ok(0)
 }
 
 /// Asks for something of the session that `text` means.
@@ -291,7 +323,14 @@ async fn open(new: &New) -> Result<u8> {
         body.insert("policy".into(), policy.into());
     }
     let body = Value::Object(body);
-    let value = host.json(Method::POST, "/v1/sessions", Some(&body)).await?;
+    let value = match &new.agent {
+        Some(agent) => {
+            let body = json!({"agent": agent, "session": body});
+            host.json(Method::POST, "/v1/conversations", Some(&body))
+                .await?
+        }
+        None => host.json(Method::POST, "/v1/sessions", Some(&body)).await?,
+    };
     if new.json {
         show::print_json(&value)?;
     } else {

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use hostler_agent::Catalogue;
+use hostler_gateway::AcpOptions;
 use hostler_gateway::wire::PolicyChange;
 use hostler_ledger::Durability;
 use hostler_session::{Containment, OnDisconnect, OnHostExit, Policy};
@@ -26,6 +28,10 @@ pub(super) struct Config {
     pub shutdown_deadline: Duration,
     /// The policy of a session that asks for nothing.
     pub policy: Policy,
+    /// The agents that there are.
+    pub catalogue: Catalogue,
+    /// How clients that speak ACP are served.
+    pub acp: AcpOptions,
 }
 
 /// Read so far.
@@ -49,6 +55,11 @@ impl Default for Draft {
                 env: env.map(str::to_owned).to_vec(),
                 shutdown_deadline: Duration::from_secs(60),
                 policy: Policy::default(),
+                // By this name it is found also when the host was started by a relative one.
+                catalogue: Catalogue::built_in(
+                    &std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into()),
+                ),
+                acp: AcpOptions::default(),
             },
             policy: PolicyChange::default(),
         }
@@ -63,6 +74,7 @@ struct Key {
 }
 
 const TIME: &str = "seconds, or a number with ms, s, m, h or d; 0 for never";
+const POSITIVE: &str = "seconds, or a number with ms, s, m or h; more than 0";
 const SIZE: &str = "bytes, or a number with K, M, G or T; 0 for no limit";
 const COUNT: &str = "a number; 0 for no limit";
 
@@ -111,6 +123,15 @@ const KEYS: &[Key] = &[
             draft.config.shutdown_deadline = Duration::try_from_secs_f64(time(value)?).ok()?
         }
     ),
+    key!("default_agent", "an agent's name", |draft, value| {
+        draft.config.acp.agent = value.as_str()?.to_owned()
+    }),
+    key!("acp.ping", POSITIVE, |draft, value| {
+        draft.config.acp.ping = positive(value)?
+    }),
+    key!("acp.lease", POSITIVE, |draft, value| {
+        draft.config.acp.lease = positive(value)?
+    }),
     key!("policy.idle", TIME, |draft, value| draft.policy.idle =
         Some(time(value)?)),
     key!("policy.max_age", TIME, |draft, value| draft
@@ -210,6 +231,11 @@ fn time(value: &Value) -> Option<f64> {
     Some(time.span.as_secs_f64())
 }
 
+fn positive(value: &Value) -> Option<Duration> {
+    let time = Duration::try_from_secs_f64(time(value)?).ok()?;
+    Some(time).filter(|time| !time.is_zero())
+}
+
 fn size(value: &Value) -> Option<u64> {
     match plain(value)?.as_str() {
         "0" => Some(0),
@@ -273,6 +299,7 @@ impl Draft {
         })?;
         for (key, value) in &table {
             match value {
+                Value::Table(agents) if key == "agents" => self.agents(agents, &origin)?,
                 Value::Table(inner) => {
                     for (inner_key, value) in inner {
                         let key = format!("{key}.{inner_key}");
@@ -280,6 +307,22 @@ impl Draft {
                     }
                 }
                 value => self.set(key, key, value, &origin)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// `[agents.NAME]`: each takes the place of a built-in one of its name.
+    fn agents(&mut self, agents: &toml::Table, origin: &str) -> Result<(), Refused> {
+        for (name, agent) in agents {
+            let one = toml::Table::from_iter([(name.clone(), agent.clone())]);
+            let read = Catalogue::parse(&one.to_string());
+            let read = read.map_err(|error| {
+                Refused::usage(format!("{origin}: agents.{name}: {error}"))
+            })?;
+            for (name, spec) in read.iter() {
+                let added = self.config.catalogue.insert(name, spec.clone());
+                added.map_err(|error| Refused::usage(format!("{origin}: {error}")))?;
             }
         }
         Ok(())
@@ -319,6 +362,15 @@ impl Config {
         draft.environment(get)?;
         let policy = draft.policy.over(&Policy::default());
         draft.config.policy = policy.map_err(|error| Refused::usage(error.message))?;
+        let default = &draft.config.acp.agent;
+        if draft.config.catalogue.get(default).is_none() {
+            let names = draft.config.catalogue.iter().map(|(name, _)| name);
+            let names: Vec<&str> = names.collect();
+            return Err(Refused::usage(format!(
+                "`default_agent` cannot be {default:?}: allowed is one of {}",
+                names.join(", ")
+            )));
+        }
         Ok(draft.config)
     }
 
@@ -377,6 +429,13 @@ mod tests {
         let env = config.allowed_env(all.into_iter());
         assert_eq!(env.keys().collect::<Vec<_>>(), ["MY_X", "PATH"]);
 
+        let own = "default_agent = 'mine'\n[agents.mine]\ncommand = ['x', '-y']\nwarm = 2\n[acp]\nlease = '90s'\n";
+        let config = read(own, &[]).expect("a configuration");
+        let mine = config.catalogue.get("mine").expect("an agent");
+        assert_eq!((mine.command.len(), mine.warm), (2, 2));
+        assert!(config.catalogue.get("claude").is_some());
+        assert_eq!(config.acp.lease, Duration::from_secs(90));
+
         let env = [
             ("HOSTLER_LISTEN", "127.0.0.1:0"),
             ("HOSTLER_POLICY_IDLE", "0"),
@@ -429,6 +488,21 @@ mod tests {
                 ["polcy", "there is no key", "policy.idle"],
             ),
             ("a = [", ("X", ""), ["not TOML", "line 1", "config.toml"]),
+            (
+                "default_agent = 'nobody'",
+                ("X", ""),
+                ["default_agent", "nobody", "shell"],
+            ),
+            (
+                "[agents.mine]\ncommand = []",
+                ("X", ""),
+                ["config.toml", "mine", "command"],
+            ),
+            (
+                "[acp]\nping = 0",
+                ("X", ""),
+                ["acp.ping", "0", "more than 0"],
+            ),
         ] {
             let error = read(toml, &[env]).expect_err(toml);
             for part in parts {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use hostler_agent::{Agents, AgentsOptions};
 use hostler_gateway::{Facts, Gateway, Server, ShutdownAsked};
 use hostler_process::contain;
 use hostler_session::{By, HostOptions, Recovery, Sessions};
@@ -19,6 +20,7 @@ use super::{Refused, sockets};
 /// A host that serves.
 pub(super) struct Living {
     pub sessions: Sessions,
+    pub agents: Agents,
     pub gateway: Gateway,
     pub server: Server,
     pub sockets: Arc<sockets::Sockets>,
@@ -61,9 +63,13 @@ pub(super) fn run(parts: Parts) -> Result<(), Refused> {
         .thread_name("hostler")
         .build()
         .map_err(|error| Refused::failed(format!("cannot start: {error}")))?;
+    let private = parts.private.then(|| parts.state_dir.clone());
     let result = runtime.block_on(live(parts));
     // What still blocks is of no use to anybody.
     runtime.shutdown_timeout(Duration::from_millis(200));
+    if let Some(state_dir) = private {
+        let _ = std::fs::remove_dir_all(state_dir);
+    }
     match result? {
         Outcome::Over => Ok(()),
         Outcome::GoOn(sockets) => Err(takeover::start_again(&sockets)),
@@ -91,6 +97,15 @@ async fn live(parts: Parts) -> Result<Outcome, Refused> {
         .await
         .map_err(|error| failed("cannot take up what earlier hosts left", &error))?;
     tell(&recovery, parts.predecessor.is_some());
+    let options = AgentsOptions::default();
+    let agents = Agents::new(sessions.clone(), parts.config.catalogue, options);
+    let resumed = agents.recover().await.map_err(|error| {
+        failed("cannot take up the conversations of earlier hosts", &error)
+    })?;
+    for one in &resumed {
+        let goes_on = one.conversation.is_some();
+        tracing::info!(conversation = %one.id, goes_on, interrupted = one.interrupted.len(), "taken up");
+    }
 
     let addresses = parts.sockets.addresses();
     let contain = contain::auto();
@@ -107,8 +122,12 @@ async fn live(parts: Parts) -> Result<Outcome, Refused> {
     };
     let token = parts.access.token.clone();
     let (ask, mut asked) = mpsc::channel(4);
+    if parts.private {
+        end_with_input(ask.clone());
+    }
     let gateway = Gateway::new(
-        sessions.clone(),
+        agents.clone(),
+        parts.config.acp,
         facts,
         parts.access,
         parts.config.policy,
@@ -149,6 +168,7 @@ async fn live(parts: Parts) -> Result<Outcome, Refused> {
 
     let mut living = Living {
         sessions,
+        agents,
         gateway,
         server,
         sockets,
@@ -222,6 +242,19 @@ fn tell(recovery: &Recovery, taken_over: bool) {
     for what in &recovery.untouched {
         tracing::warn!(what, "not touched: it cannot be proven to be ours");
     }
+}
+
+/// Has the host stop, with all of its sessions, when nobody holds the other end of its standard input any more.
+fn end_with_input(ask: mpsc::Sender<ShutdownAsked>) {
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        let asked = ShutdownAsked {
+            all: true,
+            deadline: None,
+            by: By::new("the program whose host this is", "it has ended"),
+        };
+        let _ = ask.blocking_send(asked);
+    });
 }
 
 /// Takes leave of children that come to this process as a subreaper.

@@ -33,6 +33,9 @@ pub(crate) struct Options {
     /// Take over from the host that runs: its sessions go on, and its sockets are handed over
     #[arg(long)]
     takeover: bool,
+    /// Live as long as standard input is open, then close everything and remove the state directory
+    #[arg(long, hide = true)]
+    private: bool,
 }
 
 /// Why the host does not start: one clear line, and the exit status.

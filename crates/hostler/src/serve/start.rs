@@ -28,6 +28,8 @@ pub(super) struct Parts {
     pub sockets: Sockets,
     pub access: Access,
     pub predecessor: Option<Predecessor>,
+    /// It is one program's, and ends with that.
+    pub private: bool,
 }
 
 /// Starts, serves, and returns when the host is told to stop.
@@ -68,6 +70,7 @@ pub(super) fn serve(options: &Options) -> Result<(), Refused> {
                 sockets: inherited,
                 access,
                 predecessor,
+                private: options.private,
             };
             lifetime::run(parts)
         }

@@ -126,6 +126,7 @@ async fn leave(living: &Living, kept: impl Fn(&Session) -> bool) {
     if !any {
         return;
     }
+    living.agents.hand_over().await;
     // They wait as long as their policies say. One that cannot be handed over is closed, which must not take for ever.
     let handed = living.sessions.hand_over(Duration::ZERO);
     let handed = tokio::time::timeout(HANDING_OVER, handed).await;

@@ -352,6 +352,8 @@ pub(super) async fn hand_over(living: &mut Living, asked: Asked) -> Option<Outco
     }
     living.server.stop_accepting().await;
     living.gateway.enter(Phase::HandingOver);
+    // What was read of agents is written before their sessions freeze; the next host reads on from there.
+    living.agents.hand_over().await;
     let failed = living.sessions.hand_over(WAIT).await;
     for (session, error) in &failed {
         tracing::error!(%session, %error, "could not be handed over, and was closed");

@@ -1,0 +1,667 @@
+//! All conversations of a host.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use hostler_ledger::{
+    Change, ConversationId, ConversationRow, ConversationUpdate, ConversationsFilter,
+    EntrySeq as Seq, Ledger, SessionId,
+};
+use hostler_session::{By, CloseReason, Session, SessionOptions, Sessions};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use serde_json::value::RawValue;
+use tokio::sync::mpsc;
+
+use crate::catalogue::Catalogue;
+use crate::conversation::{Actor, Conversation, Pending, Ready, Shared, now};
+use crate::error::{Error, Result};
+use crate::follow::Log;
+use crate::permission::PermissionPolicy;
+use crate::served::Served;
+
+/// What holds for all conversations.
+#[derive(Debug, Clone)]
+pub struct AgentsOptions {
+    /// How many turns of a conversation may wait for the one that runs.
+    pub queue: usize,
+    /// The longest message of an agent, in bytes. A longer one is let go of and noted.
+    pub max_message: usize,
+    /// How much of each transcript is kept in memory for followers, in bytes; what is older comes from the ledger.
+    pub ring: usize,
+    /// How much may wait for an agent to read it, in bytes.
+    pub max_unread: usize,
+    /// What every agent's command is put behind: a program that ends all that the agent has started when the agent itself has
+    /// ended, such as this program's own `run --`. Without, what an agent orphans stays with the session until that closes.
+    pub wrap: Vec<String>,
+}
+
+impl Default for AgentsOptions {
+    fn default() -> Self {
+        Self {
+            queue: 32,
+            max_message: 64 << 20,
+            ring: 1 << 20,
+            max_unread: 64 << 20,
+            wrap: Vec::new(),
+        }
+    }
+}
+
+/// A conversation to begin.
+#[derive(Debug, Clone, Default)]
+pub struct NewConversation {
+    /// The agent's name in the catalogue.
+    pub agent: String,
+    /// The session that is opened for it. Not looked at by [`Agents::begin`].
+    pub session: SessionOptions,
+    /// The `mcpServers` of `session/new`, as they came.
+    pub mcp_servers: Vec<Box<RawValue>>,
+    /// The `_meta` of `session/new`.
+    pub meta: Option<Box<RawValue>>,
+    /// Other members of `session/new` that are passed on as they came, such as `additionalDirectories`: an object.
+    pub more: Option<Box<RawValue>>,
+    /// Where it works: absolute. The agent's files are below it.
+    pub cwd: PathBuf,
+    /// Who answers for nobody. Without: as the agent's entry in the catalogue says.
+    pub permission: Option<PermissionPolicy>,
+}
+
+/// Which conversations are listed.
+#[derive(Debug, Clone, Default)]
+pub struct ConversationFilter {
+    /// Only those that work there.
+    pub cwd: Option<PathBuf>,
+    /// Only those with this agent.
+    pub agent: Option<String>,
+    /// Only those that are live.
+    pub live: bool,
+    /// Only those older than the one with this [`ConversationInfo::cursor`].
+    pub before: Option<u64>,
+    /// How many at the most; 0 for 100.
+    pub limit: usize,
+}
+
+/// A conversation in a listing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ConversationInfo {
+    /// Its id.
+    pub id: ConversationId,
+    /// The session in which it is, or last was.
+    pub session: SessionId,
+    /// The agent's name in the catalogue.
+    pub agent: String,
+    /// Where it works.
+    pub cwd: PathBuf,
+    /// Its title, where the agent gave it one, or the beginning of its first prompt.
+    pub title: Option<String>,
+    /// The conversation that it was forked from.
+    pub parent: Option<ConversationId>,
+    /// The last entry of that one that it has in common with it.
+    pub forked_at: Option<Seq>,
+    /// Whether it is open here; else it can be taken up again.
+    pub live: bool,
+    /// When it began: Unix time in milliseconds.
+    pub created: u64,
+    /// When its last turn began or ended: Unix time in milliseconds.
+    pub updated: u64,
+    /// Its place in listings, which are from the newest to the oldest.
+    pub cursor: u64,
+}
+
+impl From<ConversationRow> for ConversationInfo {
+    fn from(row: ConversationRow) -> Self {
+        Self {
+            live: row.state == "live",
+            id: row.id,
+            session: row.session,
+            agent: row.agent,
+            cwd: row.cwd.into(),
+            title: row.title,
+            parent: row.parent,
+            forked_at: row.forked_at,
+            created: row.created,
+            updated: row.updated,
+            cursor: row.number,
+        }
+    }
+}
+
+/// What the ledger keeps of a [`NewConversation`], to take it up again.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    session: SessionOptions,
+    mcp_servers: Vec<String>,
+    meta: Option<String>,
+    more: Option<String>,
+    permission: Option<PermissionPolicy>,
+}
+
+/// Raw values are kept as text: byte for byte.
+fn text(raw: &RawValue) -> String {
+    raw.get().to_owned()
+}
+
+/// What the ledger keeps of a conversation besides its columns.
+pub(crate) fn detail_of(new: &NewConversation, ready: Option<&Ready>) -> serde_json::Value {
+    let kept = Kept {
+        session: new.session.clone(),
+        mcp_servers: new.mcp_servers.iter().map(|server| text(server)).collect(),
+        meta: new.meta.as_deref().map(text),
+        more: new.more.as_deref().map(text),
+        permission: new.permission,
+    };
+    let ready = ready.map(
+        |ready| json!({ "initialize": ready.initialize.get(), "session": ready.session.get() }),
+    );
+    json!({ "new": kept, "ready": ready })
+}
+
+fn new_of(row: &ConversationRow) -> Result<NewConversation> {
+    let broken = || {
+        Error::Invalid(format!(
+            "the record of conversation {} cannot be read",
+            row.id
+        ))
+    };
+    let kept: Kept = serde_json::from_value(row.detail["new"].clone()).map_err(|_| broken())?;
+    let raw = |text: String| RawValue::from_string(text).map_err(|_| broken());
+    Ok(NewConversation {
+        agent: row.agent.clone(),
+        session: kept.session,
+        mcp_servers: kept
+            .mcp_servers
+            .into_iter()
+            .map(raw)
+            .collect::<Result<_>>()?,
+        meta: kept.meta.map(raw).transpose()?,
+        more: kept.more.map(raw).transpose()?,
+        cwd: row.cwd.clone().into(),
+        permission: kept.permission,
+    })
+}
+
+/// The directories in which an agent reads and writes files through the host.
+fn roots(new: &NewConversation) -> Vec<PathBuf> {
+    #[derive(Deserialize, Default)]
+    #[serde(default, rename_all = "camelCase")]
+    struct More {
+        additional_directories: Vec<PathBuf>,
+    }
+    let more: More = new
+        .more
+        .as_ref()
+        .and_then(|more| serde_json::from_str(more.get()).ok())
+        .unwrap_or_default();
+    let mut roots = BTreeSet::from([new.cwd.clone()]);
+    roots.extend(
+        more.additional_directories
+            .into_iter()
+            .filter(|path| path.is_absolute()),
+    );
+    roots.into_iter().collect()
+}
+
+/// A conversation of an earlier host.
+#[derive(Debug, Clone)]
+pub struct Resumed {
+    /// Which.
+    pub id: ConversationId,
+    /// The conversation, where its session was adopted.
+    pub conversation: Option<Conversation>,
+    /// Turns that were cut off: they have ended as interrupted.
+    pub interrupted: Vec<u64>,
+}
+
+/// All conversations of a host. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct Agents {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Registry {
+    live: HashMap<ConversationId, Conversation>,
+    by_session: HashMap<SessionId, ConversationId>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    sessions: Sessions,
+    catalogue: Catalogue,
+    options: AgentsOptions,
+    registry: Mutex<Registry>,
+    /// Held while a conversation is taken up, so that none is twice.
+    loading: tokio::sync::Mutex<()>,
+}
+
+/// The way back from a conversation to all of them, which does not keep them.
+#[derive(Debug, Clone)]
+pub(crate) struct Weakly(Weak<Inner>);
+
+impl Weakly {
+    pub(crate) fn get(&self) -> Option<Agents> {
+        self.0.upgrade().map(|inner| Agents { inner })
+    }
+}
+
+/// Closes what was opened for something that did not come about.
+struct CloseUnless(Option<Session>);
+
+impl CloseUnless {
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for CloseUnless {
+    fn drop(&mut self) {
+        if let (Some(session), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current())
+        {
+            runtime.spawn(async move {
+                let by = By::new("host", "what it was opened for did not come about");
+                let _ = session.close(CloseReason::SpawnCancelled, by, None).await;
+            });
+        }
+    }
+}
+
+impl Agents {
+    /// None yet: [`Agents::recover`] is to be called once the sessions have recovered. Must be called in a runtime.
+    pub fn new(sessions: Sessions, catalogue: Catalogue, options: AgentsOptions) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                sessions,
+                catalogue,
+                options,
+                registry: Mutex::default(),
+                loading: tokio::sync::Mutex::default(),
+            }),
+        }
+    }
+
+    fn registry(&self) -> MutexGuard<'_, Registry> {
+        self.inner
+            .registry
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn ledger(&self) -> &Ledger {
+        self.inner.sessions.ledger()
+    }
+
+    /// Takes up the conversations of sessions that were adopted, in the middle of their turns; the turns of others that an
+    /// earlier host did not finish become interrupted.
+    ///
+    /// # Errors
+    /// [`Error::Ledger`], [`Error::Read`].
+    pub async fn recover(&self) -> Result<Vec<Resumed>> {
+        crate::recover::recover(self).await
+    }
+
+    /// The agents that there are.
+    pub fn catalogue(&self) -> &Catalogue {
+        &self.inner.catalogue
+    }
+
+    /// The sessions in which they are.
+    pub fn sessions(&self) -> &Sessions {
+        &self.inner.sessions
+    }
+
+    /// The options that it was made with.
+    pub fn options(&self) -> &AgentsOptions {
+        &self.inner.options
+    }
+
+    /// Opens a session and begins a conversation in it. The agent is started at its first use: [`Conversation::ready`].
+    ///
+    /// Cancel safe: dropped at any await, what was made is closed.
+    ///
+    /// # Errors
+    /// [`Error::NoAgent`], [`Error::Session`], [`Error::Ledger`], [`Error::Invalid`].
+    pub async fn open(&self, new: NewConversation, by: By) -> Result<Conversation> {
+        let session = self.open_session(&new, &by).await?;
+        let guard = CloseUnless(Some(session.clone()));
+        let conversation = self.begin(session, new, by).await?;
+        guard.keep();
+        Ok(conversation)
+    }
+
+    /// The same with the agent up: [`Agents::open`] and [`Conversation::ready`] in one.
+    ///
+    /// Cancel safe: dropped at any await, also in the middle of the handshake, what was made is closed. So it is on an error.
+    ///
+    /// # Errors
+    /// As both.
+    pub async fn open_ready(&self, new: NewConversation, by: By) -> Result<(Conversation, Ready)> {
+        let conversation = self.open(new, by.clone()).await?;
+        let guard = CloseUnless(Some(conversation.session()));
+        let ready = conversation.ready(by).await?;
+        guard.keep();
+        Ok((conversation, ready))
+    }
+
+    async fn open_session(&self, new: &NewConversation, by: &By) -> Result<Session> {
+        let spec = self
+            .catalogue()
+            .get(&new.agent)
+            .ok_or_else(|| Error::NoAgent(new.agent.clone()))?;
+        let mut options = new.session.clone();
+        options.cwd.get_or_insert_with(|| new.cwd.clone());
+        if let Some(limits) = &spec.limits {
+            options.policy.limits = *limits;
+        }
+        Ok(self.sessions().open(options, by.clone()).await?)
+    }
+
+    /// Begins a conversation in a session that is open and has none.
+    ///
+    /// Cancel safe: it has begun or not.
+    ///
+    /// # Errors
+    /// As [`Agents::open`]; [`Error::Invalid`] where the session has one.
+    pub async fn begin(
+        &self,
+        session: Session,
+        new: NewConversation,
+        by: By,
+    ) -> Result<Conversation> {
+        self.check(&session, &new)?;
+        let at = now();
+        let row = ConversationRow {
+            id: ConversationId::of(session.id()),
+            session: session.id().clone(),
+            agent: new.agent.clone(),
+            cwd: new.cwd.to_string_lossy().into_owned(),
+            agent_session: None,
+            title: None,
+            parent: None,
+            forked_at: None,
+            state: "live".into(),
+            detail: detail_of(&new, None),
+            created: at,
+            updated: at,
+            number: 0,
+        };
+        let conversation = Box::new(row.clone());
+        let change = Change::ConversationBegan { conversation, by };
+        self.ledger().write_unsynced(vec![change]).await?;
+        let (shared, inbox) = self.shared(row, new, session, Seq::START)?;
+        let actor = Actor::new(shared.clone(), inbox, None, &Pending::default());
+        Ok(self.run(shared, actor))
+    }
+
+    fn check(&self, session: &Session, new: &NewConversation) -> Result<()> {
+        if self.catalogue().get(&new.agent).is_none() {
+            return Err(Error::NoAgent(new.agent.clone()));
+        }
+        if !new.cwd.is_absolute() {
+            return Err(Error::Invalid(format!(
+                "the directory of a conversation should be absolute: `{}`",
+                new.cwd.display()
+            )));
+        }
+        if self.registry().by_session.contains_key(session.id()) {
+            let id = session.id();
+            return Err(Error::Invalid(format!("session {id} has a conversation")));
+        }
+        Ok(())
+    }
+
+    /// What a conversation's task and its handles share.
+    pub(crate) fn shared(
+        &self,
+        row: ConversationRow,
+        new: NewConversation,
+        session: Session,
+        last: Seq,
+    ) -> Result<(
+        Arc<Shared>,
+        mpsc::UnboundedReceiver<crate::conversation::Message>,
+    )> {
+        let spec = self
+            .catalogue()
+            .get(&new.agent)
+            .ok_or_else(|| Error::NoAgent(new.agent.clone()))?
+            .clone();
+        let (mailbox, inbox) = mpsc::unbounded_channel();
+        let options = self.options().clone();
+        let log = Log::new(row.id.clone(), self.ledger().clone(), last, options.ring);
+        let shared = Arc::new(Shared {
+            id: row.id.clone(),
+            served: Arc::new(Served::new(session.clone(), roots(&new))),
+            session,
+            log,
+            permission: new.permission.unwrap_or(spec.permission),
+            spec,
+            new: Arc::new(new),
+            options,
+            mailbox,
+            row: Mutex::new(row),
+            agents: Weakly(Arc::downgrade(&self.inner)),
+            ledger: self.ledger().clone(),
+        });
+        Ok((shared, inbox))
+    }
+
+    /// Lets a conversation be found, and its task run.
+    pub(crate) fn run(&self, shared: Arc<Shared>, actor: Actor) -> Conversation {
+        let conversation = Conversation { shared };
+        let mut registry = self.registry();
+        let (id, session) = (conversation.id().clone(), conversation.session());
+        registry.by_session.insert(session.id().clone(), id.clone());
+        registry.live.insert(id, conversation.clone());
+        drop(registry);
+        tokio::spawn(actor.run());
+        conversation
+    }
+
+    /// A conversation is live no more.
+    pub(crate) fn forget(&self, shared: &Shared) {
+        let mut registry = self.registry();
+        let session = shared.session.id();
+        registry.by_session.remove(session);
+        let same = registry
+            .live
+            .get(&shared.id)
+            .is_some_and(|live| live.shared.session.id() == session);
+        if same {
+            registry.live.remove(&shared.id);
+        }
+    }
+
+    /// A live one, by its own id, its session's id or its session's name.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn get(&self, id: &str) -> Result<Conversation> {
+        let named = self
+            .sessions()
+            .get(id)
+            .ok()
+            .map(|session| session.id().clone());
+        let registry = self.registry();
+        let own = id
+            .parse()
+            .ok()
+            .and_then(|id: ConversationId| registry.live.get(&id));
+        let found = own.or_else(|| {
+            let id = registry.by_session.get(&named?)?;
+            registry.live.get(id)
+        });
+        found.cloned().ok_or_else(|| Error::NotFound(id.to_owned()))
+    }
+
+    /// All that are live.
+    pub fn live(&self) -> Vec<Conversation> {
+        self.registry().live.values().cloned().collect()
+    }
+
+    /// A live one, or one from the ledger, taken up again in a new session.
+    ///
+    /// Cancel safe, as [`Agents::open`].
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], and as [`Agents::open`].
+    pub async fn load(&self, id: &ConversationId, by: By) -> Result<Conversation> {
+        let _alone = self.inner.loading.lock().await;
+        if let Some(live) = self.registry().live.get(id)
+            && live.shared.session.state().is_open()
+        {
+            return Ok(live.clone());
+        }
+        let row = self.row(id)?;
+        let mut new = new_of(&row)?;
+        if let Some(name) = &new.session.name
+            && self.sessions().get(name).is_ok()
+        {
+            // Somebody else has it now.
+            new.session.name = None;
+        }
+        let session = self.open_session(&new, &by).await?;
+        let guard = CloseUnless(Some(session.clone()));
+        let update = ConversationUpdate {
+            session: Some(session.id().clone()),
+            state: Some("live"),
+            ..ConversationUpdate::default()
+        };
+        let change = Change::ConversationChanged {
+            id: id.clone(),
+            update: Box::new(update),
+        };
+        self.ledger().write_unsynced(vec![change]).await?;
+        let row = self.row(id)?;
+        let conversation = self.take_up(row, new, session)?;
+        guard.keep();
+        Ok(conversation)
+    }
+
+    fn take_up(
+        &self,
+        row: ConversationRow,
+        new: NewConversation,
+        session: Session,
+    ) -> Result<Conversation> {
+        let last = self.ledger().transcript_end(&row.id)?;
+        let pending = self.pending(&row.id)?;
+        let earlier = row.agent_session.clone();
+        let (shared, inbox) = self.shared(row, new, session, last)?;
+        let actor = Actor::new(shared.clone(), inbox, earlier, &pending);
+        Ok(self.run(shared, actor))
+    }
+
+    pub(crate) fn pending(&self, id: &ConversationId) -> Result<Pending> {
+        let link = self.ledger().agent_link(id)?;
+        Ok(link
+            .and_then(|link| serde_json::from_str(&link.pending).ok())
+            .unwrap_or_default())
+    }
+
+    pub(crate) fn kept(row: &ConversationRow) -> Result<NewConversation> {
+        new_of(row)
+    }
+
+    fn row(&self, id: &ConversationId) -> Result<ConversationRow> {
+        let row = self.ledger().conversation(id)?;
+        row.ok_or_else(|| Error::NotFound(id.to_string()))
+    }
+
+    pub(crate) async fn fork(&self, from: &Shared, upto: Seq, by: By) -> Result<Conversation> {
+        let mut new = (*from.new).clone();
+        new.session.name = None;
+        let session = self.open_session(&new, &by).await?;
+        let guard = CloseUnless(Some(session.clone()));
+        let at = now();
+        let row = ConversationRow {
+            id: ConversationId::of(session.id()),
+            session: session.id().clone(),
+            agent_session: None,
+            parent: Some(from.id.clone()),
+            forked_at: Some(upto),
+            state: "live".into(),
+            detail: detail_of(&new, None),
+            created: at,
+            updated: at,
+            ..from.row()
+        };
+        // What the parent has forgotten, and how its turns are numbered, holds for the fork too.
+        let parent = self.pending(&from.id)?;
+        let pending = Pending {
+            next_turn: parent.next_turn,
+            forgotten: parent.forgotten,
+            ..Pending::default()
+        };
+        let changes = vec![
+            Change::ConversationBegan {
+                conversation: Box::new(row.clone()),
+                by,
+            },
+            Change::TranscriptCopied {
+                from: from.id.clone(),
+                to: row.id.clone(),
+                upto,
+            },
+        ];
+        self.ledger().write_unsynced(changes).await?;
+        let last = self.ledger().transcript_end(&row.id)?;
+        let (shared, inbox) = self.shared(row, new, session, last)?;
+        let mut actor = Actor::new(shared.clone(), inbox, None, &pending);
+        actor.forked(&from.id, upto);
+        guard.keep();
+        Ok(self.run(shared, actor))
+    }
+
+    /// Conversations, the newest first, from the ledger.
+    ///
+    /// # Errors
+    /// [`Error::Read`].
+    pub fn list(&self, filter: &ConversationFilter) -> Result<Vec<ConversationInfo>> {
+        let filter = ConversationsFilter {
+            live: filter.live,
+            cwd: filter
+                .cwd
+                .as_ref()
+                .map(|cwd| cwd.to_string_lossy().into_owned()),
+            agent: filter.agent.clone(),
+            before: filter.before,
+            limit: match filter.limit {
+                0 => 100,
+                limit => limit,
+            },
+        };
+        let rows = self.ledger().conversations(&filter)?;
+        Ok(rows.into_iter().map(ConversationInfo::from).collect())
+    }
+
+    /// One conversation, live or not.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Read`].
+    pub fn info(&self, id: &ConversationId) -> Result<ConversationInfo> {
+        Ok(self.row(id)?.into())
+    }
+
+    /// Entries of any conversation, live or not, from the ledger: up to `limit` with numbers above `after`.
+    ///
+    /// # Errors
+    /// [`Error::Read`].
+    pub async fn entries(
+        &self,
+        id: &ConversationId,
+        after: Seq,
+        limit: usize,
+    ) -> Result<Vec<Arc<crate::transcript::Entry>>> {
+        crate::follow::read(self.ledger(), id, after, limit).await
+    }
+
+    /// Lets go of all conversations for the next host: what was read is written, and nothing more is read or sent. To be
+    /// called before [`Sessions::hand_over`].
+    pub async fn hand_over(&self) {
+        for conversation in self.live() {
+            conversation.hand_over().await;
+        }
+    }
+}

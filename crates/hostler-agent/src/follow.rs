@@ -1,0 +1,182 @@
+//! Following a transcript: the newest entries from memory, older ones from the ledger.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use hostler_ledger::{ConversationId, EntryRows, EntrySeq as Seq, Ledger};
+use serde_json::value::RawValue;
+use tokio::sync::watch;
+
+use crate::error::Result;
+use crate::transcript::{Entry, EntryKind};
+
+/// How many rows are read from the ledger at once.
+const ROWS: usize = 64;
+/// What an entry costs besides its text.
+const EACH: usize = 128;
+
+/// How far a transcript is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Head {
+    last: Seq,
+    ended: bool,
+}
+
+#[derive(Debug, Default)]
+struct Ring {
+    entries: VecDeque<Arc<Entry>>,
+    bytes: usize,
+}
+
+/// The end of a transcript in memory, and who waits for more.
+#[derive(Debug)]
+pub(crate) struct Log {
+    id: ConversationId,
+    ledger: Ledger,
+    ring: Mutex<Ring>,
+    most: usize,
+    head: watch::Sender<Head>,
+}
+
+impl Log {
+    pub(crate) fn new(id: ConversationId, ledger: Ledger, last: Seq, most: usize) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            ledger,
+            ring: Mutex::default(),
+            most,
+            head: watch::Sender::new(Head { last, ended: false }),
+        })
+    }
+
+    pub(crate) fn last(&self) -> Seq {
+        self.head.borrow().last
+    }
+
+    /// Shows entries, which are in the ledger.
+    pub(crate) fn publish(&self, entries: Vec<Arc<Entry>>) {
+        let Some(last) = entries.last().map(|entry| entry.seq) else {
+            return;
+        };
+        let mut ring = self.lock();
+        for entry in entries {
+            ring.bytes += entry.data.get().len() + EACH;
+            ring.entries.push_back(entry);
+        }
+        while ring.bytes > self.most && ring.entries.len() > 1 {
+            if let Some(old) = ring.entries.pop_front() {
+                ring.bytes -= old.data.get().len() + EACH;
+            }
+        }
+        drop(ring);
+        self.head.send_modify(|head| head.last = last);
+    }
+
+    /// No more will come here.
+    pub(crate) fn end(&self) {
+        self.head.send_modify(|head| head.ended = true);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Ring> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is in memory behind `after`; `None` when that begins later.
+    fn recent(&self, after: Seq, max: usize) -> Option<Vec<Arc<Entry>>> {
+        let ring = self.lock();
+        let first = ring.entries.front()?.seq.0;
+        let skip = (after.0 + 1).checked_sub(first)? as usize;
+        Some(ring.entries.iter().skip(skip).take(max).cloned().collect())
+    }
+
+    pub(crate) fn follow(self: &Arc<Self>, after: Seq) -> Follower {
+        Follower {
+            head: self.head.subscribe(),
+            log: self.clone(),
+            after,
+        }
+    }
+}
+
+/// Reads entries from the ledger, up to `max`.
+pub(crate) async fn read(
+    ledger: &Ledger,
+    id: &ConversationId,
+    after: Seq,
+    max: usize,
+) -> Result<Vec<Arc<Entry>>> {
+    let (ledger, id) = (ledger.clone(), id.clone());
+    let read = move || ledger.transcript(&id, after, ROWS.min(max));
+    let rows = match tokio::task::spawn_blocking(read).await {
+        Ok(rows) => rows?,
+        Err(_) => Vec::new(),
+    };
+    let mut entries: Vec<Arc<Entry>> = Vec::new();
+    for row in &rows {
+        entries.extend(unpack(row).filter(|entry| entry.seq > after));
+    }
+    entries.truncate(max);
+    Ok(entries)
+}
+
+/// The entries of a row.
+pub(crate) fn unpack(row: &EntryRows) -> impl Iterator<Item = Arc<Entry>> + '_ {
+    let kind = row.kind.parse().unwrap_or(EntryKind::Notice);
+    let texts: Vec<&str> = match row.n {
+        1 => vec![&row.data],
+        _ => row.data.split('\n').collect(),
+    };
+    texts.into_iter().zip(row.seq.0..).map(move |(text, seq)| {
+        let data = RawValue::from_string(text.to_owned());
+        Arc::new(Entry {
+            seq: Seq(seq),
+            at: row.at,
+            turn: row.turn,
+            kind,
+            data: data.unwrap_or_else(|_| RawValue::NULL.to_owned()).into(),
+        })
+    })
+}
+
+/// Reads a conversation's transcript from a place on, as it grows. Any number may, each at its own speed: nobody waits for
+/// them.
+#[derive(Debug)]
+pub struct Follower {
+    log: Arc<Log>,
+    head: watch::Receiver<Head>,
+    after: Seq,
+}
+
+impl Follower {
+    /// The number of the last entry that it has given.
+    pub fn after(&self) -> Seq {
+        self.after
+    }
+
+    /// The next entries, up to `max` (1 at the least), as soon as there are any; none when no more will come, for the
+    /// conversation has closed here.
+    ///
+    /// Cancel safe: nothing is lost by dropping this.
+    ///
+    /// # Errors
+    /// [`crate::Error::Read`] where older ones cannot be read from the ledger.
+    pub async fn next(&mut self, max: usize) -> Result<Vec<Arc<Entry>>> {
+        let max = max.max(1);
+        loop {
+            let head = *self.head.borrow_and_update();
+            if self.after < head.last {
+                let entries = match self.log.recent(self.after, max) {
+                    Some(entries) => entries,
+                    None => read(&self.log.ledger, &self.log.id, self.after, max).await?,
+                };
+                if let Some(last) = entries.last() {
+                    self.after = last.seq;
+                    return Ok(entries);
+                }
+            }
+            if head.ended || self.head.changed().await.is_err() {
+                return Ok(Vec::new());
+            }
+        }
+    }
+}
