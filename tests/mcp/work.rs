@@ -86,6 +86,31 @@ fn output_is_polled_once_and_read_from_anywhere() {
 }
 
 #[test]
+fn a_signal_of_choice_comes_first() {
+    let place = Place::new();
+    let host = place.host();
+    run(async {
+        let session = host.client.open(json!({ "grace": 5 })).await;
+        let mcp = Mcp::new(&host.client, &session).await;
+        let id = mcp
+            .start("trap 'echo bye; exit 7' INT; echo up; while :; do sleep 0.05; done")
+            .await;
+        let up = json!({ "process": id, "until": "output", "pattern": "up" });
+        mcp.ok("process_wait", up).await;
+        let stopped = mcp
+            .ok("process_kill", json!({ "process": id, "signal": "INT" }))
+            .await;
+        assert_eq!(
+            (&stopped["stopped"], &stopped["exit"]["code"]),
+            (&json!(true), &json!(7))
+        );
+        let log = mcp.ok("process_log", json!({ "process": id })).await;
+        assert_eq!(log["text"], "up\nbye\n");
+        mcp.leave().await;
+    });
+}
+
+#[test]
 fn a_long_log_is_given_from_its_end_and_in_parts() {
     let place = Place::new();
     let host = place.host();

@@ -152,8 +152,7 @@ fn name(file: &File, place: &Place, name: &OsStr) -> Result<(), Errno> {
 
 /// A new file of this name that holds the text.
 fn named(place: &Place, name: &OsStr, mode: u32, text: &[u8]) -> Result<File, Errno> {
-    let flags =
-        OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = File::from(openat(
         &place.parent,
         name,

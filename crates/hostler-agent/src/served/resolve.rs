@@ -136,7 +136,10 @@ fn real(path: &Path) -> Result<PathBuf, Miss> {
     if path.symlink_metadata().is_ok() {
         return match path.canonicalize() {
             Ok(real) => Ok(real),
-            Err(_) => refuse(RpcError::INVALID_PARAMS, format!("`{shown}` is a link that leads nowhere")),
+            Err(_) => refuse(
+                RpcError::INVALID_PARAMS,
+                format!("`{shown}` is a link that leads nowhere"),
+            ),
         };
     }
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
@@ -144,10 +147,14 @@ fn real(path: &Path) -> Result<PathBuf, Miss> {
     };
     match parent.canonicalize() {
         Ok(parent) if parent.is_dir() => Ok(parent.join(name)),
-        Ok(_) => refuse(RpcError::INVALID_PARAMS, format!("`{}` is not a directory", parent.display())),
-        Err(problem) if problem.kind() == io::ErrorKind::NotFound => {
-            refuse(RpcError::NOT_FOUND, format!("there is no directory `{}`", parent.display()))
-        }
+        Ok(_) => refuse(
+            RpcError::INVALID_PARAMS,
+            format!("`{}` is not a directory", parent.display()),
+        ),
+        Err(problem) if problem.kind() == io::ErrorKind::NotFound => refuse(
+            RpcError::NOT_FOUND,
+            format!("there is no directory `{}`", parent.display()),
+        ),
         Err(problem) => refuse(code(&problem), format!("`{shown}`: {problem}")),
     }
 }
@@ -168,8 +175,7 @@ pub(super) fn code(problem: &io::Error) -> i64 {
 /// Opens a directory below another, following nothing.
 fn beneath(top: &OwnedFd, below: &Path) -> Result<OwnedFd, Errno> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let resolve =
-        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     match openat2(top, below, flags, Mode::empty(), resolve) {
         // Too old a kernel, or a filter that does not know the call.
         Err(Errno::NOSYS | Errno::PERM | Errno::INVAL) => step_by_step(top, below),

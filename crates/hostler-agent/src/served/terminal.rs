@@ -220,7 +220,10 @@ fn options(request: CreateTerminalRequest) -> Result<ExecOptions, RpcError> {
     for variable in request.env {
         let name = variable.name;
         if name.is_empty() || name.contains(['=', '\0']) || variable.value.contains('\0') {
-            return invalid(format!("there can be no variable `{}`", name.escape_debug()));
+            return invalid(format!(
+                "there can be no variable `{}`",
+                name.escape_debug()
+            ));
         }
         options.env.insert(name, variable.value);
     }
@@ -237,8 +240,9 @@ fn options(request: CreateTerminalRequest) -> Result<ExecOptions, RpcError> {
 
 /// Whether a command without arguments is a line for a shell, as some agents send it.
 fn is_line(command: &str) -> bool {
-    command.contains(|letter: char| letter.is_whitespace() || "|&;<>()$`\\\"'*?[#~=%{!".contains(letter))
-        && !Path::new(command).exists()
+    command.contains(|letter: char| {
+        letter.is_whitespace() || "|&;<>()$`\\\"'*?[#~=%{!".contains(letter)
+    }) && !Path::new(command).exists()
 }
 
 /// The end of the output, no more than was asked to be kept, and whether anything before it is missing.
@@ -264,7 +268,11 @@ fn tail(handle: &ProcessHandle) -> std::io::Result<(String, bool)> {
     }
     let whole = if truncated { begun(&bytes) } else { 0 };
     let done = output.progress().ended;
-    let end = if done { bytes.len() } else { bytes.len() - unfinished(&bytes) };
+    let end = if done {
+        bytes.len()
+    } else {
+        bytes.len() - unfinished(&bytes)
+    };
     let mut text = String::from_utf8_lossy(&bytes[whole.min(end)..end]).into_owned();
     // What is not UTF-8 takes more room when it is replaced.
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
@@ -281,7 +289,10 @@ fn tail(handle: &ProcessHandle) -> std::io::Result<(String, bool)> {
 
 /// How many bytes at the start are the rest of a character.
 fn begun(bytes: &[u8]) -> usize {
-    let rest = bytes.iter().take(3).take_while(|byte| **byte & 0xC0 == 0x80);
+    let rest = bytes
+        .iter()
+        .take(3)
+        .take_while(|byte| **byte & 0xC0 == 0x80);
     rest.count()
 }
 
@@ -347,7 +358,9 @@ fn signal_name(number: i32) -> String {
         "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
         "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
     ];
-    let index = usize::try_from(number).ok().and_then(|number| number.checked_sub(1));
+    let index = usize::try_from(number)
+        .ok()
+        .and_then(|number| number.checked_sub(1));
     match index.and_then(|index| NAMES.get(index)) {
         Some(name) => format!("SIG{name}"),
         None => format!("signal {number}"),

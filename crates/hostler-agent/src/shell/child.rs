@@ -62,7 +62,11 @@ fn tend(turn: &Arc<Turn>, wire: &Wire, child: &mut Child) -> io::Result<Ended> {
     loop {
         let stops = turn.stops();
         if stops > seen {
-            let signal = if seen == 0 && stops == 1 { Signal::TERM } else { Signal::KILL };
+            let signal = if seen == 0 && stops == 1 {
+                Signal::TERM
+            } else {
+                Signal::KILL
+            };
             let _ = kill_process_group(pid, signal);
             kill_at.get_or_insert_with(|| Instant::now() + GRACE);
             seen = stops;

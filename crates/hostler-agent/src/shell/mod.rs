@@ -248,7 +248,10 @@ impl Agent {
     fn ended(&self, session: &str, turn: &Arc<Turn>) {
         let mut state = self.state();
         if let Some(session) = state.sessions.get_mut(session)
-            && session.turn.as_ref().is_some_and(|now| Arc::ptr_eq(now, turn))
+            && session
+                .turn
+                .as_ref()
+                .is_some_and(|now| Arc::ptr_eq(now, turn))
         {
             session.turn = None;
         }

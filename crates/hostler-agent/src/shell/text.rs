@@ -78,7 +78,10 @@ mod tests {
     #[test]
     fn what_is_not_text_is_replaced_and_what_follows_is_there() {
         let mut decoder = Decoder::default();
-        assert_eq!(decoder.feed(b"a\xFFb\xC3(c\xE2\x82"), "a\u{FFFD}b\u{FFFD}(c");
+        assert_eq!(
+            decoder.feed(b"a\xFFb\xC3(c\xE2\x82"),
+            "a\u{FFFD}b\u{FFFD}(c"
+        );
         assert_eq!(decoder.feed(b"x"), "\u{FFFD}x");
         assert_eq!(decoder.feed(b"\xF0\x9F"), "");
         assert_eq!(decoder.finish(), "\u{FFFD}");

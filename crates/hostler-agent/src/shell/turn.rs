@@ -94,7 +94,13 @@ impl Turn {
 
     /// Requests that wait for its end.
     pub(super) fn waiting(&self) -> Vec<Value> {
-        std::mem::take(&mut self.heard.lock().unwrap_or_else(PoisonError::into_inner).too)
+        std::mem::take(
+            &mut self
+                .heard
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .too,
+        )
     }
 
     /// The client has answered.
@@ -104,7 +110,10 @@ impl Turn {
 
     /// How often it was told to stop.
     pub(super) fn stops(&self) -> u32 {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner).stops
+        self.heard
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .stops
     }
 
     /// The next answer of the client that has come.
@@ -201,9 +210,17 @@ impl Turn {
             Ended { code, .. } => format!("exit code {}", code.unwrap_or_default()),
         };
         let well = ended.failed.is_none() && ended.signal.is_none() && ended.code == Some(0);
-        let how = if cancelled { format!("cancelled: {how}") } else { how };
+        let how = if cancelled {
+            format!("cancelled: {how}")
+        } else {
+            how
+        };
         if cancelled || !well {
-            let start = if self.in_line.load(Ordering::Relaxed) { "\n" } else { "" };
+            let start = if self.in_line.load(Ordering::Relaxed) {
+                "\n"
+            } else {
+                ""
+            };
             self.say(wire, &format!("{start}[{how}]\n"));
         }
         wire.update(

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
+use super::held;
 use super::told::{Ended, Member, list, members, ports};
 use crate::client::api::Process;
 use crate::client::error::{Failure, Result};
@@ -32,7 +33,7 @@ pub(super) struct Stopped {
     stopped: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     exit: Option<Ended>,
-    /// How many processes it came to an end with, itself with them.
+    /// How many processes came to an end with it.
     ended: usize,
     /// The ports on which it listened, and nobody listens any more.
     ports_free: Vec<u16>,
@@ -163,7 +164,10 @@ struct Seen {
 impl Seen {
     fn add(&mut self, members: Vec<Member>) {
         self.ports.extend(ports(&members));
-        let who = members.iter().map(|member| (member.pid, member.start_time));
+        let who = members
+            .iter()
+            .filter(|member| !held::holds(&member.command))
+            .map(|member| (member.pid, member.start_time));
         self.who.extend(who);
     }
 }

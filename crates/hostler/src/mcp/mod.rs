@@ -6,6 +6,7 @@
 
 mod asked;
 mod ending;
+mod held;
 mod server;
 mod told;
 mod watch;

@@ -4,6 +4,7 @@ use rmcp::model::{CallToolResult, ContentBlock};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::held;
 use crate::client::api::{Exit, Process};
 use crate::client::error::{Failure, Result};
 use crate::client::host::{Host, part};
@@ -55,7 +56,7 @@ pub(super) struct Seen {
     exit: Option<Ended>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pid: Option<u32>,
-    /// How many processes live, itself with them.
+    /// How many processes live of what it has started.
     processes: usize,
     ports: Vec<u16>,
     output_bytes: u64,
@@ -83,14 +84,21 @@ impl From<Exit> for Ended {
 
 impl Seen {
     pub(super) fn new(process: &Process, members: &[Member], mine: bool) -> Self {
+        // Of one that is held, what it was asked to run.
+        let own =
+            |member: &&Member| held::command(process).is_none() || !held::holds(&member.command);
+        let first = members
+            .iter()
+            .filter(own)
+            .min_by_key(|member| member.start_time);
         Self {
             id: process.id.clone(),
             name: process.name.clone(),
             command: command(process),
             state: process.state.clone(),
             exit: process.exit.map(Ended::from),
-            pid: process.pid,
-            processes: members.len(),
+            pid: first.map(|member| member.pid),
+            processes: members.iter().filter(own).count(),
             ports: ports(members),
             output_bytes: process.output_bytes,
             mine,
@@ -140,9 +148,9 @@ impl Seen {
 }
 
 fn command(process: &Process) -> String {
-    match &process.argv[..] {
-        [sh, flag, command] if sh == "sh" && flag == "-c" => show::cut(&show::plain(command), 200),
-        argv => show::cut(&show::command(argv), 200),
+    match held::command(process) {
+        Some(command) => show::cut(&show::plain(command), 200),
+        None => show::cut(&show::command(&process.argv), 200),
     }
 }
 

@@ -85,8 +85,9 @@ pub(super) async fn tail(
     }
     piece.offset += begin as u64;
     piece.text.drain(..begin);
-    // What was never asked for is not missed.
+    // What was never asked for is not missed, and the end is the end.
     piece.gone = 0;
+    piece.more = false;
     Ok(piece)
 }
 

@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use super::asked::{Keep, Kill, List, Log, Start, StopAll, Until, Wait, Write};
 use super::ending::{self, How};
+use super::held;
 use super::server::{Mine, Server};
 use super::told::{Seen, Told, list, members};
 use super::watch::{self, Matches};
@@ -71,7 +72,7 @@ impl Server {
             .map(|pattern| json!({ "pattern": pattern, "regex": true }))
             .collect();
         let body = json!({
-            "argv": ["sh", "-c", start.command], "cwd": cwd, "env": env, "name": start.name, "stdin": start.stdin,
+            "argv": held::argv(&start.command)?, "cwd": cwd, "env": env, "name": start.name, "stdin": start.stdin,
             "patterns": patterns,
         });
         let process: Process = understand(exec::start(&mut host, &self.session, &body).await?)?;

@@ -317,9 +317,8 @@ impl Draft {
         for (name, agent) in agents {
             let one = toml::Table::from_iter([(name.clone(), agent.clone())]);
             let read = Catalogue::parse(&one.to_string());
-            let read = read.map_err(|error| {
-                Refused::usage(format!("{origin}: agents.{name}: {error}"))
-            })?;
+            let read =
+                read.map_err(|error| Refused::usage(format!("{origin}: agents.{name}: {error}")))?;
             for (name, spec) in read.iter() {
                 let added = self.config.catalogue.insert(name, spec.clone());
                 added.map_err(|error| Refused::usage(format!("{origin}: {error}")))?;
