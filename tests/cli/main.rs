@@ -4,6 +4,7 @@
 #[allow(dead_code, unused_imports)]
 mod support;
 
+mod agents;
 mod attach;
 mod exec;
 mod listing;

@@ -432,7 +432,7 @@ impl Agents {
         let log = Log::new(row.id.clone(), self.ledger().clone(), last, options.ring);
         let shared = Arc::new(Shared {
             id: row.id.clone(),
-            served: Arc::new(Served::new(session.clone(), roots(&new))),
+            served: Arc::new(Served::new(self.sessions(), session.clone(), roots(&new))),
             session,
             log,
             permission: new.permission.unwrap_or(spec.permission),

@@ -164,12 +164,7 @@ async fn start(plan: &Plan) -> hostler_session::Result<ProcessHandle> {
     let mut options = ExecOptions::new(argv).service();
     options.name = Some(plan.agent.clone());
     options.cwd = Some(spec.cwd.clone().unwrap_or_else(|| plan.new.cwd.clone()));
-    for name in &spec.inherit {
-        if let Ok(value) = std::env::var(name) {
-            options.env.insert(name.clone(), value);
-        }
-    }
-    options.env.extend(spec.env.clone());
+    options.env = spec.environment(std::env::vars_os());
     options.output = KeepOutput {
         head: 16 << 10,
         tail: 64 << 10,

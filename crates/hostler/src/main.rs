@@ -1,7 +1,9 @@
 //! Hostler's command line.
 #![forbid(unsafe_code)]
 
+mod agents;
 mod client;
+mod demo;
 mod doctor;
 mod mcp;
 mod run;
@@ -28,6 +30,11 @@ enum Command {
     Serve(serve::Options),
     /// Say how processes are held together here, and what agents have leaked
     Doctor(doctor::Options),
+    /// List agents, and check whether one works
+    #[command(subcommand)]
+    Agents(agents::Command),
+    /// Show what hostler does: a host, a session, an agent whose command escapes, and its end
+    Demo(demo::Demo),
     /// Offer the background processes of a session to its agent, as MCP tools on standard input and output
     Mcp(mcp::Options),
     #[command(flatten)]
@@ -49,6 +56,8 @@ fn main() -> ExitCode {
             Command::Run(options) => ExitCode::from(run::front::run(&options)),
             Command::Serve(options) => serve::run(&options),
             Command::Doctor(options) => ExitCode::from(doctor::run(&options)),
+            Command::Agents(command) => ExitCode::from(agents::run(&command)),
+            Command::Demo(demo) => ExitCode::from(demo::run(&demo)),
             Command::Mcp(options) => ExitCode::from(mcp::run(&options)),
             Command::Client(command) => ExitCode::from(client::run(&command, Cli::command())),
             Command::Zygote => hostler_keeper::zygote::serve_inherited(),

@@ -1,6 +1,7 @@
 //! Which agents there are, and how each is started.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ pub struct AgentSpec {
     pub command: Vec<String>,
     /// Variables for it.
     pub env: BTreeMap<String, String>,
-    /// Names of variables that it gets from the host's own environment, where they are set there.
+    /// Names of variables that it gets from the host's own environment, where they are set there; each may end with `*`.
     pub inherit: Vec<String>,
     /// Where it starts. Without: where the client is.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -84,6 +85,27 @@ impl AgentSpec {
             command: command.into_iter().map(Into::into).collect(),
             ..Self::default()
         }
+    }
+
+    /// The variables that it gets besides those of its session: what it inherits of `all`, and over that its own.
+    pub fn environment(
+        &self,
+        all: impl Iterator<Item = (OsString, OsString)>,
+    ) -> BTreeMap<String, String> {
+        let inherits = |name: &str| {
+            self.inherit
+                .iter()
+                .any(|pattern| match pattern.strip_suffix('*') {
+                    Some(start) => name.starts_with(start),
+                    None => name == pattern,
+                })
+        };
+        all.filter_map(|(name, value)| {
+            let (name, value) = (name.into_string().ok()?, value.into_string().ok()?);
+            inherits(&name).then_some((name, value))
+        })
+        .chain(self.env.clone())
+        .collect()
     }
 }
 
@@ -211,6 +233,23 @@ mod tests {
             names,
             ["claude", "codex", "gemini", "goose", "opencode", "shell"]
         );
+    }
+
+    #[test]
+    fn an_agent_gets_what_is_allowed_and_its_own() {
+        let text = "[a]\ncommand = ['x']\ninherit = ['KEY', 'MY_*']\nenv = { MY_A = 'own' }";
+        let catalogue = Catalogue::parse(text).expect("a catalogue");
+        let all = [
+            ("KEY", "k"),
+            ("KEY2", "-"),
+            ("MY_A", "-"),
+            ("MY_B", "b"),
+            ("SECRET", "-"),
+        ];
+        let all = all.map(|(name, value)| (name.into(), value.into()));
+        let env = catalogue.get("a").expect("a").environment(all.into_iter());
+        let env: Vec<(&str, &str)> = env.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        assert_eq!(env, [("KEY", "k"), ("MY_A", "own"), ("MY_B", "b")]);
     }
 
     #[test]

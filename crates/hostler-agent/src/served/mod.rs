@@ -35,9 +35,9 @@ pub struct Served {
 impl Served {
     /// For the agent of this session, with files below these directories: absolute paths, of which those that are not there
     /// (yet) are looked for again with each request.
-    pub fn new(sessions: Sessions, session: Session, roots: Vec<PathBuf>) -> Self {
+    pub fn new(sessions: &Sessions, session: Session, roots: Vec<PathBuf>) -> Self {
         Self {
-            terminals: Arc::new(Terminals::new(sessions, session)),
+            terminals: Arc::new(Terminals::new(sessions.clone(), session)),
             roots: Arc::new(Roots::new(roots)),
         }
     }

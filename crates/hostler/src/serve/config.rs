@@ -29,7 +29,9 @@ pub(super) struct Config {
     /// The policy of a session that asks for nothing.
     pub policy: Policy,
     /// The agents that there are.
-    pub catalogue: Catalogue,
+    pub agents: Catalogue,
+    /// The agent of a client that names none.
+    pub default_agent: String,
     /// How clients that speak ACP are served.
     pub acp: AcpOptions,
 }
@@ -55,10 +57,8 @@ impl Default for Draft {
                 env: env.map(str::to_owned).to_vec(),
                 shutdown_deadline: Duration::from_secs(60),
                 policy: Policy::default(),
-                // By this name it is found also when the host was started by a relative one.
-                catalogue: Catalogue::built_in(
-                    &std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into()),
-                ),
+                agents: Catalogue::built_in(&this_program()),
+                default_agent: "shell".into(),
                 acp: AcpOptions::default(),
             },
             policy: PolicyChange::default(),
@@ -73,10 +73,10 @@ struct Key {
     set: fn(&mut Draft, &Value) -> Option<()>,
 }
 
-const TIME: &str = "seconds, or a number with ms, s, m, h or d; 0 for never";
-const POSITIVE: &str = "seconds, or a number with ms, s, m or h; more than 0";
-const SIZE: &str = "bytes, or a number with K, M, G or T; 0 for no limit";
-const COUNT: &str = "a number; 0 for no limit";
+pub(super) const TIME: &str = "seconds, or a number with ms, s, m, h or d; 0 for never";
+pub(super) const SIZE: &str = "bytes, or a number with K, M, G or T; 0 for no limit";
+pub(super) const COUNT: &str = "a number; 0 for no limit";
+pub(super) const CPU: &str = "a number of CPUs, such as 1.5; 0 for no limit";
 
 macro_rules! key {
     ($name:literal, $allowed:expr, |$draft:ident, $value:ident| $set:expr) => {
@@ -123,14 +123,16 @@ const KEYS: &[Key] = &[
             draft.config.shutdown_deadline = Duration::try_from_secs_f64(time(value)?).ok()?
         }
     ),
-    key!("default_agent", "an agent's name", |draft, value| {
-        draft.config.acp.agent = value.as_str()?.to_owned()
+    key!(
+        "default_agent",
+        "the name of an agent that there is",
+        |draft, value| { draft.config.default_agent = value.as_str()?.to_owned() }
+    ),
+    key!("acp.ping", "a time above 0", |draft, value| {
+        draft.config.acp.ping = span(value)?
     }),
-    key!("acp.ping", POSITIVE, |draft, value| {
-        draft.config.acp.ping = positive(value)?
-    }),
-    key!("acp.lease", POSITIVE, |draft, value| {
-        draft.config.acp.lease = positive(value)?
+    key!("acp.lease", "a time above 0", |draft, value| {
+        draft.config.acp.lease = span(value)?
     }),
     key!("policy.idle", TIME, |draft, value| draft.policy.idle =
         Some(time(value)?)),
@@ -187,17 +189,8 @@ const KEYS: &[Key] = &[
         Some(size(value)?)),
     key!("policy.pids", COUNT, |draft, value| draft.policy.pids =
         Some(count(value)?)),
-    key!(
-        "policy.cpu",
-        "a number of CPUs, such as 1.5; 0 for no limit",
-        |draft, value| {
-            let text = plain(value)?;
-            draft.policy.cpu = Some(match text.as_str() {
-                "0" => 0.0,
-                text => text.parse::<Cpus>().ok()?.millis as f64 / 1000.0,
-            })
-        }
-    ),
+    key!("policy.cpu", CPU, |draft, value| draft.policy.cpu =
+        Some(cpus(value)? as f64 / 1000.0)),
     key!("policy.background_holds", TIME, |draft, value| {
         draft.policy.background_holds = Some(time(value)?)
     }),
@@ -226,28 +219,36 @@ fn plain(value: &Value) -> Option<String> {
     }
 }
 
-fn time(value: &Value) -> Option<f64> {
+pub(super) fn time(value: &Value) -> Option<f64> {
     let time: Time = plain(value)?.parse().ok()?;
     Some(time.span.as_secs_f64())
 }
 
-fn positive(value: &Value) -> Option<Duration> {
-    let time = Duration::try_from_secs_f64(time(value)?).ok()?;
-    Some(time).filter(|time| !time.is_zero())
+fn span(value: &Value) -> Option<Duration> {
+    let span = Duration::try_from_secs_f64(time(value)?).ok()?;
+    (!span.is_zero()).then_some(span)
 }
 
-fn size(value: &Value) -> Option<u64> {
+pub(super) fn size(value: &Value) -> Option<u64> {
     match plain(value)?.as_str() {
         "0" => Some(0),
         text => Some(text.parse::<Size>().ok()?.bytes),
     }
 }
 
-fn count(value: &Value) -> Option<u64> {
+/// In thousandths.
+pub(super) fn cpus(value: &Value) -> Option<u64> {
+    match plain(value)?.as_str() {
+        "0" => Some(0),
+        text => Some(text.parse::<Cpus>().ok()?.millis.into()),
+    }
+}
+
+pub(super) fn count(value: &Value) -> Option<u64> {
     plain(value)?.parse().ok()
 }
 
-fn names(value: &Value) -> Option<Vec<String>> {
+pub(super) fn names(value: &Value) -> Option<Vec<String>> {
     let names: Vec<String> = match value {
         Value::String(text) => text
             .split([',', ' '])
@@ -299,7 +300,9 @@ impl Draft {
         })?;
         for (key, value) in &table {
             match value {
-                Value::Table(agents) if key == "agents" => self.agents(agents, &origin)?,
+                agents if key == "agents" => {
+                    super::agents::read(&mut self.config.agents, agents, &origin)?;
+                }
                 Value::Table(inner) => {
                     for (inner_key, value) in inner {
                         let key = format!("{key}.{inner_key}");
@@ -307,21 +310,6 @@ impl Draft {
                     }
                 }
                 value => self.set(key, key, value, &origin)?,
-            }
-        }
-        Ok(())
-    }
-
-    /// `[agents.NAME]`: each takes the place of a built-in one of its name.
-    fn agents(&mut self, agents: &toml::Table, origin: &str) -> Result<(), Refused> {
-        for (name, agent) in agents {
-            let one = toml::Table::from_iter([(name.clone(), agent.clone())]);
-            let read = Catalogue::parse(&one.to_string());
-            let read =
-                read.map_err(|error| Refused::usage(format!("{origin}: agents.{name}: {error}")))?;
-            for (name, spec) in read.iter() {
-                let added = self.config.catalogue.insert(name, spec.clone());
-                added.map_err(|error| Refused::usage(format!("{origin}: {error}")))?;
             }
         }
         Ok(())
@@ -338,6 +326,15 @@ impl Draft {
                 Err(_) => Value::String(text),
             };
             self.set(key.name, &variable, &value, "environment")?;
+        }
+        super::agents::environment(&mut self.config.agents, get)?;
+        let (agents, default) = (&self.config.agents, &self.config.default_agent);
+        if agents.get(default).is_none() {
+            let names: Vec<&str> = agents.iter().map(|(name, _)| name).collect();
+            return Err(Refused::usage(format!(
+                "`default_agent` cannot be {default:?}: there are {}",
+                names.join(", ")
+            )));
         }
         Ok(())
     }
@@ -361,15 +358,6 @@ impl Config {
         draft.environment(get)?;
         let policy = draft.policy.over(&Policy::default());
         draft.config.policy = policy.map_err(|error| Refused::usage(error.message))?;
-        let default = &draft.config.acp.agent;
-        if draft.config.catalogue.get(default).is_none() {
-            let names = draft.config.catalogue.iter().map(|(name, _)| name);
-            let names: Vec<&str> = names.collect();
-            return Err(Refused::usage(format!(
-                "`default_agent` cannot be {default:?}: allowed is one of {}",
-                names.join(", ")
-            )));
-        }
         Ok(draft.config)
     }
 
@@ -387,6 +375,17 @@ impl Config {
                 })
         };
         all.filter(|(name, _)| allowed(name)).collect()
+    }
+}
+
+/// This program, which is the agent `shell` too.
+fn this_program() -> PathBuf {
+    // Where its file was exchanged since, the one that has its name now.
+    let program = std::env::current_exe().unwrap_or_else(|_| "hostler".into());
+    let shown = program.to_string_lossy();
+    match shown.strip_suffix(" (deleted)") {
+        Some(bare) => bare.into(),
+        None => program,
     }
 }
 
@@ -427,13 +426,6 @@ mod tests {
         let all = all.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let env = config.allowed_env(all.into_iter());
         assert_eq!(env.keys().collect::<Vec<_>>(), ["MY_X", "PATH"]);
-
-        let own = "default_agent = 'mine'\n[agents.mine]\ncommand = ['x', '-y']\nwarm = 2\n[acp]\nlease = '90s'\n";
-        let config = read(own, &[]).expect("a configuration");
-        let mine = config.catalogue.get("mine").expect("an agent");
-        assert_eq!((mine.command.len(), mine.warm), (2, 2));
-        assert!(config.catalogue.get("claude").is_some());
-        assert_eq!(config.acp.lease, Duration::from_secs(90));
 
         let env = [
             ("HOSTLER_LISTEN", "127.0.0.1:0"),
@@ -482,26 +474,21 @@ mod tests {
                 ["HOSTLER_POLICY_CPU", "many", "CPUs"],
             ),
             (
-                "polcy = 1",
-                ("X", ""),
-                ["polcy", "there is no key", "policy.idle"],
-            ),
-            ("a = [", ("X", ""), ["not TOML", "line 1", "config.toml"]),
-            (
                 "default_agent = 'nobody'",
                 ("X", ""),
                 ["default_agent", "nobody", "shell"],
             ),
             (
-                "[agents.mine]\ncommand = []",
+                "[agents.a]\ncommand = 3",
                 ("X", ""),
-                ["config.toml", "mine", "command"],
+                ["agents.a.command", "3", "a list"],
             ),
             (
-                "[acp]\nping = 0",
+                "polcy = 1",
                 ("X", ""),
-                ["acp.ping", "0", "more than 0"],
+                ["polcy", "there is no key", "policy.idle"],
             ),
+            ("a = [", ("X", ""), ["not TOML", "line 1", "config.toml"]),
         ] {
             let error = read(toml, &[env]).expect_err(toml);
             for part in parts {

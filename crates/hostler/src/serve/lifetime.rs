@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hostler_agent::{Agents, AgentsOptions};
-use hostler_gateway::{Facts, Gateway, Server, ShutdownAsked};
+use hostler_gateway::{AcpOptions, Facts, Gateway, Server, ShutdownAsked};
 use hostler_process::contain;
 use hostler_session::{By, HostOptions, Recovery, Sessions};
 use rustix::process::{WaitOptions, waitpid};
@@ -98,11 +98,10 @@ async fn live(parts: Parts) -> Result<Outcome, Refused> {
         .map_err(|error| failed("cannot take up what earlier hosts left", &error))?;
     tell(&recovery, parts.predecessor.is_some());
     let options = AgentsOptions::default();
-    let agents = Agents::new(sessions.clone(), parts.config.catalogue, options);
-    let resumed = agents
-        .recover()
-        .await
-        .map_err(|error| failed("cannot take up the conversations of earlier hosts", &error))?;
+    let agents = Agents::new(sessions.clone(), parts.config.agents, options);
+    let resumed = agents.recover().await.map_err(|error| {
+        failed("cannot take up the conversations of earlier hosts", &error)
+    })?;
     for one in &resumed {
         let goes_on = one.conversation.is_some();
         tracing::info!(conversation = %one.id, goes_on, interrupted = one.interrupted.len(), "taken up");
@@ -128,7 +127,10 @@ async fn live(parts: Parts) -> Result<Outcome, Refused> {
     }
     let gateway = Gateway::new(
         agents.clone(),
-        parts.config.acp,
+        AcpOptions {
+            agent: parts.config.default_agent,
+            ..parts.config.acp
+        },
         facts,
         parts.access,
         parts.config.policy,

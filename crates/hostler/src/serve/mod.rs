@@ -4,6 +4,7 @@
 //! the ledger is opened, which makes sure that this is the only host; the sockets are bound; what earlier hosts left is adopted
 //! or swept; then requests are served. Nothing is started for anybody before that.
 
+mod agents;
 mod config;
 mod lifetime;
 mod sockets;
@@ -12,8 +13,9 @@ mod state;
 mod stop;
 mod takeover;
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -63,6 +65,33 @@ impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.line)
     }
+}
+
+/// What a host that starts here would know of agents.
+#[derive(Debug)]
+pub(crate) struct Configured {
+    /// All that there are.
+    pub(crate) agents: hostler_agent::Catalogue,
+    /// The one of a client that names none.
+    pub(crate) default_agent: String,
+    /// What of this process's environment its processes would get.
+    pub(crate) env: BTreeMap<String, String>,
+}
+
+/// Reads the configuration as a start does; a line and an exit status where it cannot be.
+pub(crate) fn configured(file: Option<&Path>) -> Result<Configured, (String, u8)> {
+    let file = start::file(file);
+    let config = config::Config::read(file.as_deref(), state::variable)
+        .map_err(|refused| (refused.line, refused.status))?;
+    let env =
+        config.allowed_env(std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        }));
+    Ok(Configured {
+        agents: config.agents,
+        default_agent: config.default_agent,
+        env,
+    })
 }
 
 /// Is the host, until it is told to stop or taken over.

@@ -35,15 +35,7 @@ pub(super) struct Parts {
 /// Starts, serves, and returns when the host is told to stop.
 pub(super) fn serve(options: &Options) -> Result<(), Refused> {
     log();
-    let file = options
-        .config
-        .clone()
-        .or_else(|| {
-            state::variable("HOSTLER_CONFIG")
-                .filter(|file| !file.is_empty())
-                .map(PathBuf::from)
-        })
-        .or_else(|| config::default_file(state::variable));
+    let file = file(options.config.as_deref());
     let mut config = Config::read(file.as_deref(), state::variable)?;
     if let Some(listen) = &options.listen {
         config.listen = config::listen(listen).ok_or_else(|| {
@@ -79,6 +71,18 @@ pub(super) fn serve(options: &Options) -> Result<(), Refused> {
             Err(refused)
         }
     }
+}
+
+/// The configuration: the one that was named, or that of the environment, or the user's own.
+pub(super) fn file(asked: Option<&Path>) -> Option<PathBuf> {
+    asked
+        .map(Path::to_owned)
+        .or_else(|| {
+            state::variable("HOSTLER_CONFIG")
+                .filter(|file| !file.is_empty())
+                .map(PathBuf::from)
+        })
+        .or_else(|| config::default_file(state::variable))
 }
 
 type Open = (HostRun, Opened, Access, Option<Predecessor>);
