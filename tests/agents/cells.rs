@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use crate::stage::{Agent, Stage, Talk};
+use crate::stage::{Agent, Stage};
 use crate::support::{Found, Host, run, wait_until};
+use crate::talk::{Editor, Talk};
 
 /// What the agent is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,7 +148,8 @@ impl Cell {
             };
             self.reach(stage, &talk, &before).await;
             tree = stage.came_since(&before).len();
-            self.end(stage, agent, &talk, &mut host, editor).await;
+            self.end(stage, agent, (&talk, &before), &mut host, editor)
+                .await;
         });
         match &host {
             Some(_) => stage.nothing_but(&before, agent),
@@ -191,9 +193,9 @@ impl Cell {
         self,
         stage: &Stage,
         agent: &str,
-        talk: &Talk,
+        (talk, before): (&Talk, &[Found]),
         host: &mut Option<Host>,
-        editor: Option<crate::stage::Editor>,
+        editor: Option<Editor>,
     ) {
         match self.ending {
             Ending::Close => {
@@ -208,7 +210,7 @@ impl Cell {
                 // Whatever of it is not in the background goes too, though it may hold the pipes.
                 wait_until("the agent's processes are gone", || !found.still_lives());
                 if self.situation != Situation::Background {
-                    stage.none_of_the_agent(talk, agent);
+                    stage.nobody_but(before, agent);
                 }
                 let report = talk.close().await;
                 assert_eq!(report["remaining"], 0, "{report}");

@@ -12,6 +12,7 @@ mod support;
 
 mod cells;
 mod stage;
+mod talk;
 
 use cells::{Cell, Ending, Situation};
 use stage::Stage;

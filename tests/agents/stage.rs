@@ -2,22 +2,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::Read;
 use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use http_body_util::Full;
-use hyper::body::Bytes;
-use hyper::{Method, Request};
+use hyper::Method;
 use rustix::process::Signal;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Client, Found, Host, find, wait_until};
+use crate::support::{Found, Host, find, wait_until};
+use crate::talk::{Editor, Talk, ask};
 
 /// Where programs leave files that they should not.
 const TEMPORARY: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
@@ -203,31 +202,21 @@ impl Stage {
 
     /// The same, opened by a client on standard input and output.
     pub(crate) fn edit(&self, host: &Host, agent: &str, mcp: bool) -> (Editor, Talk) {
-        let mut child = self
+        let child = self
             .command(&["acp", "--agent", agent])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
             .spawn()
             .expect("hostler acp");
-        let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
-        let stdin = child.stdin.take().expect("a pipe");
-        let mut editor = Editor {
-            child,
-            stdin,
-            stdout,
-        };
-        editor.call(
-            1,
-            "initialize",
-            json!({ "protocolVersion": 1, "clientCapabilities": {} }),
-        );
         let mut new =
             json!({ "cwd": self.dir.path().join("home"), "mcpServers": self.servers(mcp) });
         if let Some(meta) = &self.agents[agent].meta {
             new["_meta"] = meta.clone();
         }
-        let opened = editor.call(2, "session/new", new);
+        let hello = json!({ "protocolVersion": 1, "clientCapabilities": {} });
+        let requests = vec![("initialize", hello), ("session/new", new)];
+        let (editor, opened) = Editor::start(child, requests);
         let talk = json!({ "id": opened["sessionId"], "session": opened["sessionId"] });
         (editor, Talk::new(host.client.clone(), &talk))
     }
@@ -272,14 +261,19 @@ impl Stage {
         found
     }
 
-    /// Nothing lives that did not before, and no file of it is left.
-    pub(crate) fn nothing_but(&self, before: &[Found], what: &str) {
+    /// Nothing lives that did not before.
+    pub(crate) fn nobody_but(&self, before: &[Found], what: &str) {
         let mut left = Vec::new();
         wait_or(|| {
             left = self.came_since(before);
             left.is_empty()
         });
         assert!(left.is_empty(), "{what}: left: {left:?}");
+    }
+
+    /// The same, and no file of it is left.
+    pub(crate) fn nothing_but(&self, before: &[Found], what: &str) {
+        self.nobody_but(before, what);
         self.no_files(what);
     }
 
@@ -311,26 +305,6 @@ impl Stage {
             left.is_empty()
         });
         assert!(left.is_empty(), "{what}: files left: {left:?}");
-    }
-
-    /// None of the agent's own processes is left, though its session is still there.
-    pub(crate) fn none_of_the_agent(&self, talk: &Talk, what: &str) {
-        let mut left = Vec::new();
-        wait_or(|| {
-            left = self.everybody();
-            left.retain(|found| {
-                let line = found.command_line();
-                !line.starts_with("hostler: ")
-                    && !line.contains(" serve ")
-                    && !line.contains("__zygote")
-            });
-            left.is_empty()
-        });
-        assert!(
-            left.is_empty(),
-            "{what}: of the agent in {}: {left:?}",
-            talk.session
-        );
     }
 
     /// A host that took over has nothing to show of what was there, nor kept a directory.
@@ -395,131 +369,5 @@ fn give(path: &Path, uid: u32) {
         for entry in fs::read_dir(path).into_iter().flatten().flatten() {
             give(&entry.path(), uid);
         }
-    }
-}
-
-/// By TCP, for the Unix socket is for the user of the host.
-async fn ask(client: &Client, method: Method, path: &str, body: Option<Value>) -> Answer {
-    let body = body.map_or_else(Vec::new, |body| body.to_string().into());
-    let request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header("host", client.tcp.as_str())
-        .header("authorization", format!("Bearer {}", client.token))
-        .body(Full::new(Bytes::from(body)))
-        .expect("a request");
-    let stream = tokio::net::TcpStream::connect(&client.tcp)
-        .await
-        .expect("the port");
-    Client::send(stream, request).await
-}
-
-/// A conversation.
-pub(crate) struct Talk {
-    client: Client,
-    id: String,
-    pub(crate) session: String,
-}
-
-impl Talk {
-    fn new(client: Client, opened: &Value) -> Self {
-        let text = |key: &str| opened[key].as_str().expect("an id").to_owned();
-        let (id, session) = (text("id"), text("session"));
-        Self {
-            client,
-            id,
-            session,
-        }
-    }
-
-    async fn post(&self, what: &str, body: Value) -> Value {
-        let path = format!("/v1/conversations/{}/{what}", self.id);
-        let answer = ask(&self.client, Method::POST, &path, Some(body)).await;
-        assert!(
-            answer.status < 300,
-            "{what}: {}",
-            String::from_utf8_lossy(&answer.bytes)
-        );
-        answer.json()
-    }
-
-    /// A whole turn.
-    pub(crate) async fn prompt(&self, text: &str) -> Value {
-        self.post("prompt?wait=true", json!({ "text": text })).await
-    }
-
-    /// One that goes on.
-    pub(crate) async fn begin(&self, text: &str) {
-        self.post("prompt?wait=false", json!({ "text": text }))
-            .await;
-    }
-
-    /// Waits until that is in the transcript.
-    pub(crate) async fn says(&self, what: &str) {
-        let path = format!("/v1/conversations/{}/transcript", self.id);
-        let began = std::time::Instant::now();
-        loop {
-            let answer = ask(&self.client, Method::GET, &path, None).await;
-            let text = String::from_utf8_lossy(&answer.bytes).into_owned();
-            if answer.status == 200 && text.contains(what) {
-                return;
-            }
-            assert!(
-                began.elapsed() < crate::support::long(),
-                "`{what}` is not in {text}"
-            );
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    /// The pid of what the host has started as the agent.
-    pub(crate) async fn agent_process(&self) -> i32 {
-        let path = format!("/v1/sessions/{}/processes", self.session);
-        let all = ask(&self.client, Method::GET, &path, None)
-            .await
-            .expect(200);
-        let pid = all[0]["pid"]
-            .as_i64()
-            .unwrap_or_else(|| panic!("no agent in {all}"));
-        pid as i32
-    }
-
-    /// Closes its session, and gives the report.
-    pub(crate) async fn close(&self) -> Value {
-        let path = format!("/v1/sessions/{}", self.session);
-        ask(&self.client, Method::DELETE, &path, None)
-            .await
-            .expect(200)
-    }
-}
-
-/// A client on standard input and output. Dropped, it is killed.
-pub(crate) struct Editor {
-    child: Child,
-    stdin: ChildStdin,
-    stdout: BufReader<ChildStdout>,
-}
-
-impl Editor {
-    fn call(&mut self, id: u32, method: &str, params: Value) -> Value {
-        let message = json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params });
-        writeln!(self.stdin, "{message}").expect("written");
-        loop {
-            let mut line = String::new();
-            let read = self.stdout.read_line(&mut line).expect("a line");
-            assert!(read > 0, "{method}: it is gone");
-            let answer: Value = serde_json::from_str(&line).expect("JSON");
-            if answer["id"] == id && answer.get("method").is_none() {
-                assert!(answer["error"].is_null(), "{method}: {answer}");
-                return answer["result"].clone();
-            }
-        }
-    }
-}
-
-impl Drop for Editor {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
