@@ -2,6 +2,7 @@
 
 mod files;
 mod races;
+mod shell;
 #[path = "../session/support.rs"]
 #[allow(dead_code)]
 mod support;

@@ -64,7 +64,7 @@ async fn it_prompts_and_cancels() {
         })
         .await
         .expect("a conversation");
-    let heard = heard.lock().expect("whole");
+    let heard = std::mem::take(&mut *heard.lock().expect("whole"));
     let said = heard.iter().any(|update| {
         matches!(update, SessionUpdate::AgentMessageChunk(chunk)
             if matches!(&chunk.content, ContentBlock::Text(text) if text.text == "from the shell\n"))

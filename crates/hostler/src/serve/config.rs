@@ -240,7 +240,7 @@ pub(super) fn size(value: &Value) -> Option<u64> {
 pub(super) fn cpus(value: &Value) -> Option<u64> {
     match plain(value)?.as_str() {
         "0" => Some(0),
-        text => Some(text.parse::<Cpus>().ok()?.millis.into()),
+        text => Some(text.parse::<Cpus>().ok()?.millis),
     }
 }
 

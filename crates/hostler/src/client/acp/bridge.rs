@@ -62,15 +62,15 @@ impl Link {
             writing,
         })
     }
+}
 
-    /// The next message; `None` when the connection is over. Cancel safe.
-    async fn next(&mut self) -> Option<String> {
-        loop {
-            match self.frames.next().await? {
-                Ok(Message::Text(text)) => return Some(text.as_str().to_owned()),
-                Ok(Message::Close(_)) | Err(_) => return None,
-                Ok(_) => {}
-            }
+/// The next message; `None` when the connection is over. Cancel safe.
+async fn next(frames: &mut SplitStream<WebSocketStream<UnixStream>>) -> Option<String> {
+    loop {
+        match frames.next().await? {
+            Ok(Message::Text(text)) => return Some(text.as_str().to_owned()),
+            Ok(Message::Close(_)) | Err(_) => return None,
+            Ok(_) => {}
         }
     }
 }
@@ -156,7 +156,7 @@ impl Bridge<'_> {
                     }
                     Next::Sent
                 }
-                text = link.next(), if self.to_editor.len() < ROOM => Next::Host(text),
+                text = next(&mut link.frames), if self.to_editor.len() < ROOM => Next::Host(text),
                 line = lines.recv(), if end.is_none() && self.to_host.len() < ROOM => Next::Editor(line),
                 Some(signal) = told.recv(), if end.is_none() => match signal {
                     signals::TERM | signals::INT | signals::HUP => Next::Signal,
