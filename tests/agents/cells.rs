@@ -164,18 +164,18 @@ impl Cell {
 
     /// Brings the agent there.
     async fn reach(self, stage: &Stage, talk: &Talk, before: &[Found]) {
-        let sleeps = |seconds: &str| {
+        let runs = |name: &str| {
             let found = stage.came_since(before);
-            let mut sleeping = found.iter().filter(|found| found.name == "sleep");
-            sleeping.any(|found| found.command_line().contains(seconds))
+            found.iter().any(|found| found.name == name)
         };
         match self.situation {
             Situation::Idle | Situation::Mcp => {
                 talk.prompt("hello").await;
             }
             Situation::Tool => {
-                talk.begin("BASH: sleep 10001").await;
-                wait_until("the tool runs", || sleeps("10001"));
+                // A lone sleep is what some agents refuse.
+                talk.begin("BASH: tail -f /dev/null").await;
+                wait_until("the tool runs", || runs("tail"));
             }
             Situation::Stream => {
                 talk.begin("SLOW 1000").await;
@@ -184,7 +184,7 @@ impl Cell {
             Situation::Background => {
                 talk.prompt("BASH: nohup sleep 10002 > /dev/null 2>&1 & echo started")
                     .await;
-                wait_until("the background work runs", || sleeps("10002"));
+                wait_until("the background work runs", || runs("sleep"));
             }
         }
     }

@@ -7,7 +7,7 @@
 //! its environment, and which files.
 
 #[path = "../host/support.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, unused_imports)]
 mod support;
 
 mod cells;

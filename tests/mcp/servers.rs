@@ -40,6 +40,10 @@ const ESCAPES: [(&str, &str); 6] = [
     ("nohup", "nohup SERVER > /dev/null 2>&1 & sleep 0.1; exit 0"),
     ("a session of its own", "setsid -f SERVER"),
     (
+        "and nothing in its environment",
+        "env -i \"PATH=$PATH\" setsid -f SERVER",
+    ),
+    (
         "deaf to SIGTERM",
         "trap '' TERM; SERVER & (setsid -f SERVER); wait",
     ),
