@@ -43,6 +43,7 @@ use crate::{ErrorBody, ws};
         processes::signal,
         processes::resize,
         processes::keep,
+        processes::members,
         ws::attach::attach,
         events::events,
         conversations::agents,

@@ -69,6 +69,7 @@ mod ask;
 mod command;
 pub mod contain;
 mod error;
+pub mod lineage;
 mod link;
 mod process;
 mod record;

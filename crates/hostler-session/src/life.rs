@@ -231,6 +231,7 @@ impl Life {
         if options.terminal.is_some() {
             env.entry("TERM".into()).or_insert("xterm-256color".into());
         }
+        env.insert(crate::members::MARK.into(), id.to_string());
         let program = options.argv.first().map_or("", String::as_str);
         let mut command = Command::new(program)
             .args(options.argv.iter().skip(1))

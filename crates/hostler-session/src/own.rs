@@ -116,6 +116,9 @@ impl Actor {
         let tmp = crate::dirs::tmp(&self.dir);
         env.insert("TMPDIR".into(), tmp.to_string_lossy().into_owned());
         env.insert("HOSTLER_SESSION".into(), self.id().to_string());
+        // So that hostler's commands find this host from within.
+        let state_dir = self.host.options.state_dir.to_string_lossy();
+        env.insert("HOSTLER_STATE_DIR".into(), state_dir.into_owned());
         env.extend(options.env.clone());
         Life {
             host: self.host.clone(),

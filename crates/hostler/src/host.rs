@@ -6,6 +6,7 @@ mod agents;
 mod client;
 mod demo;
 mod doctor;
+mod mcp;
 mod serve;
 
 use std::process::ExitCode;
@@ -34,6 +35,8 @@ enum Command {
     Agents(agents::Command),
     /// Show what hostler does: a host, a session, an agent whose command escapes, and its end
     Demo(demo::Demo),
+    /// Offer the background processes of a session to its agent, as MCP tools on standard input and output
+    Mcp(mcp::Options),
     #[command(flatten)]
     Client(client::Command),
     /// Be the zygote of the process that started this one (not for people)
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
             Command::Doctor(options) => ExitCode::from(doctor::run(&options)),
             Command::Agents(command) => ExitCode::from(agents::run(&command)),
             Command::Demo(demo) => ExitCode::from(demo::run(&demo)),
+            Command::Mcp(options) => ExitCode::from(mcp::run(&options)),
             Command::Client(command) => ExitCode::from(client::run(&command, Cli::command())),
             Command::Zygote => hostler_keeper::zygote::serve_inherited(),
             Command::AgentShell => hostler_agent::shell::run(),

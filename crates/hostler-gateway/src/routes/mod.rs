@@ -55,6 +55,7 @@ pub fn router(gateway: Gateway) -> Router {
         .route("/v1/processes/{id}/signal", post(processes::signal))
         .route("/v1/processes/{id}/resize", post(processes::resize))
         .route("/v1/processes/{id}/keep", post(processes::keep))
+        .route("/v1/processes/{id}/members", get(processes::members))
         .route("/v1/processes/{id}/attach", get(ws::attach::attach))
         .route("/v1/agents", get(conversations::agents))
         .route(
@@ -95,10 +96,7 @@ pub fn router(gateway: Gateway) -> Router {
             post(conversations::fork),
         )
         .route("/v1/events", get(events::events))
-        .route(
-            "/acp",
-            get(http::get).post(http::post).delete(http::delete),
-        )
+        .route("/acp", get(http::get).post(http::post).delete(http::delete))
         .fallback(async || ApiError::missing("there is nothing at this path"))
         .method_not_allowed_fallback(async || {
             ApiError::new(

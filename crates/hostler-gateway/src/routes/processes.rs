@@ -11,7 +11,7 @@ use super::sessions::Ending;
 use crate::error::{ApiError, ErrorCode};
 use crate::extract::{Asker, Json, Path, Query};
 use crate::gateway::Gateway;
-use crate::wire::{self, ExecRequest, KeepRequest, Process, SignalRequest, Size};
+use crate::wire::{self, ExecRequest, KeepRequest, Member, Process, SignalRequest, Size};
 
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(default, deny_unknown_fields)]
@@ -198,4 +198,17 @@ pub(crate) async fn keep(
         .keep(sessions, process.id(), &request.name, policy, by)
         .await?;
     Ok(Answer(wire::Session::open(&keeper)))
+}
+
+/// The living processes that came of it, itself with them, and where they listen; also those that it has orphaned, as far as their
+/// process group, their session or their environment (`HOSTLER_PROCESS`) still tells.
+#[utoipa::path(get, path = "/v1/processes/{id}/members", tag = "processes", params(("id" = String, Path)),
+    responses((status = 200, body = [Member])))]
+pub(crate) async fn members(
+    State(gateway): State<Gateway>,
+    Path(id): Path<String>,
+) -> Result<Answer<Vec<Member>>, ApiError> {
+    let process = gateway.sessions().process(&id)?;
+    let members = process.members().await?;
+    Ok(Answer(members.into_iter().map(Member::from).collect()))
 }

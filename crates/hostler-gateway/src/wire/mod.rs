@@ -5,16 +5,19 @@
 mod conversation;
 mod event;
 mod host;
+mod member;
 mod policy;
 mod process;
 mod report;
 mod session;
 
 pub use conversation::{
-    Agent, AnswerRequest, Answered, Conversation, Entry, NewConversation, Permission, PromptRequest, Turn,
+    Agent, AnswerRequest, Answered, Conversation, Entry, NewConversation, Permission,
+    PromptRequest, Turn,
 };
 pub use event::Event;
 pub use host::{Health, Host, ShutdownRequest};
+pub use member::{Listening, Member};
 pub use policy::{Policy, PolicyChange};
 pub use process::{
     Encoding, ExecRequest, Exit, KeepOutput, KeepRequest, Pattern, Process, ProcessState, Restart,

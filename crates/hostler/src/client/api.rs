@@ -32,6 +32,8 @@ pub(crate) struct Process {
     #[serde(default)]
     pub(crate) pid: Option<u32>,
     #[serde(default)]
+    pub(crate) start_time: Option<u64>,
+    #[serde(default)]
     pub(crate) state: String,
     #[serde(default)]
     pub(crate) exit: Option<Exit>,

@@ -48,6 +48,11 @@ impl Answer {
     pub(crate) fn number(&self, header: &str) -> Option<u64> {
         self.headers.get(header)?.to_str().ok()?.parse().ok()
     }
+
+    /// Whether a header says this.
+    pub(crate) fn is(&self, header: &str, value: &str) -> bool {
+        self.headers.get(header).is_some_and(|found| found == value)
+    }
 }
 
 #[derive(Deserialize)]

@@ -1,14 +1,14 @@
 //! The commands that are clients of a running host.
 
 mod acp;
-mod api;
+pub(crate) mod api;
 mod attach;
 mod control;
 pub(crate) mod error;
 mod events;
-mod exec;
+pub(crate) mod exec;
 mod follow;
-mod host;
+pub(crate) mod host;
 mod keys;
 mod logs;
 mod modes;
@@ -16,11 +16,11 @@ mod process;
 mod prompt;
 mod ps;
 mod remote;
-mod resolve;
+pub(crate) mod resolve;
 mod resume;
 mod session;
 pub(crate) mod show;
-mod signals;
+pub(crate) mod signals;
 mod streams;
 mod tree;
 mod tty;
@@ -80,7 +80,8 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    fn host(&self) -> Result<host::Host> {
+    /// The host that is meant.
+    pub(crate) fn host(&self) -> Result<host::Host> {
         host::Host::find(self.state_dir.as_deref())
     }
 }
