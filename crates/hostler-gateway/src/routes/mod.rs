@@ -93,10 +93,7 @@ pub fn router(gateway: Gateway) -> Router {
             post(conversations::fork),
         )
         .route("/v1/events", get(events::events))
-        .route(
-            "/acp",
-            get(http::get).post(http::post).delete(http::delete),
-        )
+        .route("/acp", get(http::get).post(http::post).delete(http::delete))
         .fallback(async || ApiError::missing("there is nothing at this path"))
         .method_not_allowed_fallback(async || {
             ApiError::new(

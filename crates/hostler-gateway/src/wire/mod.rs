@@ -11,7 +11,8 @@ mod report;
 mod session;
 
 pub use conversation::{
-    Agent, AnswerRequest, Answered, Conversation, Entry, NewConversation, Permission, PromptRequest, Turn,
+    Agent, AnswerRequest, Answered, Conversation, Entry, NewConversation, Permission,
+    PromptRequest, Turn,
 };
 pub use event::Event;
 pub use host::{Health, Host, ShutdownRequest};

@@ -99,9 +99,10 @@ async fn live(parts: Parts) -> Result<Outcome, Refused> {
     tell(&recovery, parts.predecessor.is_some());
     let options = AgentsOptions::default();
     let agents = Agents::new(sessions.clone(), parts.config.agents, options);
-    let resumed = agents.recover().await.map_err(|error| {
-        failed("cannot take up the conversations of earlier hosts", &error)
-    })?;
+    let resumed = agents
+        .recover()
+        .await
+        .map_err(|error| failed("cannot take up the conversations of earlier hosts", &error))?;
     for one in &resumed {
         let goes_on = one.conversation.is_some();
         tracing::info!(conversation = %one.id, goes_on, interrupted = one.interrupted.len(), "taken up");
