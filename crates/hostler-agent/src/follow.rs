@@ -106,17 +106,28 @@ pub(crate) async fn read(
     max: usize,
 ) -> Result<Vec<Arc<Entry>>> {
     let (ledger, id) = (ledger.clone(), id.clone());
-    let read = move || ledger.transcript(&id, after, ROWS.min(max));
-    let rows = match tokio::task::spawn_blocking(read).await {
-        Ok(rows) => rows?,
-        Err(_) => Vec::new(),
+    let read = move || {
+        let mut entries: Vec<Arc<Entry>> = Vec::new();
+        let mut after = after;
+        while entries.len() < max {
+            let rows = ledger.transcript(&id, after, ROWS.min(max))?;
+            let before = entries.len();
+            for row in &rows {
+                entries.extend(unpack(row).filter(|entry| entry.seq > after));
+            }
+            match entries.last() {
+                Some(last) if entries.len() > before => after = last.seq,
+                _ => break,
+            }
+        }
+        entries.truncate(max);
+        Ok(entries)
     };
-    let mut entries: Vec<Arc<Entry>> = Vec::new();
-    for row in &rows {
-        entries.extend(unpack(row).filter(|entry| entry.seq > after));
+    match tokio::task::spawn_blocking(read).await {
+        Ok(entries) => entries,
+        // The runtime is shut down.
+        Err(_) => Ok(Vec::new()),
     }
-    entries.truncate(max);
-    Ok(entries)
 }
 
 /// The entries of a row.

@@ -306,9 +306,8 @@ impl Actor {
             Message::SessionEnds => self.session_ends(),
             Message::HandOver { reply } => {
                 self.hand_over();
+                // Nothing more is read from here on; the link stays, for it says how far that was.
                 self.commit().await;
-                // Nothing more is read or written from here on.
-                self.link = None;
                 let _ = reply.send(());
             }
         }

@@ -12,7 +12,7 @@ use super::actor::{Actor, Agent, Message};
 use super::{Ready, TurnEnd};
 use crate::error::{Error, Result};
 use crate::handshake::{self, Built, Plan, Spawned};
-use crate::link::{self, Caller, Link, Waiter};
+use crate::link::{self, Caller, Link};
 use crate::rpc::{RpcError, with_session_id};
 use crate::transcript::EntryKind;
 
@@ -204,12 +204,7 @@ impl Actor {
     fn lose_link(&mut self, by: &By) {
         self.forget_requests(by);
         if let Some(link) = self.link.take() {
-            for waiter in link.caller.calls.drain() {
-                // Dropped, which tells; a turn's end is told by whoever ends the agent.
-                if let Waiter::Call(reply) | Waiter::NewSession(reply) = waiter {
-                    drop(reply);
-                }
-            }
+            link.caller.calls.close();
         }
         self.offset = 0;
         self.long = 0;

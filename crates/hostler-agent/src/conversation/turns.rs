@@ -332,10 +332,11 @@ impl Actor {
             deadline: Instant::now() + grace,
             error,
         });
-        self.cancel_requests();
         let params = json!({ "sessionId": self.agent_session });
         let line = rpc::notification("session/cancel", &raw(&params));
+        // Before the answers, so that the agent knows what they come of.
         self.send(line);
+        self.cancel_requests();
     }
 
     /// Ends an agent that did not end its turn, and the turn.

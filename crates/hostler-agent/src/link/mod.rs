@@ -36,31 +36,47 @@ pub(crate) enum Waiter {
 /// What the agent was asked and has not answered.
 #[derive(Clone, Default)]
 pub(crate) struct Calls {
-    waiting: Arc<Mutex<HashMap<u64, Waiter>>>,
+    waiting: Arc<Mutex<Waiting>>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    by_number: HashMap<u64, Waiter>,
+    /// Whether no answer will come any more.
+    closed: bool,
 }
 
 impl Calls {
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Waiter>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whoever asks when no answer will come is told at once: the waiter is dropped.
     pub(crate) fn insert(&self, number: u64, waiter: Waiter) {
-        self.lock().insert(number, waiter);
+        let mut waiting = self.lock();
+        if !waiting.closed {
+            waiting.by_number.insert(number, waiter);
+        }
     }
 
     /// Who waits for this one. An agent that quotes the number as text is understood.
     pub(crate) fn remove(&self, id: &RawValue) -> Option<Waiter> {
         let number = id.get().trim_matches('"').parse().ok()?;
-        self.lock().remove(&number)
+        self.lock().by_number.remove(&number)
     }
 
     fn forget(&self, number: u64) {
-        self.lock().remove(&number);
+        self.lock().by_number.remove(&number);
     }
 
-    /// All who wait, when no answer will come.
-    pub(crate) fn drain(&self) -> Vec<Waiter> {
-        self.lock().drain().map(|(_, waiter)| waiter).collect()
+    /// No answer will come any more: whoever waits, and whoever asks later, is told by that its waiter is dropped. The end of
+    /// a turn is told by whoever ends the agent.
+    pub(crate) fn close(&self) {
+        let mut waiting = self.lock();
+        waiting.closed = true;
+        let waiters = std::mem::take(&mut waiting.by_number);
+        drop(waiting);
+        drop(waiters);
     }
 }
 

@@ -1,0 +1,13 @@
+//! Conversations with agents, over real keepers and a real ledger; the agent is on the official SDK. What is left is counted
+//! by the kernel.
+
+mod basics;
+mod death;
+mod handshake;
+mod life;
+mod permission;
+mod speed;
+#[path = "../session/support.rs"]
+#[allow(dead_code)]
+mod stage;
+mod support;
