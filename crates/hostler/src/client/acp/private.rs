@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use hostler_gateway::access::Token;
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::time::{sleep, timeout};
 
 use super::super::error::{Failure, Result};
@@ -21,6 +21,8 @@ const END: Duration = Duration::from_secs(90);
 #[derive(Debug)]
 pub(super) struct Private {
     child: Child,
+    /// Apart from the child, which would close it when it is waited for.
+    lives: Option<ChildStdin>,
     state_dir: PathBuf,
 }
 
@@ -37,7 +39,7 @@ impl Private {
         // A file, for a host that outlives this process may still have something to say, and nobody to say it to.
         let path = state_dir.join("host.log");
         let log = std::fs::File::create_new(&path).map_err(failed)?;
-        let child = Command::new(program)
+        let mut child = Command::new(program)
             .args(["serve", "--private", "--listen", "none", "--state-dir"])
             .arg(&state_dir)
             .env_remove("HOSTLER_SOCKETS")
@@ -48,7 +50,11 @@ impl Private {
             .process_group(0)
             .spawn()
             .map_err(failed)?;
-        let mut private = Self { child, state_dir };
+        let mut private = Self {
+            lives: child.stdin.take(),
+            child,
+            state_dir,
+        };
         if timeout(START, private.ready()).await.unwrap_or(false) {
             return Ok(private);
         }
@@ -90,7 +96,7 @@ impl Private {
 
     /// Ends it, with all that it holds.
     pub(super) async fn end(mut self) {
-        drop(self.child.stdin.take());
+        drop(self.lives.take());
         if timeout(END, self.child.wait()).await.is_err() {
             let _ = self.child.start_kill();
             let _ = self.child.wait().await;
