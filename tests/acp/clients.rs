@@ -36,7 +36,9 @@ fn a_client_that_loads_gets_every_update_once() {
         second.until(|heard| said(heard).contains("to all")).await;
         let shown = of_kind(&second.heard, "user_message_chunk");
         assert_eq!(shown[0]["content"]["text"], "echo to all");
-        let closed = third.ask("session/close", json!({"sessionId": session})).await;
+        let closed = third
+            .ask("session/close", json!({"sessionId": session}))
+            .await;
         assert!(closed["result"].is_object(), "{closed}");
         // It can be taken up again.
         let mut fourth = Peer::new(&host.client).await;
@@ -93,17 +95,25 @@ fn a_socket_that_is_dropped_in_the_middle_of_a_message_is_a_client_that_left() {
         let host = crate::support::Host::spawn(command, &place.mark);
         let mut peer = Peer::new(&host.client).await;
         let session = peer.open().await;
-        peer.send("session/prompt", prompt(&session, &marked(&place))).await;
+        peer.send("session/prompt", prompt(&session, &marked(&place)))
+            .await;
         peer.until(|heard| said(heard).contains("begun")).await;
         eventually("it runs", async || !place.living().is_empty()).await;
         // The head of a frame that says that more follows, and then nothing.
         use tokio::io::AsyncWriteExt;
         let stream = peer.socket.get_mut();
-        stream.write_all(&[0x81, 0xFE, 0x10, 0x00, 1, 2, 3, 4, 5]).await.expect("sent");
+        stream
+            .write_all(&[0x81, 0xFE, 0x10, 0x00, 1, 2, 3, 4, 5])
+            .await
+            .expect("sent");
         drop(peer);
         place.all_gone();
         eventually("the session is closed", async || {
-            let session = host.client.get(&format!("/v1/sessions/{session}")).await.json();
+            let session = host
+                .client
+                .get(&format!("/v1/sessions/{session}"))
+                .await
+                .json();
             session["state"] == "closed"
         })
         .await;
@@ -123,7 +133,11 @@ fn a_client_that_answers_no_ping_is_gone() {
         let session = peer.open().await;
         // Nothing reads the socket from here on, so nothing answers.
         eventually("the session is closed", async || {
-            let session = host.client.get(&format!("/v1/sessions/{session}")).await.json();
+            let session = host
+                .client
+                .get(&format!("/v1/sessions/{session}"))
+                .await
+                .json();
             session["state"] == "closed"
         })
         .await;
@@ -140,11 +154,19 @@ fn a_turn_is_cancelled_and_so_is_a_request() {
         let session = peer.open().await;
         for by_request in [false, true] {
             peer.heard.clear();
-            let id = peer.send("session/prompt", prompt(&session, &marked(&place))).await;
+            let id = peer
+                .send("session/prompt", prompt(&session, &marked(&place)))
+                .await;
             peer.until(|heard| said(heard).contains("begun")).await;
             match by_request {
-                true => peer.tell("$/cancel_request", json!({"requestId": id})).await,
-                false => peer.tell("session/cancel", json!({"sessionId": session})).await,
+                true => {
+                    peer.tell("$/cancel_request", json!({"requestId": id}))
+                        .await
+                }
+                false => {
+                    peer.tell("session/cancel", json!({"sessionId": session}))
+                        .await
+                }
             }
             let answer = peer.answer(&id).await;
             assert_eq!(answer["result"]["stopReason"], "cancelled", "{answer}");

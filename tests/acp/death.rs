@@ -27,7 +27,11 @@ fn kept_the_turn_goes_on_with_the_next_host() {
     let answer = editor.answer(&id);
     assert_eq!(answer["result"]["stopReason"], "end_turn", "{answer}");
     let all: String = (1..=40).map(|n| format!("line {n}\n")).collect();
-    assert!(said(&editor.heard).contains(&all), "{}", said(&editor.heard));
+    assert!(
+        said(&editor.heard).contains(&all),
+        "{}",
+        said(&editor.heard)
+    );
     editor.leave();
     drop(second);
 }
@@ -41,7 +45,8 @@ fn not_kept_nothing_survives_and_the_turn_is_interrupted() {
     run(async {
         let mut peer = Peer::new(&first.client).await;
         session = peer.open().await;
-        peer.send("session/prompt", prompt(&session, &marked(&place))).await;
+        peer.send("session/prompt", prompt(&session, &marked(&place)))
+            .await;
         peer.until(|heard| said(heard).contains("begun")).await;
         heard = peer.said();
     });
@@ -56,7 +61,10 @@ fn not_kept_nothing_survives_and_the_turn_is_interrupted() {
         assert_eq!(entries.status, 200);
         let text = String::from_utf8_lossy(&entries.bytes).into_owned();
         let last = text.lines().rfind(|line| line.contains("turn_ended"));
-        assert!(last.is_some_and(|line| line.contains("interrupted")), "{text}");
+        assert!(
+            last.is_some_and(|line| line.contains("interrupted")),
+            "{text}"
+        );
         // What was heard is in it, and can be had again.
         let mut peer = Peer::new(&second.client).await;
         let loaded = peer.load(&session).await;

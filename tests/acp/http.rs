@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use crate::peer::{eventually, marked, prompt};
 use crate::support::{Client, Host, Place, run};
-use hyper::{Method, Request};
 use http_body_util::Full;
+use hyper::{Method, Request};
 
 async fn post(client: &Client, headers: &[(&str, &str)], body: Value) -> crate::support::Answer {
     let mut request = Request::builder()
@@ -16,7 +16,9 @@ async fn post(client: &Client, headers: &[(&str, &str)], body: Value) -> crate::
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let request = request.body(Full::new(body.to_string().into())).expect("a request");
+    let request = request
+        .body(Full::new(body.to_string().into()))
+        .expect("a request");
     Client::send(client.unix().await, request).await
 }
 
@@ -39,20 +41,30 @@ fn a_killed_clients_session_is_gone_after_its_lease() {
         let mut reader = std::process::Command::new("curl")
             .args(["-sN", "--unix-socket"])
             .arg(&client.socket)
-            .args(["-H", "accept: text/event-stream", "-H", &format!("acp-connection-id: {}", id[0].1)])
+            .args([
+                "-H",
+                "accept: text/event-stream",
+                "-H",
+                &format!("acp-connection-id: {}", id[0].1),
+            ])
             .arg("http://localhost/acp")
             .stdout(std::process::Stdio::piped())
             .spawn()
             .expect("curl");
         let new = json!({"jsonrpc": "2.0", "id": 1, "method": "session/new", "params": {"cwd": "/tmp", "mcpServers": []}});
         assert_eq!(post(client, &id, new).await.status, 202);
-        let mut lines = std::io::BufRead::lines(std::io::BufReader::new(reader.stdout.take().expect("stdout")));
+        let mut lines = std::io::BufRead::lines(std::io::BufReader::new(
+            reader.stdout.take().expect("stdout"),
+        ));
         let line = tokio::task::spawn_blocking(move || {
             lines.find_map(|line| line.ok()?.strip_prefix("data: ").map(str::to_owned))
         });
         let line = line.await.expect("a task").expect("an event");
         let answer: Value = serde_json::from_str(&line).expect("JSON");
-        let session = answer["result"]["sessionId"].as_str().expect("a session").to_owned();
+        let session = answer["result"]["sessionId"]
+            .as_str()
+            .expect("a session")
+            .to_owned();
         let turn = json!({"jsonrpc": "2.0", "id": 2, "method": "session/prompt", "params": prompt(&session, &marked(&place))});
         assert_eq!(post(client, &id, turn).await.status, 202);
         eventually("it runs", async || !place.living().is_empty()).await;

@@ -96,9 +96,12 @@ impl Peer {
 
     /// Opens a session.
     pub(crate) async fn open(&mut self) -> String {
-        let answer = self.ask("session/new", json!({"cwd": "/tmp", "mcpServers": []})).await;
+        let answer = self
+            .ask("session/new", json!({"cwd": "/tmp", "mcpServers": []}))
+            .await;
         let id = answer["result"]["sessionId"].as_str();
-        id.unwrap_or_else(|| panic!("no session: {answer}")).to_owned()
+        id.unwrap_or_else(|| panic!("no session: {answer}"))
+            .to_owned()
     }
 
     pub(crate) async fn load(&mut self, session: &str) -> Value {

@@ -18,11 +18,23 @@ fn malformed_messages_are_answered_and_the_connection_goes_on() {
         for (text, code, id) in [
             ("{", -32700, Value::Null),
             ("[]", -32600, Value::Null),
-            (r#"[{"jsonrpc":"2.0","id":1,"method":"x"}]"#, -32600, Value::Null),
+            (
+                r#"[{"jsonrpc":"2.0","id":1,"method":"x"}]"#,
+                -32600,
+                Value::Null,
+            ),
             ("3", -32600, Value::Null),
             (r#"{"id":7,"method":"x"}"#, -32600, json!(7)),
-            (r#"{"jsonrpc":"2.0","id":8,"method":"no/such"}"#, -32601, json!(8)),
-            (r#"{"jsonrpc":"2.0","id":9,"method":"session/new","params":{}}"#, -32602, json!(9)),
+            (
+                r#"{"jsonrpc":"2.0","id":8,"method":"no/such"}"#,
+                -32601,
+                json!(8),
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":9,"method":"session/new","params":{}}"#,
+                -32602,
+                json!(9),
+            ),
             (
                 r#"{"jsonrpc":"2.0","id":10,"method":"session/prompt","params":{"sessionId":"s-no","prompt":[]}}"#,
                 -32002,
@@ -38,14 +50,18 @@ fn malformed_messages_are_answered_and_the_connection_goes_on() {
         peer.tell("_nothing", json!({})).await;
         // 2,000 more of all sorts, without an end.
         for n in 0..2000_u32 {
-            let text = r#"{"jsonrpc":"2.0","id":1,"method":"session/cancel","params":{"sessionId":["#;
+            let text =
+                r#"{"jsonrpc":"2.0","id":1,"method":"session/cancel","params":{"sessionId":["#;
             let cut = &text[..(n as usize * 7) % text.len()];
             peer.say(cut).await;
             let answer = peer.answer(&Value::Null).await;
             assert!(answer["error"]["code"].is_i64(), "{cut}: {answer}");
         }
         let list = peer.ask("session/list", json!({})).await;
-        assert_eq!(list["result"]["sessions"][0]["sessionId"], *session, "{list}");
+        assert_eq!(
+            list["result"]["sessions"][0]["sessionId"], *session,
+            "{list}"
+        );
         let said = other.prompt(&session, "echo still there").await;
         assert_eq!(said["result"]["stopReason"], "end_turn");
     });

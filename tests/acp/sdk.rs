@@ -56,7 +56,11 @@ async fn talk(scheme: &str) {
                     }
                     None => {
                         let request = NewSessionRequest::new("/tmp");
-                        connection.send_request(request).block_task().await?.session_id
+                        connection
+                            .send_request(request)
+                            .block_task()
+                            .await?
+                            .session_id
                     }
                 };
                 let text = ContentBlock::Text(TextContent::new(format!("echo turn {turn}")));

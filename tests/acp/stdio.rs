@@ -51,7 +51,8 @@ impl Editor {
 
     pub(crate) fn send(&mut self, method: &str, params: Value) -> Value {
         self.next += 1;
-        let message = json!({"jsonrpc": "2.0", "id": self.next, "method": method, "params": params});
+        let message =
+            json!({"jsonrpc": "2.0", "id": self.next, "method": method, "params": params});
         writeln!(self.stdin.as_mut().expect("open"), "{message}").expect("written");
         json!(self.next)
     }
@@ -82,7 +83,8 @@ impl Editor {
     pub(crate) fn open(&mut self) -> String {
         let answer = self.ask("session/new", json!({"cwd": "/tmp", "mcpServers": []}));
         let id = answer["result"]["sessionId"].as_str();
-        id.unwrap_or_else(|| panic!("no session: {answer}")).to_owned()
+        id.unwrap_or_else(|| panic!("no session: {answer}"))
+            .to_owned()
     }
 
     pub(crate) fn until(&mut self, holds: impl Fn(&[Value]) -> bool) {
@@ -137,7 +139,9 @@ fn without_a_host_a_private_one_lives_and_dies_with_it() {
     for killed in [false, true] {
         let place = Place::new();
         let mut command = hostler(&place, &["acp", "--agent", "shell"]);
-        command.env("TMPDIR", place.dir.path()).stderr(Stdio::piped());
+        command
+            .env("TMPDIR", place.dir.path())
+            .stderr(Stdio::piped());
         let mut editor = Editor::start(command);
         let stderr = editor.child.stderr.take().expect("stderr");
         let mut line = String::new();
@@ -180,7 +184,11 @@ fn another_host_takes_over_and_the_editor_notices_nothing() {
     let answer = editor.answer(&id);
     assert_eq!(answer["result"]["stopReason"], "end_turn", "{answer}");
     let all: String = (1..=60).map(|n| format!("line {n}\n")).collect();
-    assert!(said(&editor.heard).contains(&all), "{}", said(&editor.heard));
+    assert!(
+        said(&editor.heard).contains(&all),
+        "{}",
+        said(&editor.heard)
+    );
     let answer = editor.ask("session/prompt", prompt(&session, "echo after"));
     assert_eq!(answer["result"]["stopReason"], "end_turn", "{answer}");
     editor.leave();
@@ -221,6 +229,9 @@ fn prompts_from_the_command_line_stream_and_say_how_they_ended() {
         assert_eq!(!done.stdout.is_empty(), prints, "{what}: {done:?}");
     }
     let again = out(&["prompt", &session, "echo again"]);
-    assert!(String::from_utf8_lossy(&again.stdout).contains("again"), "{again:?}");
+    assert!(
+        String::from_utf8_lossy(&again.stdout).contains("again"),
+        "{again:?}"
+    );
     assert!(!out(&["prompt", "s-none", "x"]).status.success());
 }

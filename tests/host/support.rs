@@ -20,6 +20,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
+#[allow(unused_imports)]
 pub(crate) use processes::{Found, children_of, find};
 
 pub(crate) fn slack() -> u32 {

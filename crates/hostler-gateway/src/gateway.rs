@@ -12,9 +12,9 @@ use serde_json::value::RawValue;
 use tokio::sync::{mpsc, watch};
 
 use crate::access::Access;
-use crate::error::{ApiError, ErrorCode};
 use crate::acp::AcpOptions;
 use crate::acp::lease::Leases;
+use crate::error::{ApiError, ErrorCode};
 
 /// What is known of this host.
 #[derive(Debug, Clone)]

@@ -1,8 +1,8 @@
 //! One client's connection, whatever carries it: what it asked for, and what it is attached to.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hostler_agent::{Answer, ClientCapabilities, ClientGuard, Conversation, RequestId, RpcError};
 use hostler_session::By;

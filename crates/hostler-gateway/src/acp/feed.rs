@@ -3,9 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use hostler_agent::{
-    Answer, Conversation, Entry, EntryKind, Follower, RequestId, RpcError, Seq,
-};
+use hostler_agent::{Answer, Conversation, Entry, EntryKind, Follower, RequestId, RpcError, Seq};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -354,7 +352,10 @@ impl Feed {
 }
 
 /// The entries of these requests.
-pub(super) async fn waiting(connection: &Connection, conversation: &Conversation) -> Vec<Arc<Entry>> {
+pub(super) async fn waiting(
+    connection: &Connection,
+    conversation: &Conversation,
+) -> Vec<Arc<Entry>> {
     let requests = conversation.requests().await.unwrap_or_default();
     let requests: HashSet<RequestId> = requests.into_iter().collect();
     let mut entries = Vec::new();
@@ -366,7 +367,8 @@ pub(super) async fn waiting(connection: &Connection, conversation: &Conversation
             .entries(conversation.id(), before, 1)
             .await;
         let found = found.unwrap_or_default().into_iter();
-        entries.extend(found.filter(|entry| entry.seq.0 == seq && entry.kind == EntryKind::Request));
+        entries
+            .extend(found.filter(|entry| entry.seq.0 == seq && entry.kind == EntryKind::Request));
     }
     entries.sort_by_key(|entry| entry.seq);
     entries

@@ -59,7 +59,11 @@ pub(crate) async fn get(
         Some(session) => match connection.outbox.session(session) {
             Some(line) => line,
             None if connection.knows(session) => connection.outbox.open(session),
-            None if connection.outbox.others(|session| connection.knows(session)) < EARLY => {
+            None if connection
+                .outbox
+                .others(|session| connection.knows(session))
+                < EARLY =>
+            {
                 connection.outbox.open(session)
             }
             None => {
@@ -81,7 +85,10 @@ pub(crate) async fn get(
     };
     let events = stream::unfold(open, async |open| {
         let message = open.reader.next().await?;
-        Some((Ok::<_, Infallible>(sse::Event::default().data(message)), open))
+        Some((
+            Ok::<_, Infallible>(sse::Event::default().data(message)),
+            open,
+        ))
     });
     let events = Sse::new(events).keep_alive(KeepAlive::new().interval(ALIVE));
     let mut response = with_connection(events.into_response(), &id);
@@ -102,7 +109,11 @@ impl Drop for Open {
     fn drop(&mut self) {
         // One for a conversation that was never opened leaves nothing.
         let connection = self.held.connection();
-        if let Some(session) = self.early.take().filter(|session| !connection.knows(session)) {
+        if let Some(session) = self
+            .early
+            .take()
+            .filter(|session| !connection.knows(session))
+        {
             connection.outbox.forget(&session);
         }
     }

@@ -143,10 +143,7 @@ pub(super) fn parse(text: &str) -> Result<Incoming<'_>, Malformed> {
 /// A request's answer.
 pub(super) fn response(id: &str, answer: &Answer) -> String {
     match answer {
-        Ok(result) => format!(
-            r#"{{"jsonrpc":"2.0","id":{id},"result":{}}}"#,
-            result.get()
-        ),
+        Ok(result) => format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{}}}"#, result.get()),
         Err(rpc) => error(id, rpc),
     }
 }
@@ -283,14 +280,14 @@ mod tests {
             ("", -32700, "null"),
             ("nonsense", -32700, "null"),
             ("[]", -32600, "null"),
-            (
-                r#"[{"jsonrpc":"2.0","id":1,"method":"x"}]"#,
-                -32600,
-                "null",
-            ),
+            (r#"[{"jsonrpc":"2.0","id":1,"method":"x"}]"#, -32600, "null"),
             ("3", -32600, "null"),
             (r#"{"id":1,"method":"x"}"#, -32600, "1"),
-            (r#"{"jsonrpc":"1.0","id":"a","method":"x"}"#, -32600, "\"a\""),
+            (
+                r#"{"jsonrpc":"1.0","id":"a","method":"x"}"#,
+                -32600,
+                "\"a\"",
+            ),
             (r#"{"jsonrpc":"2.0","id":{},"method":"x"}"#, -32600, "null"),
             (r#"{"jsonrpc":"2.0"}"#, -32600, "null"),
             (r#"{"jsonrpc":"2.0","id":1}"#, -32600, "null"),
@@ -355,6 +352,9 @@ mod tests {
             r#"{"b":1.0,"a\n":{"z":1}}"#
         );
         assert_eq!(members.get("b").map(RawValue::get), Some("1.0"));
-        assert_eq!(with_seq("{}".replace("{}", r#"{"a":1}"#), 7), r#"{"a":1,"seq":7}"#);
+        assert_eq!(
+            with_seq("{}".replace("{}", r#"{"a":1}"#), 7),
+            r#"{"a":1,"seq":7}"#
+        );
     }
 }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use hostler_agent::{
-    Answer, ClientCapabilities, Conversation, ConversationFilter, ConversationId,
-    ConversationInfo, Error as AgentError, NewConversation, Ready, RpcError, Seq,
+    Answer, ClientCapabilities, Conversation, ConversationFilter, ConversationId, ConversationInfo,
+    Error as AgentError, NewConversation, Ready, RpcError, Seq,
 };
 use hostler_session::{CloseReason, SessionOptions};
 use serde::Deserialize;
@@ -130,9 +130,7 @@ impl Connection {
         }
         self.initialized(ClientCapabilities {
             answers: true,
-            raw: hello
-                .capabilities
-                .map(|raw| Arc::from(raw.to_owned())),
+            raw: hello.capabilities.map(|raw| Arc::from(raw.to_owned())),
         });
         let known = self.gateway.handshake(agent);
         Ok(to_raw(&introduction(agent, known.as_deref())))
@@ -279,7 +277,11 @@ impl Connection {
     ) -> Result<(), RpcError> {
         let missing = || failure(AgentError::NotFound(session.to_owned()));
         let conversation: ConversationId = session.parse().map_err(|_| missing())?;
-        let why = if history { "session/load" } else { "session/resume" };
+        let why = if history {
+            "session/load"
+        } else {
+            "session/resume"
+        };
         let by = self.by(why);
         let agents = self.gateway.agents();
         let conversation = agents.load(&conversation, by.clone()).await;
@@ -312,8 +314,13 @@ impl Connection {
             history: if history { last } else { Seq::START },
             until: if back.join { Seq::START } else { last },
             opening: Some((id.to_owned(), Ok(answer))),
-            waiting: waiting.into_iter().filter(|entry| entry.seq <= after).collect(),
-            turns: turns.map(|(turn, id)| (turn, id.get().to_owned())).collect(),
+            waiting: waiting
+                .into_iter()
+                .filter(|entry| entry.seq <= after)
+                .collect(),
+            turns: turns
+                .map(|(turn, id)| (turn, id.get().to_owned()))
+                .collect(),
         };
         let feed = Feed::new(self, &conversation, start);
         self.attach(guard, feed);
@@ -369,7 +376,8 @@ impl Connection {
             _ => {
                 // In the order in which they came; their answers as they come.
                 let by = self.by(&*method);
-                let mut call = Box::pin(async move { conversation.call(&method, params, by).await });
+                let mut call =
+                    Box::pin(async move { conversation.call(&method, params, by).await });
                 let first = futures_util::poll!(call.as_mut());
                 let (connection, id) = (self.clone(), id);
                 let rest = async move {
@@ -414,12 +422,13 @@ impl Connection {
 
     async fn list(&self, params: Option<&RawValue>) -> Answer {
         let list: List = parse(params)?;
-        let before = match &list.cursor {
-            None => None,
-            Some(cursor) => Some(cursor.parse().map_err(|_| {
-                RpcError::invalid_params(format!("there is no cursor `{cursor}`"))
-            })?),
-        };
+        let before =
+            match &list.cursor {
+                None => None,
+                Some(cursor) => Some(cursor.parse().map_err(|_| {
+                    RpcError::invalid_params(format!("there is no cursor `{cursor}`"))
+                })?),
+            };
         let filter = ConversationFilter {
             cwd: list.cwd,
             before,
@@ -519,7 +528,10 @@ mod tests {
         assert!(session["list"].is_object() && session["resume"].is_object());
         assert_eq!(said["authMethods"], json!([{"id": "key"}]));
         let unknown = introduction("claude", None);
-        assert_eq!(unknown["agentCapabilities"]["promptCapabilities"]["image"], true);
+        assert_eq!(
+            unknown["agentCapabilities"]["promptCapabilities"]["image"],
+            true
+        );
     }
 
     #[test]

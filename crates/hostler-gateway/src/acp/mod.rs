@@ -88,15 +88,24 @@ pub(crate) struct Wanted {
 }
 
 impl Client {
-    fn new(gateway: &Gateway, wanted: Wanted, headers: &HeaderMap, by: By) -> Result<Self, ApiError> {
-        let header = headers.get("hostler-agent").and_then(|name| name.to_str().ok());
+    fn new(
+        gateway: &Gateway,
+        wanted: Wanted,
+        headers: &HeaderMap,
+        by: By,
+    ) -> Result<Self, ApiError> {
+        let header = headers
+            .get("hostler-agent")
+            .and_then(|name| name.to_str().ok());
         let agent = wanted
             .agent
             .or_else(|| header.map(str::to_owned))
             .unwrap_or_else(|| gateway.acp().agent.clone());
         if gateway.agents().catalogue().get(&agent).is_none() {
             let agent: String = agent.chars().take(100).collect();
-            let why = format!("there is no agent `{agent}` in the configuration or the built-in catalogue");
+            let why = format!(
+                "there is no agent `{agent}` in the configuration or the built-in catalogue"
+            );
             return Err(ApiError::missing(why));
         }
         if wanted.seq && !headers.contains_key("hostler-client") {

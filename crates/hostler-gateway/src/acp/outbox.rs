@@ -213,7 +213,11 @@ impl Outbox {
     /// Ends all of them.
     pub(super) fn close(&self) {
         self.all.close();
-        for line in self.sessions().iter().flat_map(|sessions| sessions.values()) {
+        for line in self
+            .sessions()
+            .iter()
+            .flat_map(|sessions| sessions.values())
+        {
             line.close();
         }
     }

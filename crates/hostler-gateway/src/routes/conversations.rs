@@ -13,9 +13,8 @@ use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use hostler_agent::{
-    Answered as Taken, ClientCapabilities, ClientGuard, Conversation as Handle,
-    ConversationFilter, ConversationId, Entry as Item, Error as AgentError, Follower, RequestId,
-    Seq,
+    Answered as Taken, ClientCapabilities, ClientGuard, Conversation as Handle, ConversationFilter,
+    ConversationId, Entry as Item, Error as AgentError, Follower, RequestId, Seq,
 };
 use serde::Deserialize;
 use utoipa::IntoParams;

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use hostler_agent::AgentSpec;
 
-use hostler_run::say;
 use crate::serve::Configured;
+use hostler_run::say;
 
 /// What is asked about agents.
 #[derive(Debug, Subcommand)]

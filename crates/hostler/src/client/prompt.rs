@@ -107,10 +107,15 @@ pub(crate) async fn run(prompt: &Prompt) -> Result<u8> {
             .map_err(|error| Failure::io("read standard input", error))?,
         text => text.to_owned(),
     };
-    host.json(Method::POST, &format!("{path}/load"), None).await?;
+    host.json(Method::POST, &format!("{path}/load"), None)
+        .await?;
     let body = json!({"text": text});
     let asked = host
-        .json(Method::POST, &format!("{path}/prompt?wait=false"), Some(&body))
+        .json(
+            Method::POST,
+            &format!("{path}/prompt?wait=false"),
+            Some(&body),
+        )
         .await?;
     let number = |key: &str| asked.get(key).and_then(Value::as_u64);
     let (Some(turn), Some(seq)) = (number("turn"), number("seq")) else {
@@ -150,8 +155,8 @@ pub(crate) async fn run(prompt: &Prompt) -> Result<u8> {
                 continue;
             }
         };
-        let entry: Entry = serde_json::from_str(&line)
-            .map_err(|error| Failure::Nonsense(error.to_string()))?;
+        let entry: Entry =
+            serde_json::from_str(&line).map_err(|error| Failure::Nonsense(error.to_string()))?;
         lines.after = entry.seq;
         if entry.turn.is_some_and(|of| of != turn) {
             continue;
@@ -175,7 +180,11 @@ pub(crate) async fn run(prompt: &Prompt) -> Result<u8> {
                     ));
                 }
             }
-            "answer" if asked.as_ref().is_some_and(|asked| asked["id"] == entry.data["id"]) => {
+            "answer"
+                if asked
+                    .as_ref()
+                    .is_some_and(|asked| asked["id"] == entry.data["id"]) =>
+            {
                 asked = None;
                 eprintln!("(answered by another client)");
             }
@@ -200,7 +209,10 @@ fn ended(data: &Value) -> Result<u8> {
     match data["result"]["stopReason"].as_str() {
         Some("end_turn") => Ok(0),
         reason => {
-            say(&format!("the turn ended: {}", reason.unwrap_or("it is not said why")));
+            say(&format!(
+                "the turn ended: {}",
+                reason.unwrap_or("it is not said why")
+            ));
             Ok(1)
         }
     }
@@ -310,7 +322,10 @@ mod tests {
     fn only_a_turn_that_the_agent_ended_is_a_success() {
         let status = |data: Value| ended(&data).map_err(|failure| failure.to_string());
         assert_eq!(status(json!({"result": {"stopReason": "end_turn"}})), Ok(0));
-        assert_eq!(status(json!({"result": {"stopReason": "cancelled"}})), Ok(1));
+        assert_eq!(
+            status(json!({"result": {"stopReason": "cancelled"}})),
+            Ok(1)
+        );
         assert!(status(json!({"error": {"code": 1, "message": "no"}})).is_err());
         assert!(status(json!({"interrupted": "the host died"})).is_err());
     }

@@ -125,9 +125,7 @@ pub(crate) async fn websocket<'h>(
     let accepted = answer
         .headers()
         .get(SEC_WEBSOCKET_ACCEPT)
-        .is_some_and(|accept| {
-            accept.as_bytes() == derive_accept_key(key.as_bytes()).as_bytes()
-        });
+        .is_some_and(|accept| accept.as_bytes() == derive_accept_key(key.as_bytes()).as_bytes());
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS || !accepted {
         return Err(Failure::Nonsense("it is no WebSocket".into()));
     }

@@ -385,7 +385,7 @@ impl Config {
 }
 
 /// This program, which is the agent `shell` too.
-fn this_program() -> PathBuf {
+pub(super) fn this_program() -> PathBuf {
     // Where its file was exchanged since, the one that has its name now.
     let program = std::env::current_exe().unwrap_or_else(|_| "hostler".into());
     let shown = program.to_string_lossy();

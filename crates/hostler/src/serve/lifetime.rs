@@ -97,11 +97,15 @@ async fn live(parts: Parts) -> Result<Outcome, Refused> {
         .await
         .map_err(|error| failed("cannot take up what earlier hosts left", &error))?;
     tell(&recovery, parts.predecessor.is_some());
-    let options = AgentsOptions::default();
+    let options = AgentsOptions {
+        wrap: behind_run(),
+        ..AgentsOptions::default()
+    };
     let agents = Agents::new(sessions.clone(), parts.config.agents, options);
-    let resumed = agents.recover().await.map_err(|error| {
-        failed("cannot take up the conversations of earlier hosts", &error)
-    })?;
+    let resumed = agents
+        .recover()
+        .await
+        .map_err(|error| failed("cannot take up the conversations of earlier hosts", &error))?;
     for one in &resumed {
         let goes_on = one.conversation.is_some();
         tracing::info!(conversation = %one.id, goes_on, interrupted = one.interrupted.len(), "taken up");
@@ -260,6 +264,17 @@ fn end_with_input(ask: mpsc::Sender<ShutdownAsked>) {
         };
         let _ = ask.blocking_send(asked);
     });
+}
+
+/// What an agent's command is put behind, so that what the agent orphans ends with it: `hostler run`, by the small program
+/// beside this one where it is there.
+fn behind_run() -> Vec<String> {
+    let own = super::config::this_program();
+    let small = own.with_file_name("hostler");
+    let program = if small.is_file() { small } else { own };
+    [&program.to_string_lossy(), "run", "--"]
+        .map(str::to_owned)
+        .to_vec()
 }
 
 /// Takes leave of children that come to this process as a subreaper.

@@ -230,7 +230,9 @@ impl Bridge<'_> {
                 Some(session) => host.get(&format!("/v1/sessions/{}", part(&session))).await,
                 None => continue,
             };
-            let clients = clients.ok().and_then(|found| found.get("clients")?.as_u64());
+            let clients = clients
+                .ok()
+                .and_then(|found| found.get("clients")?.as_u64());
             if clients.is_none_or(|clients| clients <= 1) {
                 self.to_host.push_back(Book::close(&conversation));
                 closing.push(conversation);

@@ -329,9 +329,9 @@ impl Book {
     /// The host is there: each session goes on where it was.
     fn resume(&mut self) -> Vec<Out> {
         let loading = |session: &str| {
-            self.pending.values().any(|one| {
-                one.method == "session/load" && one.session.as_deref() == Some(session)
-            })
+            self.pending
+                .values()
+                .any(|one| one.method == "session/load" && one.session.as_deref() == Some(session))
         };
         let mut out = Vec::new();
         for (session, held) in &self.sessions {
@@ -372,7 +372,11 @@ impl Book {
             .values()
             .filter(|one| one.session.as_deref() == Some(session) && !one.is_turn);
         let mut out: Vec<Out> = of_this.map(|one| Out::ToHost(one.text.clone())).collect();
-        if self.sessions.get(session).is_some_and(|held| held.cancelled) {
+        if self
+            .sessions
+            .get(session)
+            .is_some_and(|held| held.cancelled)
+        {
             let params = json!({"sessionId": session});
             out.push(Out::ToHost(format!(
                 r#"{{"jsonrpc":"2.0","method":"session/cancel","params":{params}}}"#
@@ -471,7 +475,8 @@ mod tests {
         let turn = r#"{"jsonrpc":"2.0","method":"_hostler/turn","params":{"sessionId":"s-1","turn":1,"request":2},"seq":4}"#;
         assert_eq!(book.from_host(turn.into()), []);
         assert!(book.again()[0].contains("hostler:initialize"));
-        let out = book.from_host(r#"{"jsonrpc":"2.0","id":"hostler:initialize","result":{}}"#.into());
+        let out =
+            book.from_host(r#"{"jsonrpc":"2.0","id":"hostler:initialize","result":{}}"#.into());
         let [Out::ToHost(resume)] = &out[..] else {
             panic!("{out:?}");
         };
@@ -485,7 +490,8 @@ mod tests {
         let end = r#"{"jsonrpc":"2.0","id":2,"result":{"stopReason":"end_turn"},"seq":9}"#;
         assert_eq!(book.from_host(end.into()).len(), 1);
         assert!(book.sessions["s-1"].turns.is_empty());
-        let gone = r#"{"jsonrpc":"2.0","id":"hostler:resume:s-1","error":{"code":-32002,"message":"no"}}"#;
+        let gone =
+            r#"{"jsonrpc":"2.0","id":"hostler:resume:s-1","error":{"code":-32002,"message":"no"}}"#;
         let out = book.from_host(gone.into());
         assert!(matches!(&out[..], [Out::ToEditor(text)] if text.contains("\"id\":3")));
     }
@@ -498,7 +504,10 @@ mod tests {
         assert_eq!(book.from_host(question.into()), []);
         let answer = r#"{"jsonrpc":"2.0","id":"s-1:5","result":{}}"#;
         book.from_editor(answer.into());
-        assert_eq!(book.from_host(question.into()), [Out::ToHost(answer.into())]);
+        assert_eq!(
+            book.from_host(question.into()),
+            [Out::ToHost(answer.into())]
+        );
         let settled = r#"{"jsonrpc":"2.0","method":"$/cancel_request","params":{"requestId":"s-1:5"},"seq":6}"#;
         assert_eq!(book.from_host(settled.into()), []);
         assert!(book.asked.is_empty());
