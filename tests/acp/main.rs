@@ -7,6 +7,7 @@ mod support;
 mod clients;
 mod death;
 mod http;
+mod official;
 mod peer;
 mod protocol;
 mod sdk;

@@ -436,9 +436,9 @@ impl Connection {
             ..ConversationFilter::default()
         };
         let agents = self.gateway.agents().clone();
-        let page = blocking(move || agents.list(&filter)).await;
+        let page = blocking(move || agents.list(&filter).map_err(failure)).await;
         let page = page.map_err(|error| RpcError::internal(error.message))?;
-        let page = page.map_err(failure)?;
+        let page = page?;
         let next = page.last().filter(|_| page.len() >= PAGE);
         let mut answer = json!({"sessions": page.iter().map(listed).collect::<Vec<_>>()});
         if let Some(next) = next {

@@ -78,7 +78,7 @@ pub(crate) async fn list(
         limit: listing.limit.unwrap_or(100).clamp(1, MOST),
     };
     let agents = gateway.agents().clone();
-    let list = blocking(move || agents.list(&filter)).await??;
+    let list = blocking(move || agents.list(&filter).map_err(ApiError::from)).await??;
     Ok(Answer(list.into_iter().map(Conversation::from).collect()))
 }
 
@@ -117,7 +117,7 @@ pub(crate) async fn show(
     }
     let id = known(&name)?;
     let agents = gateway.agents().clone();
-    let info = blocking(move || agents.info(&id)).await??;
+    let info = blocking(move || agents.info(&id).map_err(ApiError::from)).await??;
     Ok(Answer(info.into()))
 }
 
@@ -341,7 +341,7 @@ async fn page(
     let agents = gateway.agents().clone();
     let wanted = id.clone();
     // It is there, or there is none of this id.
-    blocking(move || agents.info(&wanted)).await??;
+    blocking(move || agents.info(&wanted).map_err(ApiError::from)).await??;
     let limit = limit.unwrap_or(LIMIT).min(MOST);
     let entries = gateway.agents().entries(&id, after, limit).await?;
     let text = entries.iter().fold(String::new(), |mut text, entry| {
