@@ -14,7 +14,7 @@ mod cells;
 mod stage;
 mod talk;
 
-use cells::{Cell, Ending, Situation};
+use cells::{Can, Cell, Ending, Situation};
 use stage::Stage;
 
 /// What is found set up and was to be, or nothing, which is said.
@@ -101,7 +101,12 @@ fn nothing_is_left_however_it_ends() {
 /// The table says what it means to.
 #[test]
 fn the_table_holds_what_it_should() {
-    let all = Cell::every(true, true);
+    let can = Can {
+        shell: true,
+        background: true,
+        wrapped: true,
+    };
+    let all = Cell::every(can);
     for situation in Situation::ALL {
         assert!(
             all.iter().any(|cell| cell.situation == situation),
@@ -111,9 +116,7 @@ fn the_table_holds_what_it_should() {
     for ending in Ending::ALL {
         assert!(all.iter().any(|cell| cell.ending == ending), "{ending:?}");
         assert!(
-            Cell::chosen(true, true)
-                .iter()
-                .any(|cell| cell.ending == ending),
+            Cell::chosen(can).iter().any(|cell| cell.ending == ending),
             "{ending:?} is tried always"
         );
     }
