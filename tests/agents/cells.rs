@@ -59,6 +59,24 @@ impl Ending {
     ];
 }
 
+/// What an agent can be brought to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Can {
+    pub(crate) shell: bool,
+    pub(crate) background: bool,
+    pub(crate) wrapped: bool,
+}
+
+impl Agent {
+    fn can(&self) -> Can {
+        Can {
+            shell: self.shell,
+            background: self.background,
+            wrapped: self.wrapped.is_some(),
+        }
+    }
+}
+
 /// One of both.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cell {
@@ -80,21 +98,21 @@ impl Cell {
     /// Those that are tried with an agent.
     pub(crate) fn of(agent: &Agent) -> Vec<Self> {
         match std::env::var("HOSTLER_TEST_AGENTS").as_deref() {
-            Ok("all") => Self::every(agent.shell, agent.wrapped.is_some()),
-            _ => Self::chosen(agent.shell, agent.wrapped.is_some()),
+            Ok("all") => Self::every(agent.can()),
+            _ => Self::chosen(agent.can()),
         }
     }
 
     /// All that there can be.
-    pub(crate) fn every(shell: bool, wrapped: bool) -> Vec<Self> {
+    pub(crate) fn every(can: Can) -> Vec<Self> {
         let cells = Situation::ALL
             .into_iter()
             .flat_map(|situation| Ending::ALL.map(|ending| Self { situation, ending }));
-        cells.filter(|cell| cell.can_be(shell, wrapped)).collect()
+        cells.filter(|cell| cell.can_be(can)).collect()
     }
 
     /// Every situation and every ending, not all of both.
-    pub(crate) fn chosen(shell: bool, wrapped: bool) -> Vec<Self> {
+    pub(crate) fn chosen(can: Can) -> Vec<Self> {
         use Ending::{AgentKilled, ClientCut, Close, HostKill, HostTerm, WrapperKilled};
         use Situation::{Background, Idle, Mcp, Stream, Tool};
         let cells = [
@@ -118,13 +136,17 @@ impl Cell {
         cells
             .into_iter()
             .map(|(situation, ending)| Self { situation, ending })
-            .filter(|cell| cell.can_be(shell, wrapped))
+            .filter(|cell| cell.can_be(can))
             .collect()
     }
 
-    fn can_be(self, shell: bool, wrapped: bool) -> bool {
-        let plain = matches!(self.situation, Situation::Idle | Situation::Mcp);
-        (shell || plain) && (wrapped || self.ending != Ending::WrapperKilled)
+    fn can_be(self, can: Can) -> bool {
+        let situation = match self.situation {
+            Situation::Idle | Situation::Mcp => true,
+            Situation::Tool | Situation::Stream => can.shell,
+            Situation::Background => can.background,
+        };
+        situation && (can.wrapped || self.ending != Ending::WrapperKilled)
     }
 
     /// Tries it, and gives how many processes the agent was at the time.

@@ -14,9 +14,10 @@ NPM_CLI = shutil.which('npm')
 
 
 def config(port, home):
-    """{agent: {command, env, meta, wrapped?, shell, slow}} of those that are set up.
+    """{agent: {command, env, meta, wrapped?, shell, background}} of those that are set up.
 
-    `wrapped` starts it as most people do, under `npm exec`; `shell` and `slow` say what the stand-in can make it do."""
+    `wrapped` starts it as most people do, under `npm exec`; `shell` says whether the stand-in can make it run a tool
+    and stream, `background` whether what a tool leaves in the background outlives the tool."""
     home = pathlib.Path(home)
     home.mkdir(parents=True, exist_ok=True)
     url = f'http://127.0.0.1:{port}'
@@ -24,11 +25,11 @@ def config(port, home):
             'npm_config_update_notifier': 'false', 'npm_config_cache': str(home / '.npm')}
     found = {}
 
-    def agent(name, command, env=(), meta=None, package=None, shell=True, slow=True):
+    def agent(name, command, env=(), meta=None, package=None, shell=True, background=True):
         if not (AGENTS / name / '.version').exists():
             return
         entry = {'command': [str(word) for word in command], 'env': {**base, **dict(env)}, 'meta': meta,
-                 'shell': shell, 'slow': slow}
+                 'shell': shell, 'background': shell and background}
         if package and NPM_CLI:
             entry['wrapped'] = [NPM_CLI, 'exec', '--offline', '--prefix', str(AGENTS / name), '--', package]
         found[name] = entry
@@ -55,10 +56,10 @@ wire_api = "responses"
 env_key = "STUB_KEY"
 ''')
     agent('codex', [AGENTS / 'codex/node_modules/.bin/codex-acp'], {'CODEX_HOME': str(codex), 'STUB_KEY': 'x'},
-          package='codex-acp')
+          package='codex-acp', background=False)
     agent('sdk', [NODE / 'node', AGENTS / 'sdk/node_modules/@agentclientprotocol/sdk/dist/examples/agent.js'],
-          shell=False, slow=False)
-    agent('python', [AGENTS / 'python/bin/python', HERE / 'echo_agent.py'], shell=False, slow=False)
+          shell=False)
+    agent('python', [AGENTS / 'python/bin/python', HERE / 'echo_agent.py'], shell=False)
     return found
 
 

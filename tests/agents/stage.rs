@@ -31,6 +31,8 @@ pub(crate) struct Agent {
     pub(crate) wrapped: Option<Vec<String>>,
     /// Whether the stand-in can make it run a tool and stream.
     pub(crate) shell: bool,
+    /// Whether what a tool leaves in the background outlives the tool.
+    pub(crate) background: bool,
 }
 
 /// Everything that one test needs. Dropped, it ends what is left.
@@ -299,6 +301,7 @@ impl Stage {
                 let all = TEMPORARY.iter().flat_map(|dir| list(Path::new(dir)));
                 left.extend(all.filter(|path| {
                     path != self.dir.path()
+                        && !is_the_users(path)
                         && fs::symlink_metadata(path).is_ok_and(|data| data.uid() == uid)
                 }));
             }
@@ -360,6 +363,12 @@ fn is_of(entry: &fs::DirEntry, uid: u32) -> bool {
     let status = fs::read_to_string(entry.path().join("status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("Uid:"));
     line.is_some_and(|line| line.split_whitespace().any(|id| id == uid.to_string()))
+}
+
+/// What an agent has for its user rather than for a session, and puts there whatever TMPDIR says.
+fn is_the_users(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.is_some_and(|name| name.starts_with("codex-daemon-"))
 }
 
 /// Makes all of it this user's.

@@ -59,6 +59,10 @@ impl Server {
         let matches = Matches::new(&start.patterns)?;
         let mut host = self.host.another();
         let cwd = exec::directory(start.cwd.as_deref().unwrap_or(".").as_ref())?;
+        if !cwd.is_dir() {
+            let line = format!("`cwd`: {} is no directory", cwd.display());
+            return Err(Failure::Usage(line));
+        }
         let mut env = start.env;
         // What the agent finds by its own, its processes find too.
         for name in ["PATH", "HOME"] {
