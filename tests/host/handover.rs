@@ -244,3 +244,43 @@ fn a_host_that_takes_over_listens_where_it_was_told_as_well() {
         );
     });
 }
+
+#[test]
+fn a_host_that_is_still_starting_is_waited_for() {
+    let place = Place::new();
+    let host = place.host();
+    let session = {
+        let mut id = String::new();
+        run(async {
+            id = host
+                .client
+                .open(json!({ "on_host_exit": "keep", "keep_for": 60 }))
+                .await
+        });
+        id
+    };
+    host.kill();
+    // Two at once: one starts, and the other takes over from it as soon as it can.
+    let both: Vec<_> = (0..2)
+        .map(|_| {
+            let (command, mark) = (place.command(&["--takeover"]), place.mark.clone());
+            std::thread::spawn(move || Host::spawn(command, &mark))
+        })
+        .collect();
+    let mut both: Vec<Host> = both
+        .into_iter()
+        .map(|host| host.join().expect("a host"))
+        .collect();
+    let first = both
+        .iter()
+        .position(|host| host.said.all().contains("nothing to take over"));
+    let mut first = both.swap_remove(first.expect("one that starts"));
+    assert_eq!(first.ended().code(), Some(0));
+    run(async {
+        let client = &both[0].client;
+        let health = client.get("/healthz").await.expect(200);
+        assert_eq!(health["pid"], both[0].pid());
+        let path = format!("/v1/sessions/{session}");
+        assert_eq!(client.delete(&path).await.expect(200)["remaining"], 0);
+    });
+}

@@ -83,6 +83,7 @@ mod prune;
 mod recover;
 mod report;
 mod resource;
+mod restart;
 mod session;
 mod sessions;
 mod streams;

@@ -20,15 +20,16 @@ use hostler_ledger::{By, Change, Identity, ResourceId, ResourceRow};
 use hostler_process::{Command, Exit, Key, Process, Size, Stdio, Terminal, Tree};
 use rustix::pipe::{PipeFlags, pipe_with};
 use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 use crate::error::{Doing, Error, Result};
 use crate::event::{ExitInfo, SessionEvent};
 use crate::mailbox::Message;
-use crate::options::{ExecOptions, Restart};
+use crate::options::ExecOptions;
 use crate::output::{Drained, Spool};
 use crate::process::{Input, Shared, lock};
 use crate::resource::ResourceState;
+use crate::restart::{Again, Paused, clock};
 use crate::sessions::Host;
 use crate::streams::{Screen, Streams, first, poll_type_out, step_maybe, watched};
 
@@ -57,23 +58,6 @@ pub(crate) struct Detail {
     pub(crate) paused: Option<Paused>,
 }
 
-/// A process that has failed and is to be started again.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(crate) struct Paused {
-    /// When: as [`Detail::began`].
-    pub(crate) until: u64,
-    /// How long the pause is.
-    pub(crate) pause: Duration,
-    /// How it ended.
-    pub(crate) exit: ExitInfo,
-}
-
-/// The clock that two hosts share: milliseconds since the boot in which the machine did not sleep.
-pub(crate) fn clock() -> u64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    time.tv_sec.cast_unsigned() * 1000 + time.tv_nsec.cast_unsigned() / 1_000_000
-}
-
 /// All that the task has.
 pub(crate) struct Life {
     pub(crate) host: Arc<Host>,
@@ -96,14 +80,6 @@ pub(crate) enum Now {
     Running(Arc<Process>, Streams),
     /// It is to be started again.
     Paused(Paused),
-}
-
-/// What came of starting it again.
-enum Again {
-    Started(Arc<Process>, Streams),
-    /// It cannot be, or its end was asked for.
-    Over,
-    Frozen,
 }
 
 /// The command, this side's ends, and what the keeper is to keep of them, under which names.
@@ -472,61 +448,7 @@ impl Life {
         }
     }
 
-    /// Whether and when it is started again.
-    fn pause(&self, exit: &ExitInfo, ran: Duration) -> Option<Paused> {
-        let Restart::OnFailure {
-            pause,
-            longest,
-            most,
-        } = self.shared.options.restart
-        else {
-            return None;
-        };
-        let stopped = *self.shared.stop.borrow();
-        if stopped || exit.is_success() || exit.lost || self.starts > most {
-            return None;
-        }
-        let pause = match self.paused {
-            Some(last) if ran < longest * 10 => (last.pause * 2).min(longest),
-            _ => pause.min(longest),
-        };
-        Some(Paused {
-            until: clock() + pause.as_millis() as u64,
-            pause,
-            exit: *exit,
-        })
-    }
-
-    /// Starts it again after a pause, of which the next host is to know.
-    async fn again(&mut self, paused: Paused) -> Again {
-        self.paused = Some(paused);
-        lock(&self.shared.running).process = None;
-        self.shared
-            .status
-            .send_modify(|status| status.state = ResourceState::Restarting);
-        self.shared.owner().send(Message::Restarting);
-        self.host.tell(SessionEvent::Restarting {
-            session: self.shared.owner().id,
-            resource: self.shared.id.clone(),
-            exit: paused.exit,
-            starts: self.starts,
-        });
-        let key = Key(self.shared.key.load(Ordering::Relaxed));
-        self.host.ledger.write_later(vec![self.detail_change(key)]);
-        let left = Duration::from_millis(paused.until.saturating_sub(clock()));
-        let mut stop = self.shared.stop.subscribe();
-        tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => return Again::Over,
-            () = self.shared.freeze.notified() => return Again::Frozen,
-            () = sleep(left) => {}
-        }
-        match self.start_again().await {
-            Ok((process, streams)) => Again::Started(process, streams),
-            Err(_) => Again::Over,
-        }
-    }
-
-    async fn start_again(&mut self) -> Result<(Arc<Process>, Streams)> {
+    pub(crate) async fn start_again(&mut self) -> Result<(Arc<Process>, Streams)> {
         let tree = self.shared.tree.get()?;
         let key = tree.new_key();
         self.began = Some(clock());
@@ -538,7 +460,7 @@ impl Life {
         self.start(&tree, ready).await
     }
 
-    fn detail_change(&self, key: Key) -> Change {
+    pub(crate) fn detail_change(&self, key: Key) -> Change {
         Change::ResourceDetail {
             id: self.shared.id.clone(),
             detail: self.detail(key),

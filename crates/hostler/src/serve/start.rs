@@ -2,11 +2,11 @@
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hostler_gateway::access::{Access, Token};
 use hostler_keeper::zygote::Zygote;
-use hostler_ledger::{HostRun, Ledger, LedgerOptions, Opened};
+use hostler_ledger::{HostRun, Ledger, LedgerOptions, OpenError, Opened};
 
 use super::config::{self, Config};
 use super::sockets::{self, Sockets};
@@ -15,6 +15,10 @@ use super::{Options, Refused, lifetime, state};
 
 /// How long the host before may take to let go of the ledger, once it has said that it will.
 const LET_GO: Duration = Duration::from_secs(10);
+
+/// How long a host that is still starting is waited for, to be taken over, and how long between two looks.
+const COMING: Duration = Duration::from_secs(15);
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// What a host is made of, once nothing that can be refused is left.
 #[derive(Debug)]
@@ -102,29 +106,36 @@ fn open(
     let token = Token::load_or_make(&state_dir.join("token")).map_err(|error| {
         Refused::failed(format!("{}: {error}", state_dir.join("token").display()))
     })?;
-    let mut predecessor = match options.takeover {
-        true => Predecessor::find(state_dir)?,
-        false => None,
-    };
-    if let Some(predecessor) = &mut predecessor {
-        for socket in predecessor.sockets()? {
-            sockets.add(socket).map_err(|error| {
-                Refused::failed(format!("a socket that was handed over: {error}"))
-            })?;
+    let until = Instant::now() + COMING;
+    let (mut predecessor, opened) = loop {
+        let mut predecessor = match options.takeover {
+            true => Predecessor::find(state_dir)?,
+            false => None,
+        };
+        if let Some(predecessor) = &mut predecessor {
+            take_sockets(predecessor, config, sockets)?;
         }
-        // An address that cannot be had is a reason to leave the host alone that runs.
-        sockets.bind_tcp(config)?;
-        predecessor.let_go()?;
-    }
-    let ledger_options = LedgerOptions {
-        durability: config.durability,
-        wait: match predecessor {
-            Some(_) => LET_GO,
-            None => Duration::ZERO,
-        },
+        let ledger_options = LedgerOptions {
+            durability: config.durability,
+            wait: match predecessor {
+                Some(_) => LET_GO,
+                None => Duration::ZERO,
+            },
+        };
+        match Ledger::open_with(state_dir, &run, &ledger_options) {
+            Ok(opened) => break (predecessor, opened),
+            // There is a host, which is still starting: it can be taken over in a moment.
+            Err(OpenError::Locked { .. })
+                if options.takeover && predecessor.is_none() && Instant::now() < until =>
+            {
+                std::thread::sleep(AGAIN);
+            }
+            Err(error) => return Err(Refused::failed(error.to_string())),
+        }
     };
-    let opened = Ledger::open_with(state_dir, &run, &ledger_options)
-        .map_err(|error| Refused::failed(error.to_string()))?;
+    if options.takeover && predecessor.is_none() {
+        tracing::info!("no host runs here: there is nothing to take over");
+    }
     let path = sockets::control_path(state_dir);
     sockets.bind(&path)?;
     sockets.bind_tcp(config)?;
@@ -141,6 +152,22 @@ fn open(
         uid: rustix::process::geteuid().as_raw(),
     };
     Ok((run, opened, access, predecessor))
+}
+
+/// Gets the sockets of the host that runs, and has it let go of all else.
+fn take_sockets(
+    predecessor: &mut Predecessor,
+    config: &Config,
+    sockets: &mut Sockets,
+) -> Result<(), Refused> {
+    for socket in predecessor.sockets()? {
+        sockets
+            .add(socket)
+            .map_err(|error| Refused::failed(format!("a socket that was handed over: {error}")))?;
+    }
+    // An address that cannot be had is a reason to leave the host alone that runs.
+    sockets.bind_tcp(config)?;
+    predecessor.let_go()
 }
 
 /// Logs to standard error: `HOSTLER_LOG` says what, as in `info` or `hostler_gateway=debug`.

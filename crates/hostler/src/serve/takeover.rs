@@ -155,10 +155,7 @@ impl Predecessor {
         let address = SocketAddrUnix::new(&path).map_err(|error| failed(error.into()))?;
         match rustix::net::connect(&socket, &address) {
             Ok(()) => {}
-            Err(Errno::NOENT | Errno::CONNREFUSED) => {
-                tracing::info!("no host runs here: there is nothing to take over");
-                return Ok(None);
-            }
+            Err(Errno::NOENT | Errno::CONNREFUSED) => return Ok(None),
             Err(error) => return Err(failed(error.into())),
         }
         Ok(Some(Self {
