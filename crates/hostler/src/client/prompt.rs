@@ -44,6 +44,8 @@ struct Lines<'p> {
     host: Host,
     path: &'p str,
     after: u64,
+    /// Whether somebody is there who answers what the agent asks; else that is the session's policy's to decide.
+    answers: bool,
     body: Option<Incoming>,
     rest: Vec<u8>,
 }
@@ -51,8 +53,8 @@ struct Lines<'p> {
 impl Lines<'_> {
     async fn open(&mut self) -> Result<Incoming> {
         let path = format!(
-            "{}/transcript?follow=true&answers=true&after={}",
-            self.path, self.after
+            "{}/transcript?follow=true&answers={}&after={}",
+            self.path, self.answers, self.after
         );
         let request = request(Method::GET, &path)
             .body(Full::default())
@@ -121,15 +123,16 @@ pub(crate) async fn run(prompt: &Prompt) -> Result<u8> {
     let (Some(turn), Some(seq)) = (number("turn"), number("seq")) else {
         return Err(Failure::Nonsense("a turn without a number".into()));
     };
+    let (mut answers, typed) = typed();
     let mut lines = Lines {
         host: host.another(),
         path: &path,
         after: seq.saturating_sub(1),
+        answers: typed,
         body: None,
         rest: Vec::new(),
     };
     let mut told = signals::receive()?;
-    let (mut answers, typed) = typed();
     let mut asked: Option<Value> = None;
     let mut shown = Shown::default();
     let mut cancelled = false;
@@ -175,7 +178,7 @@ pub(crate) async fn run(prompt: &Prompt) -> Result<u8> {
                     asked = Some(entry.data);
                 } else {
                     say(&format!(
-                        "the agent asks for permission, and there is no terminal to ask: {}",
+                        "the agent asks for permission, and there is no terminal to ask, so another client or the session's policy decides: {}",
                         show::plain(call)
                     ));
                 }
