@@ -514,7 +514,9 @@ pub(crate) fn report(report: &Value) -> String {
         );
         let _ = writeln!(out, "{}", show::plain(&line));
     }
-    for one in list("left") {
+    // What is a resource itself is listed as one.
+    let is_orphan = |one: &&Value| one.get("resource").is_none_or(Value::is_null);
+    for one in list("left").filter(is_orphan) {
         let line = format!(
             "  left behind: {} (pid {}): {}, {}",
             at(one, "command"),
