@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn both_walks_meet_a_grandchild_and_only_what_is_below() {
         let mut child = Command::new("sh")
-            .args(["-c", "cat & echo $!; wait"])
+            .args(["-c", "sleep 1000 & echo $!; wait"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
