@@ -6,8 +6,11 @@ mod death;
 mod handshake;
 mod life;
 mod permission;
+mod resend;
+mod served;
 mod speed;
 #[path = "../session/support.rs"]
 #[allow(dead_code)]
 mod stage;
 mod support;
+mod tools;

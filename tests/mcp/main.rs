@@ -6,5 +6,6 @@ mod support;
 
 mod client;
 mod dying;
+mod offered;
 mod servers;
 mod work;

@@ -1,7 +1,7 @@
 //! An agent on the official SDK that does what its prompts say, and misbehaves where its environment says so: the other side
 //! of the tests in tests/agent.
 //!
-//! Prompts: `stream N`, `slow N MS`, `flood N`, `echo`, `permission`, `read PATH`, `terminal PROGRAM`, `crash`, `exit CODE`,
+//! Prompts: `stream N`, `slow N MS`, `flood N`, `echo`, `permission`, `read PATH`, `write PATH TEXT`, `terminal PROGRAM`, `run COMMAND`, `mcp`, `crash`, `exit CODE`,
 //! `hang`, `wait`, `garbage N`, `huge BYTES`, `child`, `stderr BYTES`. Environment: `PEER_HANG` (`initialize`, `new`),
 //! `PEER_LOAD`, `PEER_DEAF` (ignores the end of its input, and SIGTERM as far as a shell can), `PEER_LOGIN`, `PEER_LOUD`.
 
@@ -11,14 +11,18 @@ use std::time::Duration;
 use agent_client_protocol::v1::ConnectionTo;
 use agent_client_protocol::v1::schema::{
     AgentCapabilities, CancelNotification, ContentBlock, ContentChunk, CreateTerminalRequest,
-    InitializeRequest, InitializeResponse, LoadSessionRequest, LoadSessionResponse,
-    NewSessionRequest, NewSessionResponse, PermissionOption, PermissionOptionKind, PromptRequest,
-    PromptResponse, ReadTextFileRequest, RequestPermissionOutcome, RequestPermissionRequest,
-    SessionId, SessionNotification, SessionUpdate, StopReason, ToolCallUpdate,
-    ToolCallUpdateFields,
+    InitializeRequest, InitializeResponse, KillTerminalRequest, LoadSessionRequest,
+    LoadSessionResponse, NewSessionRequest, NewSessionResponse, PermissionOption,
+    PermissionOptionKind, PromptRequest, PromptResponse, ReadTextFileRequest,
+    ReleaseTerminalRequest, RequestPermissionOutcome, RequestPermissionRequest, SessionId,
+    SessionNotification, SessionUpdate, StopReason, TerminalOutputRequest, ToolCallUpdate,
+    ToolCallUpdateFields, WaitForTerminalExitRequest, WriteTextFileRequest,
 };
 use agent_client_protocol::{Agent, Client, Error, Result, Stdio};
 use tokio::sync::watch;
+
+/// The `mcpServers` of `session/new`, as JSON.
+static OFFERED: std::sync::OnceLock<String> = std::sync::OnceLock::new();
 
 type Connection = ConnectionTo<Client>;
 
@@ -154,6 +158,42 @@ async fn turn(
                 },
             )?;
         }
+        // The whole way of a command: created, waited for, read, ended, released.
+        "run" => {
+            let request = CreateTerminalRequest::new(session.clone(), "/bin/sh")
+                .args(vec!["-c".into(), rest.join(" ")]);
+            let terminal = connection.send_request(request).block_task().await?;
+            let id = terminal.terminal_id;
+            let request = WaitForTerminalExitRequest::new(session.clone(), id.clone());
+            let exit = connection.send_request(request).block_task().await?;
+            let request = TerminalOutputRequest::new(session.clone(), id.clone());
+            let output = connection.send_request(request).block_task().await?;
+            let request = KillTerminalRequest::new(session.clone(), id.clone());
+            connection.send_request(request).block_task().await?;
+            let request = ReleaseTerminalRequest::new(session.clone(), id);
+            connection.send_request(request).block_task().await?;
+            let code = exit.exit_status.exit_code;
+            say(&connection, &session, format!("{code:?} {}", output.output))?;
+        }
+        "write" => {
+            let path = rest.first().copied().unwrap_or_default();
+            let text = rest.get(1..).unwrap_or_default().join(" ");
+            let request = WriteTextFileRequest::new(session.clone(), path, text);
+            let answer = connection.send_request(request).block_task().await;
+            say(
+                &connection,
+                &session,
+                match answer {
+                    Ok(_) => "written".into(),
+                    Err(error) => format!("error {}", i32::from(error.code)),
+                },
+            )?;
+        }
+        "mcp" => say(
+            &connection,
+            &session,
+            OFFERED.get().cloned().unwrap_or_default(),
+        )?,
         "crash" => {
             eprintln!("about to crash");
             std::process::abort();
@@ -217,7 +257,9 @@ async fn main() -> Result<()> {
             agent_client_protocol::on_receive_request!(),
         )
         .on_receive_request(
-            async move |_: NewSessionRequest, responder, _: Connection| {
+            async move |request: NewSessionRequest, responder, _: Connection| {
+                let servers = serde_json::to_string(&request.mcp_servers).unwrap_or_default();
+                let _ = OFFERED.set(servers);
                 if set("PEER_CHILD") {
                     child("setsid", &["sleep", "1000"]);
                 }

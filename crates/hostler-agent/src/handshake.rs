@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use crate::agents::NewConversation;
+use crate::agents::{NewConversation, Tools};
 use crate::catalogue::AgentSpec;
 use crate::error::{Error, Result, Step};
 use crate::link::{Caller, Waiter, last_words};
@@ -30,6 +30,8 @@ pub(crate) struct Plan {
     pub(crate) spec: AgentSpec,
     /// What every agent is started through.
     pub(crate) wrap: Vec<String>,
+    /// The host's own tools.
+    pub(crate) tools: Option<Tools>,
     pub(crate) new: Arc<NewConversation>,
     pub(crate) session: Session,
     /// What an earlier agent called the session, to go on with.
@@ -212,7 +214,7 @@ async fn shake(plan: &Plan, caller: &Caller, at: &mut Step) -> std::result::Resu
         };
         if let Some(step) = step {
             *at = step;
-            let params = session_params(&plan.new, Some(earlier));
+            let params = session_params(plan, Some(earlier));
             match ask(caller, step, &params, Waiter::Call).await {
                 Ok(session) => {
                     return Ok(Built {
@@ -229,7 +231,7 @@ async fn shake(plan: &Plan, caller: &Caller, at: &mut Step) -> std::result::Resu
         }
     }
     *at = Step::NewSession;
-    let params = session_params(&plan.new, None);
+    let params = session_params(plan, None);
     let session = ask(caller, Step::NewSession, &params, Waiter::NewSession)
         .await
         .map_err(|failed| wants_authentication(failed, &known.auth_methods))?;
@@ -266,14 +268,15 @@ fn wants_authentication(mut failed: Failed, methods: &[AuthMethod]) -> Failed {
 }
 
 /// The parameters of `session/new`, or with a name those of `session/load` and `session/resume`.
-fn session_params(new: &NewConversation, name: Option<&str>) -> Box<RawValue> {
+fn session_params(plan: &Plan, name: Option<&str>) -> Box<RawValue> {
+    let new = &plan.new;
     let mut params = match &new.more {
         Some(more) => serde_json::from_str::<Members>(more.get()).unwrap_or_default(),
         None => Members::new(),
     };
     let cwd: PathBuf = new.cwd.clone();
     params.insert("cwd".into(), raw(&cwd));
-    params.insert("mcpServers".into(), raw(&new.mcp_servers));
+    params.insert("mcpServers".into(), raw(&servers(plan)));
     if let Some(meta) = &new.meta {
         params.insert("_meta".into(), meta.clone());
     }
@@ -281,6 +284,38 @@ fn session_params(new: &NewConversation, name: Option<&str>) -> Box<RawValue> {
         params.insert("sessionId".into(), raw(&name));
     }
     raw(&params)
+}
+
+/// The MCP servers of the session: those that the client named, and the host's own unless one is called as that is.
+fn servers(plan: &Plan) -> Vec<Box<RawValue>> {
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    struct Named {
+        name: String,
+    }
+    let mut servers = plan.new.mcp_servers.clone();
+    let named = |server: &Box<RawValue>| {
+        let server: Named = serde_json::from_str(server.get()).unwrap_or_default();
+        server.name == Tools::NAME
+    };
+    if let Some(tools) = &plan.tools
+        && plan.spec.tools
+        && !servers.iter().any(named)
+    {
+        let session = ("HOSTLER_SESSION", plan.session.id().as_str());
+        let env = tools.env.iter().map(|(name, value)| (&**name, &**value));
+        let env: Vec<_> = env
+            .chain([session])
+            .map(|(name, value)| json!({ "name": name, "value": value }))
+            .collect();
+        servers.push(raw(&json!({
+            "name": Tools::NAME,
+            "command": tools.command,
+            "args": tools.args,
+            "env": env,
+        })));
+    }
+    servers
 }
 
 type Members = std::collections::BTreeMap<String, Box<RawValue>>;

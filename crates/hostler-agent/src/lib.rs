@@ -50,7 +50,7 @@ pub mod shell;
 mod transcript;
 
 pub use agents::{
-    Agents, AgentsOptions, ConversationFilter, ConversationInfo, NewConversation, Resumed,
+    Agents, AgentsOptions, ConversationFilter, ConversationInfo, NewConversation, Resumed, Tools,
 };
 pub use catalogue::{AgentSpec, Catalogue, CatalogueError};
 pub use conversation::{

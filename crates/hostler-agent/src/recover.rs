@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use crate::agents::{Agents, Resumed};
+use crate::agents::{Agents, Resumed, new_of};
 use crate::conversation::{Actor, At, Pending, now};
 use crate::error::Result;
 use crate::link::Link;
@@ -90,7 +90,7 @@ fn adopt(agents: &Agents, row: ConversationRow, session: Session) -> Result<Resu
     let pending = agents.pending(&row.id)?;
     let link = ledger.agent_link(&row.id)?.unwrap_or_default();
     let last = ledger.transcript_end(&row.id)?;
-    let new = Agents::kept(&row)?;
+    let new = new_of(&row)?;
     let id = row.id.clone();
     let (earlier, agent, detail) = (
         row.agent_session.clone(),

@@ -38,6 +38,8 @@ pub struct AgentSpec {
     pub cwd: Option<PathBuf>,
     /// How many are kept started and initialized ahead.
     pub warm: u32,
+    /// Whether it is offered the host's own tools, as an MCP server.
+    pub tools: bool,
     /// How long it may take from its start to its answer to `session/new`.
     #[serde(with = "time")]
     pub handshake_timeout: Duration,
@@ -67,6 +69,7 @@ impl Default for AgentSpec {
             inherit: Vec::new(),
             cwd: None,
             warm: 0,
+            tools: true,
             handshake_timeout: Duration::from_secs(60),
             turn_idle: Duration::ZERO,
             turn_limit: Duration::ZERO,

@@ -13,7 +13,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::asked::Asked;
-use super::pending::{Pending, PendingServed};
+use super::pending::{Pending, PendingAnswer, PendingServed};
 use super::turns::{Queued, Running};
 use super::{Answered, Ready, Shared, Turn};
 use crate::error::Result;
@@ -99,6 +99,11 @@ pub(crate) enum Message {
     Written {
         generation: u64,
     },
+    /// The kernel has an answer.
+    Answered {
+        generation: u64,
+        key: u64,
+    },
     /// The host has answered this request of the agent.
     Served {
         generation: u64,
@@ -152,6 +157,8 @@ pub(crate) struct Actor {
     pub(crate) requests: BTreeMap<RequestId, Asked>,
     pub(crate) served: HashMap<u64, (PendingServed, AbortHandle)>,
     pub(crate) next_key: u64,
+    /// Answers that the kernel does not have yet.
+    pub(crate) unsent: BTreeMap<u64, PendingAnswer>,
     pub(crate) clients: HashMap<u64, bool>,
     /// How many lines are being written that may be cut if the host dies.
     pub(crate) long: u32,
@@ -201,6 +208,7 @@ impl Actor {
             requests: BTreeMap::new(),
             served: HashMap::new(),
             next_key: 0,
+            unsent: BTreeMap::new(),
             clients: HashMap::new(),
             long: 0,
             noted: 0,
@@ -298,6 +306,11 @@ impl Actor {
                     self.dirty = true;
                 }
             }
+            Message::Answered { generation, key } => {
+                if generation == self.generation && self.unsent.remove(&key).is_some() {
+                    self.dirty = true;
+                }
+            }
             Message::Served { generation, key } => {
                 if generation == self.generation && self.served.remove(&key).is_some() {
                     self.dirty = true;
@@ -359,6 +372,7 @@ impl Actor {
                 .values()
                 .map(|(served, _)| served.clone())
                 .collect(),
+            answers: self.unsent.values().cloned().collect(),
             up: matches!(self.agent, Agent::Up(_)),
             writing: self.long > 0,
             untold: self.untold,

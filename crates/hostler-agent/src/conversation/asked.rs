@@ -8,11 +8,12 @@ use tokio::time::Instant;
 
 use super::Answered;
 use super::actor::{Actor, Agent, Message};
-use super::pending::{PendingRequest, PendingServed};
+use super::pending::{PendingAnswer, PendingRequest, PendingServed};
 use crate::error::Result;
 use crate::link::Writer;
 use crate::permission::{PermissionPolicy, cancelled};
 use crate::rpc::{self, Answer, RpcError, with_session_id};
+use crate::served::Served;
 use crate::transcript::{AnswerData, EntryKind, RequestData, RequestId};
 
 /// A request of the agent that clients are to answer.
@@ -35,14 +36,9 @@ impl Asked {
     }
 }
 
-/// Whether the host answers this itself.
-fn is_served(method: &str) -> bool {
-    method.starts_with("terminal/") || method.starts_with("fs/")
-}
-
 impl Actor {
     pub(crate) fn asked(&mut self, id: &RawValue, method: &str, params: &RawValue) {
-        if is_served(method) {
+        if Served::serves(method) {
             self.serve(PendingServed {
                 agent_id: id.to_owned(),
                 method: method.to_owned(),
@@ -204,11 +200,33 @@ impl Actor {
         if let Some(running) = &mut self.running {
             running.heard = Instant::now();
         }
-        self.send(rpc::response(&asked.agent_id, &answer));
+        self.send_answer(rpc::response(&asked.agent_id, &answer));
+    }
+
+    /// Gives an answer to the agent. Until the kernel has it, it is kept with what is under way: the transcript says that it
+    /// was given, and an agent that waits for it would wait for ever.
+    pub(crate) fn send_answer(&mut self, line: Vec<u8>) {
+        let text = String::from_utf8_lossy(line.trim_ascii_end()).into_owned();
+        let Ok(kept) = RawValue::from_string(text) else {
+            return self.send(line);
+        };
+        self.next_key += 1;
+        let (key, generation) = (self.next_key, self.generation);
+        self.unsent.insert(key, PendingAnswer { line: kept });
+        self.dirty = true;
+        let mailbox = self.shared.mailbox.clone();
+        self.send_with(line, move || {
+            let _ = mailbox.send(Message::Answered { generation, key });
+        });
     }
 
     /// Gives a line to the agent, once what was added so far is in the ledger.
     pub(crate) fn send(&mut self, line: Vec<u8>) {
+        self.send_with(line, || ());
+    }
+
+    /// The same; `written` is called once the kernel has it.
+    fn send_with(&mut self, line: Vec<u8>, written: impl FnOnce() + Send + 'static) {
         let Some(link) = &self.link else { return };
         let (writer, generation) = (link.caller.writer.clone(), self.generation);
         let mailbox = self.shared.mailbox.clone();
@@ -219,6 +237,7 @@ impl Actor {
         }
         self.then(move || {
             let done = move || {
+                written();
                 if long {
                     let _ = mailbox.send(Message::Written { generation });
                 }
@@ -273,7 +292,11 @@ impl Actor {
         let name = self.agent_session.as_deref().unwrap_or_default();
         let params = with_session_id(params.get(), name).unwrap_or_else(|_| params.to_owned());
         let line = rpc::notification(method, &params);
-        link.caller.writer.send(line)
+        if !Writer::may_be_cut(&line) {
+            return link.caller.writer.send(line);
+        }
+        self.send(line);
+        Ok(())
     }
 
     /// What was asked of nobody who is there any more.
@@ -289,6 +312,7 @@ impl Actor {
             };
             self.push_json(EntryKind::Answer, None, &data);
         }
+        self.unsent.clear();
         for (_, (_, task)) in self.served.drain() {
             task.abort();
         }

@@ -57,6 +57,7 @@ impl Actor {
             agent: self.shared.row().agent,
             spec: self.shared.spec.clone(),
             wrap: self.shared.options.wrap.clone(),
+            tools: self.shared.options.tools.clone(),
             new: self.shared.new.clone(),
             session: self.shared.session.clone(),
             earlier: self.agent_session.clone(),

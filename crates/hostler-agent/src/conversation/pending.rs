@@ -42,6 +42,13 @@ pub(crate) struct PendingServed {
     pub(crate) params: Box<RawValue>,
 }
 
+/// An answer that is in the transcript, and that the agent may not have got.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct PendingAnswer {
+    /// The line, without its end.
+    pub(crate) line: Box<RawValue>,
+}
+
 /// All of it.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -50,6 +57,8 @@ pub(crate) struct Pending {
     pub(crate) turns: Vec<PendingTurn>,
     pub(crate) requests: Vec<PendingRequest>,
     pub(crate) served: Vec<PendingServed>,
+    /// In the order in which they were given.
+    pub(crate) answers: Vec<PendingAnswer>,
     /// Whether the agent is up: past its handshake.
     pub(crate) up: bool,
     /// Whether a long line is being written, of which the agent may get a part only.

@@ -87,6 +87,12 @@ impl Actor {
             self.requests.insert(request.id, asked);
         }
         self.nobody_is_there();
+        // One may have it already, and then takes this for an answer to nothing.
+        for answer in &pending.answers {
+            let mut line = answer.line.get().as_bytes().to_vec();
+            line.push(b'\n');
+            self.send_answer(line);
+        }
         for served in &pending.served {
             if served.method == "terminal/create" {
                 // It may have been created, which would be twice.

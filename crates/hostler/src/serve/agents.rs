@@ -53,6 +53,12 @@ const KEYS: &[Key] = &[
     }),
     key!("warm", "a number", |spec, value| spec.warm =
         u32::try_from(count(value)?).ok()?),
+    key!("tools", "true or false", |spec, value| {
+        spec.tools = match value {
+            Value::Boolean(offered) => *offered,
+            value => value.as_str()?.parse().ok()?,
+        }
+    }),
     key!(
         "handshake_timeout",
         "seconds, or a number with ms, s, m or h",

@@ -1,9 +1,10 @@
 //! The host's life, from the first request to the last.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use hostler_agent::{Agents, AgentsOptions};
+use hostler_agent::{Agents, AgentsOptions, Tools};
 use hostler_gateway::{AcpOptions, Facts, Gateway, Server, ShutdownAsked};
 use hostler_process::contain;
 use hostler_session::{By, HostOptions, Recovery, Sessions};
@@ -99,6 +100,7 @@ async fn live(parts: Parts) -> Result<Outcome, Refused> {
     tell(&recovery, parts.predecessor.is_some());
     let options = AgentsOptions {
         wrap: behind_run(),
+        tools: Some(own_tools(&parts.state_dir)),
         ..AgentsOptions::default()
     };
     let agents = Agents::new(sessions.clone(), parts.config.agents, options);
@@ -269,12 +271,27 @@ fn end_with_input(ask: mpsc::Sender<ShutdownAsked>) {
 /// What an agent's command is put behind, so that what the agent orphans ends with it: `hostler run`, by the small program
 /// beside this one where it is there.
 fn behind_run() -> Vec<String> {
-    let own = super::config::this_program();
-    let small = own.with_file_name("hostler");
-    let program = if small.is_file() { small } else { own };
+    let program = small_program();
     [&program.to_string_lossy(), "run", "--"]
         .map(str::to_owned)
         .to_vec()
+}
+
+/// The small program where it stands beside this one: it starts faster.
+fn small_program() -> PathBuf {
+    let own = super::config::this_program();
+    let small = own.with_file_name("hostler");
+    if small.is_file() { small } else { own }
+}
+
+/// `hostler mcp` of this host.
+fn own_tools(state_dir: &Path) -> Tools {
+    let state_dir = state_dir.to_string_lossy().into_owned();
+    Tools {
+        command: small_program(),
+        args: vec!["mcp".to_owned()],
+        env: vec![("HOSTLER_STATE_DIR".to_owned(), state_dir)],
+    }
 }
 
 /// Takes leave of children that come to this process as a subreaper.

@@ -1,25 +1,27 @@
 //! All conversations of a host.
 
-use std::collections::{BTreeSet, HashMap};
+mod again;
+mod new;
+
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use hostler_ledger::{
-    Change, ConversationId, ConversationRow, ConversationUpdate, ConversationsFilter,
-    EntrySeq as Seq, Ledger, SessionId,
+    Change, ConversationId, ConversationRow, ConversationsFilter, EntrySeq as Seq, Ledger,
+    SessionId,
 };
-use hostler_session::{By, CloseReason, Session, SessionOptions, Sessions};
-use serde::{Deserialize, Serialize};
-use serde_json::json;
-use serde_json::value::RawValue;
+use hostler_session::{By, CloseReason, Session, Sessions};
 use tokio::sync::mpsc;
 
 use crate::catalogue::Catalogue;
 use crate::conversation::{Actor, Conversation, Pending, Ready, Shared, now};
 use crate::error::{Error, Result};
 use crate::follow::Log;
-use crate::permission::PermissionPolicy;
 use crate::served::Served;
+use new::roots;
+pub use new::{ConversationFilter, ConversationInfo, NewConversation};
+pub(crate) use new::{detail_of, new_of};
 
 /// What holds for all conversations.
 #[derive(Debug, Clone)]
@@ -35,6 +37,24 @@ pub struct AgentsOptions {
     /// What every agent's command is put behind: a program that ends all that the agent has started when the agent itself has
     /// ended, such as this program's own `run --`. Without, what an agent orphans stays with the session until that closes.
     pub wrap: Vec<String>,
+    /// The host's own tools, which every agent is offered unless its entry in the catalogue says that it is not.
+    pub tools: Option<Tools>,
+}
+
+/// An MCP server of the host's own, on standard input and output: it is started by the agents themselves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tools {
+    /// The program: absolute.
+    pub command: PathBuf,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Its variables, besides `HOSTLER_SESSION`, which names the agent's session.
+    pub env: Vec<(String, String)>,
+}
+
+impl Tools {
+    /// What the server is called.
+    pub const NAME: &'static str = "hostler";
 }
 
 impl Default for AgentsOptions {
@@ -45,162 +65,9 @@ impl Default for AgentsOptions {
             ring: 1 << 20,
             max_unread: 64 << 20,
             wrap: Vec::new(),
+            tools: None,
         }
     }
-}
-
-/// A conversation to begin.
-#[derive(Debug, Clone, Default)]
-pub struct NewConversation {
-    /// The agent's name in the catalogue.
-    pub agent: String,
-    /// The session that is opened for it. Not looked at by [`Agents::begin`].
-    pub session: SessionOptions,
-    /// The `mcpServers` of `session/new`, as they came.
-    pub mcp_servers: Vec<Box<RawValue>>,
-    /// The `_meta` of `session/new`.
-    pub meta: Option<Box<RawValue>>,
-    /// Other members of `session/new` that are passed on as they came, such as `additionalDirectories`: an object.
-    pub more: Option<Box<RawValue>>,
-    /// Where it works: absolute. The agent's files are below it.
-    pub cwd: PathBuf,
-    /// Who answers for nobody. Without: as the agent's entry in the catalogue says.
-    pub permission: Option<PermissionPolicy>,
-}
-
-/// Which conversations are listed.
-#[derive(Debug, Clone, Default)]
-pub struct ConversationFilter {
-    /// Only those that work there.
-    pub cwd: Option<PathBuf>,
-    /// Only those with this agent.
-    pub agent: Option<String>,
-    /// Only those that are live.
-    pub live: bool,
-    /// Only those older than the one with this [`ConversationInfo::cursor`].
-    pub before: Option<u64>,
-    /// How many at the most; 0 for 100.
-    pub limit: usize,
-}
-
-/// A conversation in a listing.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ConversationInfo {
-    /// Its id.
-    pub id: ConversationId,
-    /// The session in which it is, or last was.
-    pub session: SessionId,
-    /// The agent's name in the catalogue.
-    pub agent: String,
-    /// Where it works.
-    pub cwd: PathBuf,
-    /// Its title, where the agent gave it one, or the beginning of its first prompt.
-    pub title: Option<String>,
-    /// The conversation that it was forked from.
-    pub parent: Option<ConversationId>,
-    /// The last entry of that one that it has in common with it.
-    pub forked_at: Option<Seq>,
-    /// Whether it is open here; else it can be taken up again.
-    pub live: bool,
-    /// When it began: Unix time in milliseconds.
-    pub created: u64,
-    /// When its last turn began or ended: Unix time in milliseconds.
-    pub updated: u64,
-    /// Its place in listings, which are from the newest to the oldest.
-    pub cursor: u64,
-}
-
-impl From<ConversationRow> for ConversationInfo {
-    fn from(row: ConversationRow) -> Self {
-        Self {
-            live: row.state == "live",
-            id: row.id,
-            session: row.session,
-            agent: row.agent,
-            cwd: row.cwd.into(),
-            title: row.title,
-            parent: row.parent,
-            forked_at: row.forked_at,
-            created: row.created,
-            updated: row.updated,
-            cursor: row.number,
-        }
-    }
-}
-
-/// What the ledger keeps of a [`NewConversation`], to take it up again.
-#[derive(Serialize, Deserialize)]
-struct Kept {
-    session: SessionOptions,
-    mcp_servers: Vec<String>,
-    meta: Option<String>,
-    more: Option<String>,
-    permission: Option<PermissionPolicy>,
-}
-
-/// Raw values are kept as text: byte for byte.
-fn text(raw: &RawValue) -> String {
-    raw.get().to_owned()
-}
-
-/// What the ledger keeps of a conversation besides its columns.
-pub(crate) fn detail_of(new: &NewConversation, ready: Option<&Ready>) -> serde_json::Value {
-    let kept = Kept {
-        session: new.session.clone(),
-        mcp_servers: new.mcp_servers.iter().map(|server| text(server)).collect(),
-        meta: new.meta.as_deref().map(text),
-        more: new.more.as_deref().map(text),
-        permission: new.permission,
-    };
-    let ready = ready.map(
-        |ready| json!({ "initialize": ready.initialize.get(), "session": ready.session.get() }),
-    );
-    json!({ "new": kept, "ready": ready })
-}
-
-fn new_of(row: &ConversationRow) -> Result<NewConversation> {
-    let broken = || {
-        Error::Invalid(format!(
-            "the record of conversation {} cannot be read",
-            row.id
-        ))
-    };
-    let kept: Kept = serde_json::from_value(row.detail["new"].clone()).map_err(|_| broken())?;
-    let raw = |text: String| RawValue::from_string(text).map_err(|_| broken());
-    Ok(NewConversation {
-        agent: row.agent.clone(),
-        session: kept.session,
-        mcp_servers: kept
-            .mcp_servers
-            .into_iter()
-            .map(raw)
-            .collect::<Result<_>>()?,
-        meta: kept.meta.map(raw).transpose()?,
-        more: kept.more.map(raw).transpose()?,
-        cwd: row.cwd.clone().into(),
-        permission: kept.permission,
-    })
-}
-
-/// The directories in which an agent reads and writes files through the host.
-fn roots(new: &NewConversation) -> Vec<PathBuf> {
-    #[derive(Deserialize, Default)]
-    #[serde(default, rename_all = "camelCase")]
-    struct More {
-        additional_directories: Vec<PathBuf>,
-    }
-    let more: More = new
-        .more
-        .as_ref()
-        .and_then(|more| serde_json::from_str(more.get()).ok())
-        .unwrap_or_default();
-    let mut roots = BTreeSet::from([new.cwd.clone()]);
-    roots.extend(
-        more.additional_directories
-            .into_iter()
-            .filter(|path| path.is_absolute()),
-    );
-    roots.into_iter().collect()
 }
 
 /// A conversation of an earlier host.
@@ -498,120 +365,6 @@ impl Agents {
     /// All that are live.
     pub fn live(&self) -> Vec<Conversation> {
         self.registry().live.values().cloned().collect()
-    }
-
-    /// A live one, or one from the ledger, taken up again in a new session.
-    ///
-    /// Cancel safe, as [`Agents::open`].
-    ///
-    /// # Errors
-    /// [`Error::NotFound`], and as [`Agents::open`].
-    pub async fn load(&self, id: &ConversationId, by: By) -> Result<Conversation> {
-        let _alone = self.inner.loading.lock().await;
-        if let Some(live) = self.registry().live.get(id)
-            && live.shared.session.state().is_open()
-        {
-            return Ok(live.clone());
-        }
-        let row = self.row(id)?;
-        let mut new = new_of(&row)?;
-        if let Some(name) = &new.session.name
-            && self.sessions().get(name).is_ok()
-        {
-            // Somebody else has it now.
-            new.session.name = None;
-        }
-        let session = self.open_session(&new, &by).await?;
-        let guard = CloseUnless(Some(session.clone()));
-        let update = ConversationUpdate {
-            session: Some(session.id().clone()),
-            state: Some("live"),
-            ..ConversationUpdate::default()
-        };
-        let change = Change::ConversationChanged {
-            id: id.clone(),
-            update: Box::new(update),
-        };
-        self.ledger().write_unsynced(vec![change]).await?;
-        let row = self.row(id)?;
-        let conversation = self.take_up(row, new, session)?;
-        guard.keep();
-        Ok(conversation)
-    }
-
-    fn take_up(
-        &self,
-        row: ConversationRow,
-        new: NewConversation,
-        session: Session,
-    ) -> Result<Conversation> {
-        let last = self.ledger().transcript_end(&row.id)?;
-        let pending = self.pending(&row.id)?;
-        let earlier = row.agent_session.clone();
-        let (shared, inbox) = self.shared(row, new, session, last)?;
-        let actor = Actor::new(shared.clone(), inbox, earlier, &pending);
-        Ok(self.run(shared, actor))
-    }
-
-    pub(crate) fn pending(&self, id: &ConversationId) -> Result<Pending> {
-        let link = self.ledger().agent_link(id)?;
-        Ok(link
-            .and_then(|link| serde_json::from_str(&link.pending).ok())
-            .unwrap_or_default())
-    }
-
-    pub(crate) fn kept(row: &ConversationRow) -> Result<NewConversation> {
-        new_of(row)
-    }
-
-    fn row(&self, id: &ConversationId) -> Result<ConversationRow> {
-        let row = self.ledger().conversation(id)?;
-        row.ok_or_else(|| Error::NotFound(id.to_string()))
-    }
-
-    pub(crate) async fn fork(&self, from: &Shared, upto: Seq, by: By) -> Result<Conversation> {
-        let mut new = (*from.new).clone();
-        new.session.name = None;
-        let session = self.open_session(&new, &by).await?;
-        let guard = CloseUnless(Some(session.clone()));
-        let at = now();
-        let row = ConversationRow {
-            id: ConversationId::of(session.id()),
-            session: session.id().clone(),
-            agent_session: None,
-            parent: Some(from.id.clone()),
-            forked_at: Some(upto),
-            state: "live".into(),
-            detail: detail_of(&new, None),
-            created: at,
-            updated: at,
-            ..from.row()
-        };
-        // What the parent has forgotten, and how its turns are numbered, holds for the fork too.
-        let parent = self.pending(&from.id)?;
-        let pending = Pending {
-            next_turn: parent.next_turn,
-            forgotten: parent.forgotten,
-            ..Pending::default()
-        };
-        let changes = vec![
-            Change::ConversationBegan {
-                conversation: Box::new(row.clone()),
-                by,
-            },
-            Change::TranscriptCopied {
-                from: from.id.clone(),
-                to: row.id.clone(),
-                upto,
-            },
-        ];
-        self.ledger().write_unsynced(changes).await?;
-        let last = self.ledger().transcript_end(&row.id)?;
-        let (shared, inbox) = self.shared(row, new, session, last)?;
-        let mut actor = Actor::new(shared.clone(), inbox, None, &pending);
-        actor.forked(&from.id, upto);
-        guard.keep();
-        Ok(self.run(shared, actor))
     }
 
     /// Conversations, the newest first, from the ledger.

@@ -1,12 +1,16 @@
 //! JSON-RPC 2.0 as text: envelopes over borrowed raw values, and exact replacement of a session id.
 
+mod line;
+mod respell;
+
 use std::borrow::Cow;
 use std::fmt;
-use std::ops::Range;
 
-use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
+
+pub(crate) use line::{notification, request, response};
+pub use respell::{UpdatePath, respell, with_session_id};
 
 /// An error of JSON-RPC.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -178,22 +182,6 @@ pub fn parse(line: &[u8]) -> Result<Incoming<'_>, Malformed> {
     }
 }
 
-/// Where in the text of an object the value of its own `sessionId` is, and that value.
-fn session_id(object: &str) -> Option<(Range<usize>, &str)> {
-    #[derive(Deserialize)]
-    struct Named<'a> {
-        #[serde(borrow, rename = "sessionId")]
-        session_id: &'a RawValue,
-    }
-    if !is_object(object.as_bytes()) {
-        return None;
-    }
-    let named: Named<'_> = serde_json::from_str(object).ok()?;
-    let text = named.session_id.get();
-    let start = text.as_ptr() as usize - object.as_ptr() as usize;
-    Some((start..start + text.len(), text))
-}
-
 /// What `text` is as JSON.
 pub(crate) fn quoted(text: &str) -> String {
     serde_json::to_string(text).unwrap_or_default()
@@ -202,150 +190,6 @@ pub(crate) fn quoted(text: &str) -> String {
 /// Raw JSON of what can be written as such.
 pub(crate) fn raw(value: &impl Serialize) -> Box<RawValue> {
     serde_json::value::to_raw_value(value).unwrap_or_else(|_| RawValue::NULL.to_owned())
-}
-
-/// The text with other text at a place in it, where that is the value of a member.
-fn put(object: &str, place: Range<usize>, value: &str) -> Option<Box<RawValue>> {
-    let mut text = String::with_capacity(object.len() + value.len());
-    text.push_str(&object[..place.start]);
-    text.push_str(value);
-    text.push_str(&object[place.end..]);
-    RawValue::from_string(text).ok()
-}
-
-/// The same object, byte for byte, but that a `sessionId` of `from` is `to`. `None` where there is no such.
-pub fn respell(object: &str, from: &str, to: &str) -> Option<Box<RawValue>> {
-    let (place, value) = session_id(object)?;
-    if serde_json::from_str::<String>(value).ok()? != from {
-        return None;
-    }
-    put(object, place, &quoted(to))
-}
-
-/// The same object, byte for byte, but that its `sessionId` is `to`, whatever it was, and is there.
-///
-/// # Errors
-/// [`RpcError::INVALID_PARAMS`] where this is no object, or has it twice.
-pub fn with_session_id(object: &str, to: &str) -> Result<Box<RawValue>, RpcError> {
-    let no = || RpcError::invalid_params("the parameters should be an object with one `sessionId`");
-    let to = quoted(to);
-    if let Some((place, _)) = session_id(object) {
-        return put(object, place, &to).ok_or_else(no);
-    }
-    #[derive(Deserialize)]
-    struct Whatever {
-        #[serde(rename = "sessionId")]
-        session_id: Option<IgnoredAny>,
-    }
-    let start = object.find('{').ok_or_else(no)? + 1;
-    let read = serde_json::from_str::<Whatever>(object).map_err(|_| no())?;
-    if !is_object(object.as_bytes()) || read.session_id.is_some() {
-        return Err(no());
-    }
-    let empty = object[start..].trim_start().starts_with('}');
-    let comma = if empty { "" } else { "," };
-    let member = format!("\"sessionId\":{to}{comma}");
-    put(object, start..start, &member).ok_or_else(no)
-}
-
-/// Turns the updates of one agent session into those of a conversation in one pass, where they are written as nearly all
-/// agents write them: compactly, with the session's id in the first place.
-#[derive(Debug, Clone)]
-pub struct UpdatePath {
-    /// How such a line begins, up to the value of `sessionId`, which is included.
-    before: Vec<u8>,
-    /// How its parameters begin after that.
-    after: String,
-}
-
-impl UpdatePath {
-    /// From the agent's name for the session to the conversation's.
-    pub fn new(from: &str, to: &str) -> Self {
-        let from = quoted(from);
-        Self {
-            before: format!(
-                r#"{{"jsonrpc":"2.0","method":"session/update","params":{{"sessionId":{from}"#
-            )
-            .into_bytes(),
-            after: format!(r#"{{"sessionId":{}"#, quoted(to)),
-        }
-    }
-
-    /// The parameters of the update that this line is. `None` where it is something else, or has to be looked at closely.
-    pub fn params(&self, line: &[u8]) -> Option<Box<RawValue>> {
-        let rest = line.strip_prefix(&*self.before)?.strip_suffix(b"}")?;
-        if rest.first() != Some(&b',') {
-            return None;
-        }
-        let rest = std::str::from_utf8(rest).ok()?;
-        let mut text = String::with_capacity(self.after.len() + rest.len());
-        text.push_str(&self.after);
-        text.push_str(rest);
-        // Only what is one whole object is taken: if the line has more, this is not.
-        RawValue::from_string(text).ok()
-    }
-}
-
-fn line(parts: &[&str]) -> Vec<u8> {
-    let length: usize = parts.iter().map(|part| part.len()).sum();
-    let mut line = Vec::with_capacity(length + 1);
-    for part in parts {
-        line.extend_from_slice(part.as_bytes());
-    }
-    // Between values a line break is mere space; within strings JSON has none.
-    for byte in &mut line {
-        if matches!(byte, b'\n' | b'\r') {
-            *byte = b' ';
-        }
-    }
-    line.push(b'\n');
-    line
-}
-
-/// The line of a request.
-pub(crate) fn request(id: u64, method: &str, params: &RawValue) -> Vec<u8> {
-    let (id, method) = (id.to_string(), quoted(method));
-    line(&[
-        r#"{"jsonrpc":"2.0","id":"#,
-        &id,
-        r#","method":"#,
-        &method,
-        r#","params":"#,
-        params.get(),
-        "}",
-    ])
-}
-
-/// The line of a notification.
-pub(crate) fn notification(method: &str, params: &RawValue) -> Vec<u8> {
-    let method = quoted(method);
-    line(&[
-        r#"{"jsonrpc":"2.0","method":"#,
-        &method,
-        r#","params":"#,
-        params.get(),
-        "}",
-    ])
-}
-
-/// The line of an answer.
-pub(crate) fn response(id: &RawValue, answer: &Answer) -> Vec<u8> {
-    match answer {
-        Ok(result) => line(&[
-            r#"{"jsonrpc":"2.0","id":"#,
-            id.get(),
-            r#","result":"#,
-            result.get(),
-            "}",
-        ]),
-        Err(error) => line(&[
-            r#"{"jsonrpc":"2.0","id":"#,
-            id.get(),
-            r#","error":"#,
-            raw(error).get(),
-            "}",
-        ]),
-    }
 }
 
 /// An agent's error, which may not look as it should.
@@ -394,58 +238,6 @@ mod tests {
             assert!(parse(wrong.as_bytes()).is_err(), "{wrong}");
         }
         assert!(parse(b"{\"method\":\"x\",\"params\":\"\xff\"}").is_err());
-    }
-
-    #[test]
-    fn a_session_id_is_replaced_at_its_own_place_and_nowhere_else() {
-        let text =
-            r#"{ "update" : {"sessionId":"a", "n": 1.10e2}, "sessionId" :"a" , "_x":"\u00e9" }"#;
-        let new = respell(text, "a", "b\"c").expect("replaced");
-        assert_eq!(
-            new.get(),
-            r#"{ "update" : {"sessionId":"a", "n": 1.10e2}, "sessionId" :"b\"c" , "_x":"\u00e9" }"#
-        );
-        assert!(respell(text, "z", "b").is_none());
-        assert!(respell("[\"a\"]", "a", "b").is_none());
-        assert!(respell("{\"sessionId\":\"a\",\"sessionId\":\"a\"}", "a", "b").is_none());
-        for (text, new) in [
-            ("{}", r#"{"sessionId":"n"}"#),
-            ("{ \"a\":1}", r#"{"sessionId":"n", "a":1}"#),
-            ("{\"sessionId\":null}", r#"{"sessionId":"n"}"#),
-        ] {
-            assert_eq!(with_session_id(text, "n").expect("an object").get(), new);
-        }
-        assert!(with_session_id("[1]", "n").is_err());
-    }
-
-    #[test]
-    fn the_short_way_gives_what_the_long_one_gives() {
-        let path = UpdatePath::new("ag", "conv");
-        for (rest, taken) in [
-            (r#","update":{"a":1}}}"#, true),
-            (r#","update":{"a":1}},"id":5}"#, false),
-            (r#"}}"#, false),
-            (r#","update":}}"#, false),
-        ] {
-            let line = format!(
-                r#"{{"jsonrpc":"2.0","method":"session/update","params":{{"sessionId":"ag"{rest}"#
-            );
-            let short = path.params(line.as_bytes());
-            assert_eq!(short.is_some(), taken, "{line}");
-            if let Some(short) = short {
-                let Ok(Incoming::Notification {
-                    params: Some(params),
-                    ..
-                }) = parse(line.as_bytes())
-                else {
-                    panic!("{line}");
-                };
-                assert_eq!(
-                    short.get(),
-                    respell(params.get(), "ag", "conv").expect("replaced").get()
-                );
-            }
-        }
     }
 
     /// Ten thousand frames that were whole and then damaged: nothing panics, and what is taken is JSON.
