@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hostler_agent::{AgentSpec, Error, Step};
+use hostler_agent::{AgentSpec, EntryKind, Error, Seq, Step};
 
 use super::support::*;
 
@@ -110,7 +110,7 @@ async fn an_opening_that_is_broken_off_at_any_await_leaves_nothing_twice() {
             host.stage.await_none("after it was broken off").await;
             assert!(polls < 1000);
         }
-        assert!(polls > 2, "it was broken off {polls} times");
+        assert!(polls > 1, "it was broken off {polls} times");
     }
 }
 
@@ -126,6 +126,24 @@ async fn came_up(conversation: &hostler_agent::Conversation, up: &mut usize, hea
     }
 }
 
+/// Waits for the end of all turns. A prompt whose caller goes is queued all the same, or nobody has heard of it.
+async fn turns_ended(conversation: &hostler_agent::Conversation) {
+    // What was asked for before is done when this is answered.
+    conversation.requests().await.expect("requests");
+    let (mut follower, last) = (conversation.follow(Seq(0)), conversation.last());
+    let mut under_way = 0;
+    while follower.after() < last || under_way > 0 {
+        let some = soon("the end of a turn", follower.next(64)).await;
+        for entry in some.expect("entries") {
+            match entry.kind {
+                EntryKind::Prompt => under_way += 1,
+                EntryKind::TurnEnded => under_way -= 1,
+                _ => {}
+            }
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_handshake_that_is_broken_off_at_any_time_leaves_nothing_of_the_agent() {
     let host = Host::new(&[("PEER_CHILD", "1")]);
@@ -138,9 +156,8 @@ async fn a_handshake_that_is_broken_off_at_any_time_leaves_nothing_of_the_agent(
         came_up(&conversation, &mut up, ready.is_ok()).await;
         host.stage.await_none("after it was broken off").await;
         let prompting = conversation.prompt(text("stream 1"), by());
-        if let Some(turn) = polled(prompting, 1).await {
-            soon("the end", turn.expect("a turn").ended()).await;
-        }
+        drop(polled(prompting, 1).await);
+        turns_ended(&conversation).await;
         came_up(&conversation, &mut up, false).await;
         host.stage
             .await_none("after a prompt nobody heard of")

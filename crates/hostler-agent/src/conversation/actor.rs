@@ -283,7 +283,9 @@ impl Actor {
                 reply,
             } => self.answer(request, answer, &by, reply),
             Message::Requests { reply } => {
-                let _ = reply.send(self.requests.keys().copied().collect());
+                let open = self.requests.keys().copied().collect();
+                // What it says is in the transcript by then.
+                self.then(move || drop(reply.send(open)));
             }
             Message::Attach { client, answers } => {
                 self.clients.insert(client, answers);
