@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::event::{SessionEvent, SessionState};
 use crate::judge::{Facts, Verdict, judge};
 use crate::mailbox::{Message, Paced};
-use crate::process::{ProcessHandle, Shared, lock};
+use crate::process::{EndOnDrop, Shared, lock};
 use crate::report::{CloseReason, Outcome};
 use crate::resource::Resource;
 use crate::session::{Session, Status};
@@ -33,7 +33,7 @@ async fn ended(tree: Option<Arc<Tree>>) -> hostler_process::Result<EndReport> {
 }
 
 /// Who waits for a process to be started.
-pub(crate) type Starter = oneshot::Sender<Result<(ProcessHandle, Option<Paced>)>>;
+pub(crate) type Starter = oneshot::Sender<Result<(EndOnDrop, Option<Paced>)>>;
 
 /// Something that the session owns.
 pub(crate) struct Entry {

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::options::ExecOptions;
 use crate::output::Follower;
 use crate::policy::Policy;
-use crate::process::{ProcessHandle, Shared};
+use crate::process::{EndOnDrop, Shared};
 use crate::report::CloseReason;
 use crate::resource::{Resource, ResourceInfo};
 use crate::session::Session;
@@ -25,7 +25,7 @@ pub(crate) enum Message {
         options: Box<ExecOptions>,
         by: By,
         paced: bool,
-        reply: oneshot::Sender<Result<(ProcessHandle, Option<Paced>)>>,
+        reply: oneshot::Sender<Result<(EndOnDrop, Option<Paced>)>>,
     },
     /// It runs, or could not be started.
     Started { id: ResourceId, result: Result<()> },

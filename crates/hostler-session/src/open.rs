@@ -176,7 +176,25 @@ pub(crate) async fn open(host: &Arc<Host>, options: SessionOptions, by: By) -> R
     let (reply, answer) = oneshot::channel();
     // From here on its own task goes all the way, whoever still waits for it.
     tokio::spawn(actor.open(by, reply));
-    answer.await.unwrap_or(Err(Error::Stopping))
+    let mut unclaimed = answer.await.unwrap_or(Err(Error::Stopping))?;
+    unclaimed.0.take().ok_or(Error::Stopping)
+}
+
+/// A session of which whoever asked for it has not heard yet: it is closed where they never do, for they may go also when the
+/// answer is on its way already.
+struct Unclaimed(Option<Session>);
+
+impl Drop for Unclaimed {
+    fn drop(&mut self) {
+        if let Some(session) = self.0.take() {
+            session.fixed.mailbox.send(Message::Close {
+                reason: CloseReason::SpawnCancelled,
+                by: By::new("host", "whoever opened it is gone"),
+                grace: None,
+                judge: false,
+            });
+        }
+    }
 }
 
 /// Closes the least recently used quiet session while there are as many as there may be.
@@ -220,16 +238,13 @@ pub(crate) async fn close_if_quiet(session: &Session, by: By) -> bool {
 }
 
 impl Actor {
-    async fn open(mut self, by: By, reply: oneshot::Sender<Result<Session>>) {
+    async fn open(mut self, by: By, reply: oneshot::Sender<Result<Unclaimed>>) {
         // Boxed, so that the task needs no room for it once the session is open.
         match Box::pin(self.make(&by)).await {
             Ok(()) => {
                 self.set_state(SessionState::Active, None);
-                let session = self.session.clone();
-                if reply.send(Ok(session)).is_err() {
-                    let by = By::new("host", "whoever opened it is gone");
-                    self.close(CloseReason::SpawnCancelled, by, None);
-                }
+                let unclaimed = Unclaimed(Some(self.session.clone()));
+                let _ = reply.send(Ok(unclaimed));
                 self.run().await;
             }
             Err(error) => {

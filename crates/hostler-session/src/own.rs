@@ -177,18 +177,11 @@ impl Actor {
         let Some((reply, followers)) = starter else {
             return;
         };
+        // Under a guard until it is heard, for whoever asked may go also when the answer is on its way already.
         let handle = ProcessHandle { shared };
-        let unheard = match answer {
-            Ok(()) => reply.send(Ok((handle, followers))).is_err(),
-            Err(error) => {
-                let _ = reply.send(Err(error));
-                false
-            }
-        };
-        if unheard {
-            let by = By::new("host", "whoever started it is gone");
-            self.end_process(id, Some(Duration::ZERO), by);
-        }
+        let by = By::new("host", "whoever started it is gone");
+        let unclaimed = || handle.end_on_drop(by).within(Duration::ZERO);
+        let _ = reply.send(answer.map(|()| (unclaimed(), followers)));
         self.touch_status();
     }
 

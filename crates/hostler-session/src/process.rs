@@ -318,6 +318,7 @@ impl ProcessHandle {
         EndOnDrop {
             handle: self.clone(),
             by: Some(by),
+            grace: None,
         }
     }
 
@@ -393,9 +394,16 @@ async fn write_pipe(pipe: &AsyncFd<OwnedFd>, mut bytes: &[u8]) -> io::Result<()>
 pub struct EndOnDrop {
     handle: ProcessHandle,
     by: Option<By>,
+    grace: Option<Duration>,
 }
 
 impl EndOnDrop {
+    /// With this grace rather than the session's.
+    pub(crate) fn within(mut self, grace: Duration) -> Self {
+        self.grace = Some(grace);
+        self
+    }
+
     /// Lets the process live on.
     pub fn release(mut self) -> ProcessHandle {
         self.by = None;
@@ -408,7 +416,7 @@ impl Drop for EndOnDrop {
         if let Some(by) = self.by.take() {
             self.handle.shared.owner().send(Message::EndProcess {
                 id: self.handle.shared.id.clone(),
-                grace: None,
+                grace: self.grace,
                 by,
             });
         }

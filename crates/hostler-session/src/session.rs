@@ -204,7 +204,7 @@ impl Session {
 
     async fn start(&self, options: ExecOptions, by: By, paced: bool) -> Result<Foreground> {
         let options = Box::new(options);
-        let (process, followers) = self
+        let (unclaimed, followers) = self
             .ask(|reply| Message::Exec {
                 options,
                 by,
@@ -212,6 +212,7 @@ impl Session {
                 reply,
             })
             .await??;
+        let process = unclaimed.release();
         let (stdout, stderr) = followers.unwrap_or_else(|| (process.stdout().follow(0), None));
         Ok(Foreground {
             process,
