@@ -14,3 +14,4 @@ mod speed;
 mod stage;
 mod support;
 mod tools;
+mod warm;

@@ -34,12 +34,7 @@ async fn a_command_and_files_of_an_agent_are_the_sessions() {
         assert!(refused.starts_with("error"), "{outside}: {refused}");
     }
     // A command that detaches itself and is not waited for ends with the session.
-    let kept = answer(
-        &host,
-        &conversation,
-        "run setsid sleep 1000 >/dev/null 2>&1 &",
-    )
-    .await;
+    let kept = answer(&conversation, "run setsid sleep 1000 >/dev/null 2>&1 &").await;
     assert!(kept.starts_with("Some(0)"), "{kept}");
     host.end(&conversation).await;
 }

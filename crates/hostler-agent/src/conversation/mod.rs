@@ -2,6 +2,7 @@
 
 mod actor;
 mod asked;
+mod idle;
 mod incoming;
 mod life;
 mod pending;
@@ -25,6 +26,7 @@ use crate::rpc::{Answer, RpcError, with_session_id};
 use crate::transcript::RequestId;
 
 pub(crate) use actor::{Actor, Message, now};
+pub(crate) use idle::{Used, UsedCell};
 pub(crate) use life::ready_of;
 pub(crate) use pending::{At, Pending};
 pub(crate) use shared::Shared;
