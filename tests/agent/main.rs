@@ -4,6 +4,7 @@
 mod basics;
 mod death;
 mod handshake;
+mod last;
 mod life;
 mod permission;
 mod resend;

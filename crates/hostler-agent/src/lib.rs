@@ -54,7 +54,7 @@ mod warm;
 pub use agents::{
     Agents, AgentsOptions, ConversationFilter, ConversationInfo, NewConversation, Resumed, Tools,
 };
-pub use catalogue::{AgentSpec, Catalogue, CatalogueError};
+pub use catalogue::{AgentSpec, BeforeClose, Catalogue, CatalogueError};
 pub use conversation::{
     Answered, ClientCapabilities, ClientGuard, Conversation, Ready, Turn, TurnEnd,
 };

@@ -389,6 +389,7 @@ impl Agents {
         registry.live.insert(id, conversation.clone());
         drop(registry);
         tokio::spawn(actor.run());
+        conversation.plan_its_end();
         conversation
     }
 

@@ -4,6 +4,7 @@ mod actor;
 mod asked;
 mod idle;
 mod incoming;
+mod last;
 mod life;
 mod pending;
 mod resumed;
