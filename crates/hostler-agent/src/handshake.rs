@@ -133,7 +133,7 @@ pub(crate) async fn build(mut plan: Plan, spawned: oneshot::Sender<Spawned>) -> 
         agent: plan.agent.clone(),
         step: failed.step,
         why: failed.why,
-        rpc: failed.rpc,
+        rpc: failed.rpc.map(Box::new),
         stderr,
     };
     let process = match &started {
@@ -219,7 +219,7 @@ pub(crate) async fn ahead(plan: Plan, limits: (usize, usize)) -> Result<Warm> {
                 agent: plan.agent,
                 step: failed.step,
                 why: failed.why,
-                rpc: failed.rpc,
+                rpc: failed.rpc.map(Box::new),
                 stderr: last_words(&process),
             })
         }
@@ -393,13 +393,13 @@ fn servers(plan: &Plan) -> Vec<Box<RawValue>> {
         name: String,
     }
     let mut servers = plan.new.mcp_servers.clone();
-    let named = |server: &Box<RawValue>| {
+    let named = |server: &RawValue| {
         let server: Named = serde_json::from_str(server.get()).unwrap_or_default();
         server.name == Tools::NAME
     };
     if let Some(tools) = &plan.tools
         && plan.spec.tools
-        && !servers.iter().any(named)
+        && !servers.iter().any(|server| named(server))
     {
         let session = ("HOSTLER_SESSION", plan.session.id().as_str());
         let env = tools.env.iter().map(|(name, value)| (&**name, &**value));

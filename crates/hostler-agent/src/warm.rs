@@ -144,13 +144,14 @@ impl Pool {
         Some(wanted.min(most.saturating_sub(all)))
     }
 
-    fn put(&self, name: &str, spare: Spare) -> std::result::Result<(), Spare> {
+    /// Whether it is taken in.
+    fn put(&self, name: &str, spare: Spare) -> bool {
         let mut state = self.state();
         if state.over {
-            return Err(spare);
+            return false;
         }
         state.spares.entry(name.to_owned()).or_default().push(spare);
-        Ok(())
+        true
     }
 
     fn count(&self) -> usize {
@@ -262,7 +263,7 @@ async fn keep(agents: Weakly, pool: Arc<Pool>) {
                     Ok(spare) => {
                         let process = spare.warm.link.process.clone();
                         let session = spare.session.clone();
-                        if pool.put(&name, spare).is_err() {
+                        if !pool.put(&name, spare) {
                             let by = By::new("host", "no spare agents are kept any more");
                             let _ = session.close(CloseReason::Shutdown, by, None).await;
                             return;

@@ -12,12 +12,18 @@ use crate::mailbox::Message;
 use crate::report::CloseReason;
 use crate::session::Session;
 
+/// What is done, from the reason on.
+pub type Act = Box<dyn FnOnce(CloseReason) -> Doing + Send + Sync>;
+
+/// It being done.
+pub type Doing = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// What is done, and for how long it may be.
 pub struct Farewell {
     /// When it is over, or the time is, the session closes.
     pub limit: Duration,
     /// What is done, told why the session is to close. It may start processes and turns.
-    pub act: Box<dyn FnOnce(CloseReason) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>,
+    pub act: Act,
 }
 
 impl fmt::Debug for Farewell {

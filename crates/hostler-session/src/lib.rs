@@ -94,7 +94,7 @@ mod unreached;
 
 pub use error::{Error, Result};
 pub use event::{ExitInfo, SessionEvent, SessionState};
-pub use farewell::Farewell;
+pub use farewell::{Act, Doing, Farewell};
 pub use hostler_ledger::{By, ResourceId, SessionId};
 pub use hostler_process::{ProcessId, ProcessInfo, Signal};
 pub use members::{Listening, Member};

@@ -166,7 +166,7 @@ impl Actor {
         let rpc = match &error {
             Error::Handshake { rpc: Some(rpc), .. } => RpcError {
                 message: error.to_string(),
-                ..rpc.clone()
+                ..(**rpc).clone()
             },
             error => RpcError::internal(error.to_string()),
         };
