@@ -322,8 +322,8 @@ async fn measure(hostler: &Path) {
         latency(name, socket, 100, 100, 100_000).await;
     }
     for (name, socket) in [("relay", &own_socket), ("hostler", &socket)] {
-        rate(name, socket, 1, 500_000).await;
-        rate(name, socket, 10, 50_000).await;
+        rate(name, socket, 1, 200_000).await;
+        rate(name, socket, 10, 20_000).await;
     }
     let one = sharing(&socket, 1, 100_000).await;
     let twenty = sharing(&socket, 20, 100_000).await;
