@@ -4,6 +4,7 @@
 mod basics;
 mod death;
 mod handshake;
+mod last;
 mod life;
 mod permission;
 mod resend;
@@ -14,3 +15,4 @@ mod speed;
 mod stage;
 mod support;
 mod tools;
+mod warm;

@@ -5,6 +5,7 @@
 mod support;
 
 mod client;
+mod delegated;
 mod dying;
 mod offered;
 mod servers;

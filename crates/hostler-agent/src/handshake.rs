@@ -10,13 +10,14 @@ use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::agents::{NewConversation, Tools};
 use crate::catalogue::AgentSpec;
 use crate::error::{Error, Result, Step};
-use crate::link::{Caller, Waiter, last_words};
-use crate::rpc::{Answer, RpcError, raw};
+use crate::link::{Caller, Heard, Lines, Link, Waiter, last_words};
+use crate::rpc::{self, Answer, Incoming, RpcError, raw};
+use crate::warm::Warm;
 
 /// The version of ACP that is asked for. What the agent answers is passed on.
 const VERSION: u32 = 1;
@@ -24,7 +25,6 @@ const VERSION: u32 = 1;
 const GRACE: Duration = Duration::from_secs(1);
 
 /// What is brought up, and how.
-#[derive(Clone)]
 pub(crate) struct Plan {
     pub(crate) agent: String,
     pub(crate) spec: AgentSpec,
@@ -36,6 +36,8 @@ pub(crate) struct Plan {
     pub(crate) session: Session,
     /// What an earlier agent called the session, to go on with.
     pub(crate) earlier: Option<String>,
+    /// One that is up already but for its session.
+    pub(crate) warm: Option<Warm>,
     pub(crate) by: By,
 }
 
@@ -50,7 +52,15 @@ pub(crate) struct Built {
 }
 
 /// Where the process is given to the one who reads from it, who gives back the way to call it.
-pub(crate) type Spawned = (ProcessHandle, oneshot::Sender<Caller>);
+pub(crate) type Spawned = (Started, oneshot::Sender<Caller>);
+
+/// A process that is there.
+pub(crate) enum Started {
+    /// Nothing was said to it yet.
+    Cold(ProcessHandle),
+    /// It is initialized.
+    Warm(Box<Link>),
+}
 
 #[derive(Deserialize, Default)]
 #[serde(default, rename_all = "camelCase")]
@@ -112,32 +122,31 @@ impl Failed {
 /// Brings an agent up.
 ///
 /// Cancel safe: dropped at any await, the process and what is under it is ended.
-pub(crate) async fn build(plan: Plan, spawned: oneshot::Sender<Spawned>) -> Result<Built> {
+pub(crate) async fn build(mut plan: Plan, spawned: oneshot::Sender<Spawned>) -> Result<Built> {
+    let warm = plan.warm.take();
+    let (started, initialize) = match warm {
+        Some(warm) => (Started::Warm(Box::new(warm.link)), Some(warm.initialize)),
+        None => (Started::Cold(start_in_time(&plan).await?), None),
+    };
     let deadline = Instant::now() + plan.spec.handshake_timeout;
     let failed = |failed: Failed, stderr| Error::Handshake {
         agent: plan.agent.clone(),
         step: failed.step,
         why: failed.why,
-        rpc: failed.rpc,
+        rpc: failed.rpc.map(Box::new),
         stderr,
     };
-    let process = match timeout_at(deadline, start(&plan)).await {
-        Ok(process) => process
-            .map_err(|error| failed(Failed::new(Step::Start, error.to_string()), String::new()))?,
-        Err(_) => {
-            return Err(failed(
-                Failed::new(Step::Start, "it took too long"),
-                String::new(),
-            ));
-        }
+    let process = match &started {
+        Started::Cold(process) => process.clone(),
+        Started::Warm(link) => link.process.clone(),
     };
     let by = By::new("host", "its handshake was broken off");
     let guard = process.end_on_drop(by);
     let (caller, called) = oneshot::channel();
-    let _ = spawned.send((process.clone(), caller));
+    let _ = spawned.send((started, caller));
     let mut step = Step::Initialize;
     let done = match called.await {
-        Ok(caller) => timeout_at(deadline, shake(&plan, &caller, &mut step)).await,
+        Ok(caller) => timeout_at(deadline, shake(&plan, initialize, &caller, &mut step)).await,
         // Whoever reads is gone, and this is dropped soon.
         Err(_) => Ok(Err(Failed::new(step, "it was broken off"))),
     };
@@ -158,6 +167,84 @@ pub(crate) async fn build(plan: Plan, spawned: oneshot::Sender<Spawned>) -> Resu
     let error = failed(why, last_words(&process));
     drop(guard);
     Err(error)
+}
+
+async fn start_in_time(plan: &Plan) -> Result<ProcessHandle> {
+    let failed = |why: String| Error::Handshake {
+        agent: plan.agent.clone(),
+        step: Step::Start,
+        why,
+        rpc: None,
+        stderr: String::new(),
+    };
+    match timeout(plan.spec.handshake_timeout, start(plan)).await {
+        Ok(process) => process.map_err(|error| failed(error.to_string())),
+        Err(_) => Err(failed("it took too long".into())),
+    }
+}
+
+/// Starts an agent and initializes it, for a conversation that comes later.
+///
+/// Cancel safe: dropped at any await, the process and what is under it is ended.
+pub(crate) async fn ahead(plan: Plan, limits: (usize, usize)) -> Result<Warm> {
+    let process = start_in_time(&plan).await?;
+    let guard = process.end_on_drop(By::new("host", "its handshake was broken off"));
+    let mut link = Link::new(&plan.agent, process.clone(), 0, limits);
+    let caller = link.caller.clone();
+    let answered = {
+        let answer = initialize(&caller);
+        let read = async {
+            while let Heard::Bytes(offset, bytes) = link.hear().await {
+                hear_ahead(&mut link, offset, &bytes);
+            }
+        };
+        tokio::select! {
+            answer = timeout(plan.spec.handshake_timeout, answer) => answer.unwrap_or_else(|_| {
+                let limit = plan.spec.handshake_timeout;
+                Err(Failed::new(Step::Initialize, format!("no answer within {limit:?}")))
+            }),
+            () = read => Err(Failed::new(Step::Initialize, "it ended")),
+        }
+    };
+    match answered {
+        Ok(initialize) => {
+            guard.release();
+            let initialize = initialize.into();
+            Ok(Warm { link, initialize })
+        }
+        Err(failed) => {
+            let by = By::new("host", "it did not come up");
+            let _ = crate::link::end(&process, Some(GRACE), by).await;
+            Err(Error::Handshake {
+                agent: plan.agent,
+                step: failed.step,
+                why: failed.why,
+                rpc: failed.rpc.map(Box::new),
+                stderr: last_words(&process),
+            })
+        }
+    }
+}
+
+/// What an agent says before it has a session: answers are for whoever asked. It has nothing to ask for, and nothing to tell.
+fn hear_ahead(link: &mut Link, offset: u64, bytes: &[u8]) {
+    let mut lines = std::mem::replace(&mut link.lines, Lines::new(0, 0));
+    lines.take(offset, bytes, |line| {
+        let Ok(line) = line else { return };
+        match rpc::parse(line.trim_ascii()) {
+            Ok(Incoming::Response { id, answer }) => {
+                if let Some(Waiter::Call(reply)) = link.caller.calls.remove(id) {
+                    let _ = reply.send(answer.map(ToOwned::to_owned).map_err(rpc::error));
+                }
+            }
+            Ok(Incoming::Request { id, method, .. }) => {
+                let answer = Err(RpcError::method_not_found(&method));
+                let _ = link.caller.writer.send(rpc::response(id, &answer));
+            }
+            Ok(Incoming::Notification { .. }) | Err(_) => {}
+        }
+    });
+    link.lines = lines;
 }
 
 async fn start(plan: &Plan) -> hostler_session::Result<ProcessHandle> {
@@ -192,7 +279,7 @@ async fn ask(
     }
 }
 
-async fn shake(plan: &Plan, caller: &Caller, at: &mut Step) -> std::result::Result<Built, Failed> {
+async fn initialize(caller: &Caller) -> std::result::Result<Box<RawValue>, Failed> {
     let params = raw(&json!({
         "protocolVersion": VERSION,
         "clientCapabilities": {
@@ -201,7 +288,19 @@ async fn shake(plan: &Plan, caller: &Caller, at: &mut Step) -> std::result::Resu
         },
         "clientInfo": { "name": "hostler", "title": "Hostler", "version": env!("CARGO_PKG_VERSION") },
     }));
-    let initialize = ask(caller, Step::Initialize, &params, Waiter::Call).await?;
+    ask(caller, Step::Initialize, &params, Waiter::Call).await
+}
+
+async fn shake(
+    plan: &Plan,
+    initialized: Option<Arc<RawValue>>,
+    caller: &Caller,
+    at: &mut Step,
+) -> std::result::Result<Built, Failed> {
+    let initialize: Arc<RawValue> = match initialized {
+        Some(initialized) => initialized,
+        None => initialize(caller).await?.into(),
+    };
     let known: Initialized = serde_json::from_str(initialize.get()).unwrap_or_default();
     let capabilities = &known.agent_capabilities;
     if let Some(earlier) = &plan.earlier {
@@ -218,7 +317,7 @@ async fn shake(plan: &Plan, caller: &Caller, at: &mut Step) -> std::result::Resu
             match ask(caller, step, &params, Waiter::Call).await {
                 Ok(session) => {
                     return Ok(Built {
-                        initialize: initialize.into(),
+                        initialize: initialize.clone(),
                         session: session.into(),
                         agent_session: earlier.clone(),
                         knows: true,
@@ -239,7 +338,7 @@ async fn shake(plan: &Plan, caller: &Caller, at: &mut Step) -> std::result::Resu
         return Err(Failed::new(*at, "its answer has no `sessionId`"));
     };
     Ok(Built {
-        initialize: initialize.into(),
+        initialize,
         session: session.into(),
         agent_session,
         knows: false,
@@ -294,13 +393,13 @@ fn servers(plan: &Plan) -> Vec<Box<RawValue>> {
         name: String,
     }
     let mut servers = plan.new.mcp_servers.clone();
-    let named = |server: &Box<RawValue>| {
+    let named = |server: &RawValue| {
         let server: Named = serde_json::from_str(server.get()).unwrap_or_default();
         server.name == Tools::NAME
     };
     if let Some(tools) = &plan.tools
         && plan.spec.tools
-        && !servers.iter().any(named)
+        && !servers.iter().any(|server| named(server))
     {
         let session = ("HOSTLER_SESSION", plan.session.id().as_str());
         let env = tools.env.iter().map(|(name, value)| (&**name, &**value));

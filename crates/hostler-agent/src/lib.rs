@@ -37,6 +37,7 @@
 mod agents;
 mod catalogue;
 mod conversation;
+mod delegate;
 mod error;
 mod follow;
 mod handshake;
@@ -48,14 +49,16 @@ pub mod rpc;
 pub mod served;
 pub mod shell;
 mod transcript;
+mod warm;
 
 pub use agents::{
     Agents, AgentsOptions, ConversationFilter, ConversationInfo, NewConversation, Resumed, Tools,
 };
-pub use catalogue::{AgentSpec, Catalogue, CatalogueError};
+pub use catalogue::{AgentSpec, BeforeClose, Catalogue, CatalogueError};
 pub use conversation::{
     Answered, ClientCapabilities, ClientGuard, Conversation, Ready, Turn, TurnEnd,
 };
+pub use delegate::Delegation;
 pub use error::{Error, Result, Step};
 pub use follow::Follower;
 pub use hostler_ledger::{By, ConversationId, EntrySeq as Seq};

@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::ending::Stuck;
 use crate::error::{Error, Result};
 use crate::event::{SessionEvent, SessionState};
+use crate::farewell::Farewell;
 use crate::judge::{Facts, Verdict, judge};
 use crate::mailbox::{Message, Paced};
 use crate::process::{EndOnDrop, Shared, lock};
@@ -90,6 +91,9 @@ pub(crate) struct Actor {
     /// The next host has it in a moment: nothing new starts.
     pub(crate) leaving: bool,
     pub(crate) stuck: Option<Stuck>,
+    /// What is done before it ends without being asked, and whether that is under way.
+    pub(crate) farewell: Option<Farewell>,
+    pub(crate) parting: bool,
     /// Its end: the task returns.
     pub(crate) over: bool,
 }
@@ -131,6 +135,8 @@ impl Actor {
             in_ledger: false,
             leaving: false,
             stuck: None,
+            farewell: None,
+            parting: false,
             over: false,
         }
     }
@@ -181,13 +187,12 @@ impl Actor {
         if self.stuck.is_some() {
             self.try_again();
         } else if let Verdict::Close(reason) = self.verdict() {
-            let by = By::new("host", format!("the session's policy: {reason}"));
-            self.close(reason, by, None);
+            self.end(reason);
         }
     }
 
     fn verdict(&self) -> Verdict {
-        if !self.state().is_open() {
+        if !self.state().is_open() || self.parting {
             return Verdict::Never;
         }
         let (foreground, background) = self.running();
@@ -326,6 +331,8 @@ impl Actor {
                     self.close(reason, by, grace);
                 }
             }
+            Message::BeforeEnd(farewell) => self.farewell = Some(farewell),
+            Message::Parted { reason } => self.parted(reason),
             Message::Done(finished) => self.done(*finished),
             Message::HandOver { wait, reply } => {
                 let _ = reply.send(Box::pin(self.hand_over(wait)).await);

@@ -64,6 +64,7 @@ mod dirs;
 mod ending;
 mod error;
 mod event;
+mod farewell;
 mod holdings;
 mod identity;
 mod judge;
@@ -94,6 +95,7 @@ mod unreached;
 
 pub use error::{Error, Result};
 pub use event::{ExitInfo, SessionEvent, SessionState};
+pub use farewell::{Act, Doing, Farewell};
 pub use hostler_ledger::{By, ResourceId, SessionId};
 pub use hostler_process::{ProcessId, ProcessInfo, Signal};
 pub use members::{Listening, Member};

@@ -114,6 +114,10 @@ pub(crate) enum Message {
         grace: Option<Duration>,
         judge: bool,
     },
+    /// Do this before it ends without being asked.
+    BeforeEnd(crate::farewell::Farewell),
+    /// That was done.
+    Parted { reason: CloseReason },
     /// The close came to this.
     Done(Box<crate::closing::Finished>),
     /// Let go of everything for the next host.

@@ -32,6 +32,15 @@ impl Agents {
             // Somebody else has it now.
             new.session.name = None;
         }
+        if let Some(parent) = &new.session.parent
+            && !self
+                .sessions()
+                .get(parent.as_str())
+                .is_ok_and(|parent| parent.state().is_open())
+        {
+            // What it was a part of is over.
+            new.session.parent = None;
+        }
         let session = self.open_session(&new, &by).await?;
         let guard = CloseUnless(Some(session.clone()));
         let update = ConversationUpdate {

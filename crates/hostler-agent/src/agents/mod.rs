@@ -6,19 +6,24 @@ mod new;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use hostler_ledger::{
     Change, ConversationId, ConversationRow, ConversationsFilter, EntrySeq as Seq, Ledger,
     SessionId,
 };
-use hostler_session::{By, CloseReason, Session, Sessions};
+use hostler_session::{By, CloseReason, Policy, Session, Sessions};
 use tokio::sync::mpsc;
 
 use crate::catalogue::Catalogue;
-use crate::conversation::{Actor, Conversation, Pending, Ready, Shared, now};
+use crate::conversation::{
+    Actor, Conversation, Message, Pending, Ready, Shared, Used, UsedCell, now,
+};
+use crate::delegate::Delegation;
 use crate::error::{Error, Result};
 use crate::follow::Log;
 use crate::served::Served;
+use crate::warm::{Pool, Warm};
 use new::roots;
 pub use new::{ConversationFilter, ConversationInfo, NewConversation};
 pub(crate) use new::{detail_of, new_of};
@@ -39,6 +44,18 @@ pub struct AgentsOptions {
     pub wrap: Vec<String>,
     /// The host's own tools, which every agent is offered unless its entry in the catalogue says that it is not.
     pub tools: Option<Tools>,
+    /// An agent that nobody has used for so long is ended, and started again at its next use. Zero: never.
+    pub agent_idle: Duration,
+    /// How many agents may be up. When there are more, those that were not used for the longest time, and do nothing, are
+    /// ended. Agents at work are not: there may be more than that.
+    pub max_agents: Option<usize>,
+    /// How far agents and clients may hand work on to conversations below others.
+    pub delegation: Delegation,
+    /// How many agents are kept started ahead at the most, of all kinds together.
+    pub max_spares: usize,
+    /// What the sessions of such agents have from their opening on, and cannot be changed when a conversation gets one:
+    /// containment and limits. One that asks for others gets a session of its own.
+    pub spare_policy: Policy,
 }
 
 /// An MCP server of the host's own, on standard input and output: it is started by the agents themselves.
@@ -66,6 +83,11 @@ impl Default for AgentsOptions {
             max_unread: 64 << 20,
             wrap: Vec::new(),
             tools: None,
+            agent_idle: Duration::ZERO,
+            max_agents: None,
+            delegation: Delegation::default(),
+            max_spares: 16,
+            spare_policy: Policy::default(),
         }
     }
 }
@@ -101,6 +123,15 @@ struct Inner {
     registry: Mutex<Registry>,
     /// Held while a conversation is taken up, so that none is twice.
     loading: tokio::sync::Mutex<()>,
+    pool: Arc<Pool>,
+    /// Held while a conversation is opened below another.
+    handing_on: tokio::sync::Mutex<()>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.pool.abandon();
+    }
 }
 
 /// The way back from a conversation to all of them, which does not keep them.
@@ -114,10 +145,11 @@ impl Weakly {
 }
 
 /// Closes what was opened for something that did not come about.
-struct CloseUnless(Option<Session>);
+pub(crate) struct CloseUnless(pub(crate) Option<Session>);
 
 impl CloseUnless {
-    fn keep(mut self) {
+    /// It did.
+    pub(crate) fn keep(mut self) {
         self.0 = None;
     }
 }
@@ -144,6 +176,8 @@ impl Agents {
                 options,
                 registry: Mutex::default(),
                 loading: tokio::sync::Mutex::default(),
+                pool: Arc::default(),
+                handing_on: tokio::sync::Mutex::default(),
             }),
         }
     }
@@ -153,6 +187,14 @@ impl Agents {
             .registry
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn pool(&self) -> &Arc<Pool> {
+        &self.inner.pool
+    }
+
+    pub(crate) fn weakly(&self) -> Weakly {
+        Weakly(Arc::downgrade(&self.inner))
     }
 
     pub(crate) fn ledger(&self) -> &Ledger {
@@ -190,9 +232,12 @@ impl Agents {
     /// # Errors
     /// [`Error::NoAgent`], [`Error::Session`], [`Error::Ledger`], [`Error::Invalid`].
     pub async fn open(&self, new: NewConversation, by: By) -> Result<Conversation> {
-        let session = self.open_session(&new, &by).await?;
+        let (session, warm) = match self.take_spare(&new, &by).await {
+            Some((session, warm)) => (session, Some(warm)),
+            None => (self.open_session(&new, &by).await?, None),
+        };
         let guard = CloseUnless(Some(session.clone()));
-        let conversation = self.begin(session, new, by).await?;
+        let conversation = self.begin_with(session, new, warm, by).await?;
         guard.keep();
         Ok(conversation)
     }
@@ -216,6 +261,15 @@ impl Agents {
             .catalogue()
             .get(&new.agent)
             .ok_or_else(|| Error::NoAgent(new.agent.clone()))?;
+        // Counted and opened in one: two at a time are not both the last one.
+        let _alone = match &new.session.parent {
+            Some(parent) => {
+                let alone = self.inner.handing_on.lock().await;
+                self.may_delegate(parent)?;
+                Some(alone)
+            }
+            None => None,
+        };
         let mut options = new.session.clone();
         options.cwd.get_or_insert_with(|| new.cwd.clone());
         if let Some(limits) = &spec.limits {
@@ -234,6 +288,16 @@ impl Agents {
         &self,
         session: Session,
         new: NewConversation,
+        by: By,
+    ) -> Result<Conversation> {
+        self.begin_with(session, new, None, by).await
+    }
+
+    async fn begin_with(
+        &self,
+        session: Session,
+        new: NewConversation,
+        warm: Option<Warm>,
         by: By,
     ) -> Result<Conversation> {
         self.check(&session, &new)?;
@@ -257,7 +321,8 @@ impl Agents {
         let change = Change::ConversationBegan { conversation, by };
         self.ledger().write_unsynced(vec![change]).await?;
         let (shared, inbox) = self.shared(row, new, session, Seq::START)?;
-        let actor = Actor::new(shared.clone(), inbox, None, &Pending::default());
+        let mut actor = Actor::new(shared.clone(), inbox, None, &Pending::default());
+        actor.warm = warm;
         Ok(self.run(shared, actor))
     }
 
@@ -307,8 +372,9 @@ impl Agents {
             new: Arc::new(new),
             options,
             mailbox,
+            used: UsedCell::default(),
             row: Mutex::new(row),
-            agents: Weakly(Arc::downgrade(&self.inner)),
+            agents: self.weakly(),
             ledger: self.ledger().clone(),
         });
         Ok((shared, inbox))
@@ -323,7 +389,31 @@ impl Agents {
         registry.live.insert(id, conversation.clone());
         drop(registry);
         tokio::spawn(actor.run());
+        conversation.plan_its_end();
         conversation
+    }
+
+    /// Ends idle agents where too many are up.
+    pub(crate) fn make_room(&self, but: &ConversationId) {
+        let Some(most) = self.options().max_agents else {
+            return;
+        };
+        let up = self.live().into_iter().filter_map(|conversation| {
+            let used = conversation.shared.used.get();
+            (used != Used::Absent).then_some((used, conversation))
+        });
+        let mut up: Vec<(Used, Conversation)> = up.collect();
+        let others = up.len() - up.iter().filter(|(_, one)| one.id() == but).count();
+        let over = (others + 1).saturating_sub(most);
+        up.retain(|(used, one)| matches!(used, Used::Idle(_)) && one.id() != but);
+        up.sort_by_key(|(used, _)| *used);
+        for (_, conversation) in up.into_iter().take(over) {
+            let by = By::new(
+                "host",
+                "there are too many agents, and this one does nothing",
+            );
+            conversation.shared.tell(Message::Retire { by });
+        }
     }
 
     /// A conversation is live no more.
@@ -413,6 +503,7 @@ impl Agents {
     /// Lets go of all conversations for the next host: what was read is written, and nothing more is read or sent. To be
     /// called before [`Sessions::hand_over`].
     pub async fn hand_over(&self) {
+        self.end_spares().await;
         for conversation in self.live() {
             conversation.hand_over().await;
         }

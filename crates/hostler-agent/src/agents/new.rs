@@ -1,6 +1,5 @@
 //! What a conversation begins with, what the ledger keeps of that, and what listings show of it.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use hostler_ledger::{ConversationId, ConversationRow, EntrySeq as Seq, SessionId};
@@ -146,7 +145,7 @@ pub(crate) fn new_of(row: &ConversationRow) -> Result<NewConversation> {
     })
 }
 
-/// The directories in which an agent reads and writes files through the host.
+/// The directories in which an agent reads and writes files through the host; in the first one its commands run.
 pub(super) fn roots(new: &NewConversation) -> Vec<PathBuf> {
     #[derive(Deserialize, Default)]
     #[serde(default, rename_all = "camelCase")]
@@ -158,11 +157,8 @@ pub(super) fn roots(new: &NewConversation) -> Vec<PathBuf> {
         .as_ref()
         .and_then(|more| serde_json::from_str(more.get()).ok())
         .unwrap_or_default();
-    let mut roots = BTreeSet::from([new.cwd.clone()]);
-    roots.extend(
-        more.additional_directories
-            .into_iter()
-            .filter(|path| path.is_absolute()),
-    );
-    roots.into_iter().collect()
+    let more = more.additional_directories.into_iter();
+    std::iter::once(new.cwd.clone())
+        .chain(more.filter(|path| path.is_absolute() && *path != new.cwd))
+        .collect()
 }

@@ -57,8 +57,41 @@ pub struct AgentSpec {
     /// How long such a request waits for somebody, with [`PermissionPolicy::Ask`].
     #[serde(with = "time")]
     pub permission_timeout: Duration,
+    /// What is done before a session that it was used in ends by its idle time, its age or its daily reset.
+    pub before_close: Option<BeforeClose>,
     /// Limits of the sessions that are opened for it.
     pub limits: Option<SessionLimits>,
+}
+
+/// A last turn or a last command, for a bounded time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BeforeClose {
+    /// What the agent is prompted.
+    #[serde(default)]
+    pub prompt: Option<String>,
+    /// A program and its arguments, run in the session before that.
+    #[serde(default)]
+    pub command: Vec<String>,
+    /// How long both may take together.
+    #[serde(with = "time", default = "BeforeClose::usual")]
+    pub timeout: Duration,
+}
+
+impl BeforeClose {
+    fn usual() -> Duration {
+        Duration::from_secs(60)
+    }
+}
+
+impl Default for BeforeClose {
+    fn default() -> Self {
+        Self {
+            prompt: None,
+            command: Vec::new(),
+            timeout: Self::usual(),
+        }
+    }
 }
 
 impl Default for AgentSpec {
@@ -76,6 +109,7 @@ impl Default for AgentSpec {
             cancel_grace: Duration::from_secs(10),
             permission: PermissionPolicy::Ask,
             permission_timeout: Duration::from_secs(60),
+            before_close: None,
             limits: None,
         }
     }

@@ -21,6 +21,7 @@ use crate::handshake::{Built, Spawned};
 use crate::link::{Caller, Heard, Link};
 use crate::rpc::{Answer, UpdatePath, raw};
 use crate::transcript::{Entry, EntryKind, RequestId};
+use crate::warm::Warm;
 
 /// Between tries to write what the disk has no room for.
 const AGAIN: Duration = Duration::from_millis(200);
@@ -76,6 +77,10 @@ pub(crate) enum Message {
         forget: bool,
         by: By,
         reply: oneshot::Sender<Result<()>>,
+    },
+    /// End the agent if it does nothing.
+    Retire {
+        by: By,
     },
     /// Where the transcript is, between two writes.
     Place {
@@ -140,6 +145,8 @@ pub(crate) struct Actor {
     // --- the agent ---
     pub(crate) agent: Agent,
     pub(crate) link: Option<Link>,
+    /// An agent that was started ahead, for the first use.
+    pub(crate) warm: Option<Warm>,
     pub(crate) path: Option<UpdatePath>,
     pub(crate) agent_session: Option<String>,
     /// Counts agents, so that what one left behind is not taken for the next one's.
@@ -166,6 +173,8 @@ pub(crate) struct Actor {
     pub(crate) noted: u32,
     /// The time of what is added.
     pub(crate) at: u64,
+    /// When somebody last used the agent, or heard of it.
+    pub(crate) used: Instant,
     pub(crate) over: bool,
 }
 
@@ -195,6 +204,7 @@ impl Actor {
             update: None,
             agent: Agent::Absent,
             link: None,
+            warm: None,
             path: None,
             agent_session,
             generation: 0,
@@ -213,6 +223,7 @@ impl Actor {
             long: 0,
             noted: 0,
             at: now(),
+            used: Instant::now(),
             over: false,
         }
     }
@@ -255,6 +266,7 @@ impl Actor {
 
     async fn handle(&mut self, message: Message) {
         self.at = now();
+        self.note_use(&message);
         match message {
             Message::Ready { token, by, reply } => self.ready(token, by, reply),
             Message::Unwait { token } => {
@@ -295,6 +307,7 @@ impl Actor {
                 self.nobody_is_there();
             }
             Message::Evict { forget, by, reply } => self.evict(forget, &by, reply),
+            Message::Retire { by } => self.retire(&by),
             Message::Place { reply } => drop(reply.send(self.last)),
             Message::Spawned {
                 generation,
@@ -440,6 +453,7 @@ impl Actor {
     /// Writes what was added, shows it, and does what was to be done then. Waits for room on the disk: meanwhile the agent
     /// is not read from, and waits too.
     pub(crate) async fn commit(&mut self) {
+        self.show_use();
         loop {
             match self.write().await {
                 Ok(()) => return,

@@ -49,6 +49,7 @@ impl Actor {
     /// Takes a piece of the agent's output.
     pub(crate) fn heard(&mut self, offset: u64, bytes: &[u8]) {
         self.at = now();
+        self.used = tokio::time::Instant::now();
         if let Some(running) = &mut self.running {
             running.heard = tokio::time::Instant::now();
         }

@@ -11,7 +11,7 @@ use tokio::sync::{oneshot, watch};
 use super::actor::{Actor, Agent, Message};
 use super::{Ready, TurnEnd};
 use crate::error::{Error, Result};
-use crate::handshake::{self, Built, Plan, Spawned};
+use crate::handshake::{self, Built, Plan, Spawned, Started};
 use crate::link::{self, Caller, Link};
 use crate::rpc::{RpcError, with_session_id};
 use crate::transcript::EntryKind;
@@ -61,6 +61,7 @@ impl Actor {
             new: self.shared.new.clone(),
             session: self.shared.session.clone(),
             earlier: self.agent_session.clone(),
+            warm: self.warm.take(),
             by,
         };
         let mailbox = self.shared.mailbox.clone();
@@ -90,7 +91,7 @@ impl Actor {
     }
 
     /// Its process is there: what it writes is read from here on.
-    pub(crate) fn spawned(&mut self, generation: u64, (process, caller): Spawned) {
+    pub(crate) fn spawned(&mut self, generation: u64, (started, caller): Spawned) {
         if generation != self.generation || !matches!(self.agent, Agent::Building(_)) {
             return;
         }
@@ -99,7 +100,10 @@ impl Actor {
             self.shared.options.max_unread,
         );
         let agent = self.shared.row().agent;
-        let link = Link::new(&agent, process, 0, limits);
+        let link = match started {
+            Started::Cold(process) => Link::new(&agent, process, 0, limits),
+            Started::Warm(link) => *link,
+        };
         let _ = caller.send(link.caller.clone());
         self.link = Some(link);
         self.offset = 0;
@@ -148,6 +152,9 @@ impl Actor {
             }
         });
         self.start_next();
+        if let Ok(agents) = self.shared.agents() {
+            agents.make_room(&self.shared.id);
+        }
     }
 
     fn did_not_come_up(&mut self, error: Error) {
@@ -159,7 +166,7 @@ impl Actor {
         let rpc = match &error {
             Error::Handshake { rpc: Some(rpc), .. } => RpcError {
                 message: error.to_string(),
-                ..rpc.clone()
+                ..(**rpc).clone()
             },
             error => RpcError::internal(error.to_string()),
         };

@@ -2,7 +2,9 @@
 
 mod actor;
 mod asked;
+mod idle;
 mod incoming;
+mod last;
 mod life;
 mod pending;
 mod resumed;
@@ -25,6 +27,7 @@ use crate::rpc::{Answer, RpcError, with_session_id};
 use crate::transcript::RequestId;
 
 pub(crate) use actor::{Actor, Message, now};
+pub(crate) use idle::{Used, UsedCell};
 pub(crate) use life::ready_of;
 pub(crate) use pending::{At, Pending};
 pub(crate) use shared::Shared;

@@ -6,7 +6,7 @@ use hostler_ledger::{ConversationId, ConversationRow, Ledger};
 use hostler_session::Session;
 use tokio::sync::mpsc;
 
-use super::{Message, Ready};
+use super::{Message, Ready, UsedCell};
 use crate::agents::{Agents, AgentsOptions, NewConversation, Weakly, detail_of};
 use crate::catalogue::AgentSpec;
 use crate::error::{Error, Result};
@@ -25,6 +25,7 @@ pub(crate) struct Shared {
     pub(crate) options: AgentsOptions,
     pub(crate) served: Arc<Served>,
     pub(crate) mailbox: mpsc::UnboundedSender<Message>,
+    pub(crate) used: UsedCell,
     pub(crate) row: Mutex<ConversationRow>,
     pub(crate) agents: Weakly,
     pub(crate) ledger: Ledger,

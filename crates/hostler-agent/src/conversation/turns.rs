@@ -368,7 +368,7 @@ impl Actor {
             .running
             .as_ref()
             .and_then(|running| self.turn_deadline(running));
-        [asked, turn].into_iter().flatten().min()
+        [asked, turn, self.idle_until()].into_iter().flatten().min()
     }
 
     fn turn_deadline(&self, running: &Running) -> Option<Instant> {
@@ -387,6 +387,7 @@ impl Actor {
     pub(crate) fn due(&mut self) {
         let now = Instant::now();
         self.requests_due(now);
+        self.idle_due(now);
         let Some(running) = &self.running else { return };
         if self
             .turn_deadline(running)

@@ -65,6 +65,11 @@ impl Calls {
         self.lock().by_number.remove(&number)
     }
 
+    /// Whether nobody waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().by_number.is_empty()
+    }
+
     fn forget(&self, number: u64) {
         self.lock().by_number.remove(&number);
     }

@@ -34,10 +34,14 @@ pub struct Served {
 
 impl Served {
     /// For the agent of this session, with files below these directories: absolute paths, of which those that are not there
-    /// (yet) are looked for again with each request.
+    /// (yet) are looked for again with each request. Commands run in the first one, where they are not told otherwise.
     pub fn new(sessions: &Sessions, session: Session, roots: Vec<PathBuf>) -> Self {
         Self {
-            terminals: Arc::new(Terminals::new(sessions.clone(), session)),
+            terminals: Arc::new(Terminals::new(
+                sessions.clone(),
+                session,
+                roots.first().cloned(),
+            )),
             roots: Arc::new(Roots::new(roots)),
         }
     }

@@ -1,7 +1,7 @@
 //! `terminal/*`: commands that an agent runs, as background processes of its session.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use agent_client_protocol_schema::v1::{
@@ -35,6 +35,8 @@ const MARK: &str = "HOSTLER_TERMINAL";
 pub(super) struct Terminals {
     sessions: Sessions,
     session: Session,
+    /// Where a command runs that is not told.
+    cwd: Option<PathBuf>,
     known: Mutex<HashMap<TerminalId, Known>>,
 }
 
@@ -46,10 +48,11 @@ enum Known {
 }
 
 impl Terminals {
-    pub(super) fn new(sessions: Sessions, session: Session) -> Self {
+    pub(super) fn new(sessions: Sessions, session: Session, cwd: Option<PathBuf>) -> Self {
         Self {
             sessions,
             session,
+            cwd,
             known: Mutex::default(),
         }
     }
@@ -78,7 +81,10 @@ impl Terminals {
         request: CreateTerminalRequest,
         by: By,
     ) -> Result<CreateTerminalResponse, RpcError> {
-        let options = options(request)?;
+        let mut options = options(request)?;
+        if options.cwd.is_none() {
+            options.cwd = self.cwd.clone();
+        }
         let by = By::new(by.who, "terminal/create");
         let handle = self.session.exec(options, by).await.map_err(refused)?;
         // So that it can be read until it is released, though the session may forget it.

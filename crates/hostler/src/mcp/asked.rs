@@ -110,6 +110,20 @@ pub(super) struct StopAll {
     pub(super) grace: Option<f64>,
 }
 
+/// Work to hand on.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Delegate {
+    /// The agent that is to do it, such as `claude` or `codex`; without: the host's default one.
+    pub(super) agent: Option<String>,
+    /// What it is to do. It knows nothing of this conversation.
+    pub(super) prompt: String,
+    /// The directory in which it works; without: the one in which this agent runs.
+    pub(super) cwd: Option<String>,
+    /// For how many seconds at the most (600; at most 7200).
+    pub(super) timeout: Option<f64>,
+}
+
 /// A listing.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]

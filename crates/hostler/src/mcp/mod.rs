@@ -5,6 +5,7 @@
 //! process is "stopped" is said when nothing that came of it lives and nothing listens any more where it did.
 
 mod asked;
+mod delegate;
 mod ending;
 mod held;
 mod server;

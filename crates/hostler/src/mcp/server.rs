@@ -7,7 +7,7 @@ use rmcp::handler::server::wrapper::Parameters;
 use rmcp::model::CallToolResult;
 use rmcp::{ServerHandler, tool, tool_handler, tool_router};
 
-use super::asked::{Keep, Kill, List, Log, Start, StopAll, Wait, Which, Write};
+use super::asked::{Delegate, Keep, Kill, List, Log, Start, StopAll, Wait, Which, Write};
 use super::told::result;
 use super::watch::Matches;
 use crate::client::host::Host;
@@ -90,6 +90,13 @@ impl Server {
     #[tool(annotations(title = "Stop all background processes", destructive_hint = true))]
     async fn process_stop_all(&self, Parameters(asked): Parameters<StopAll>) -> CallToolResult {
         result(self.stop_all(asked).await)
+    }
+
+    /// Hand a piece of work to another agent, in a session of its own below this one, and get what it says at its end. It sees the
+    /// same files and nothing of this conversation. Its session, with all that it has started, is closed after that.
+    #[tool(annotations(title = "Delegate to another agent", destructive_hint = true))]
+    async fn delegate(&self, Parameters(asked): Parameters<Delegate>) -> CallToolResult {
+        result(self.hand_on(asked).await)
     }
 
     /// Keep a process when this session ends: hand it to a session of its own. Only where the user wants that it outlives this

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use hostler_agent::{AgentSpec, Catalogue, PermissionPolicy};
+use hostler_agent::{AgentSpec, BeforeClose, Catalogue, PermissionPolicy};
 use hostler_session::{Policy, SessionLimits};
 use toml::Value;
 
@@ -81,6 +81,17 @@ const KEYS: &[Key] = &[
     key!("permission_timeout", TIME, |spec, value| spec
         .permission_timeout =
         span(value)?),
+    key!("before_close.prompt", "a text", |spec, value| last(spec)
+        .prompt =
+        Some(value.as_str()?.to_owned())),
+    key!(
+        "before_close.command",
+        "a list of texts: the program and its arguments",
+        |spec, value| last(spec).command = command(value)?
+    ),
+    key!("before_close.timeout", "a time above 0", |spec, value| {
+        last(spec).timeout = Some(span(value)?).filter(|time| !time.is_zero())?
+    }),
     key!("limits.memory", SIZE, |spec, value| limits(spec).memory =
         some(size(value)?)),
     key!("limits.pids", COUNT, |spec, value| limits(spec).pids =
@@ -91,6 +102,10 @@ const KEYS: &[Key] = &[
         .background =
         u32::try_from(count(value)?).ok()?),
 ];
+
+fn last(spec: &mut AgentSpec) -> &mut BeforeClose {
+    spec.before_close.get_or_insert_default()
+}
 
 fn limits(spec: &mut AgentSpec) -> &mut SessionLimits {
     spec.limits.get_or_insert_with(|| Policy::default().limits)
@@ -170,9 +185,9 @@ pub(super) fn read(catalogue: &mut Catalogue, agents: &Value, origin: &str) -> R
         let mut spec = catalogue.get(name).cloned().unwrap_or_default();
         for (key, value) in keys {
             match (key.as_str(), value) {
-                ("limits", Value::Table(inner)) => {
+                ("limits" | "before_close", Value::Table(inner)) => {
                     for (inner_key, value) in inner {
-                        let key = format!("limits.{inner_key}");
+                        let key = format!("{key}.{inner_key}");
                         set(&mut spec, &key, &format!("{full}.{key}"), value, origin)?;
                     }
                 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use hostler_agent::Catalogue;
+use hostler_agent::{Catalogue, Delegation};
 use hostler_gateway::AcpOptions;
 use hostler_gateway::wire::PolicyChange;
 use hostler_ledger::Durability;
@@ -34,6 +34,12 @@ pub(super) struct Config {
     pub agents: Catalogue,
     /// The agent of a client that names none.
     pub default_agent: String,
+    /// An agent that nobody has used for so long is ended; zero for never.
+    pub agent_idle: Duration,
+    /// How many agents may be up.
+    pub max_agents: Option<usize>,
+    /// How deep, and how many at a time, sessions of agents may have others.
+    pub delegation: Delegation,
     /// How clients that speak ACP are served.
     pub acp: AcpOptions,
 }
@@ -62,6 +68,9 @@ impl Default for Draft {
                 policy: Policy::default(),
                 agents: Catalogue::built_in(&this_program()),
                 default_agent: "shell".into(),
+                agent_idle: Duration::ZERO,
+                max_agents: None,
+                delegation: Delegation::default(),
                 acp: AcpOptions::default(),
             },
             policy: PolicyChange::default(),
@@ -134,6 +143,19 @@ const KEYS: &[Key] = &[
         "the name of an agent that there is",
         |draft, value| { draft.config.default_agent = value.as_str()?.to_owned() }
     ),
+    key!("agent_idle", TIME, |draft, value| {
+        draft.config.agent_idle = Duration::try_from_secs_f64(time(value)?).ok()?
+    }),
+    key!("max_agents", COUNT, |draft, value| {
+        let most = usize::try_from(count(value)?).ok()?;
+        draft.config.max_agents = Some(most).filter(|most| *most != 0)
+    }),
+    key!("delegation.max_depth", "a number", |draft, value| {
+        draft.config.delegation.max_depth = usize::try_from(count(value)?).ok()?
+    }),
+    key!("delegation.max_children", "a number", |draft, value| {
+        draft.config.delegation.max_children = usize::try_from(count(value)?).ok()?
+    }),
     key!("acp.ping", "a time above 0", |draft, value| {
         draft.config.acp.ping = span(value)?
     }),

@@ -101,6 +101,10 @@ async fn live(parts: Parts) -> Result<Outcome, Refused> {
     let options = AgentsOptions {
         wrap: behind_run(),
         tools: Some(own_tools(&parts.state_dir)),
+        agent_idle: parts.config.agent_idle,
+        max_agents: parts.config.max_agents,
+        delegation: parts.config.delegation,
+        spare_policy: parts.config.policy.clone(),
         ..AgentsOptions::default()
     };
     let agents = Agents::new(sessions.clone(), parts.config.agents, options);
@@ -112,6 +116,8 @@ async fn live(parts: Parts) -> Result<Outcome, Refused> {
         let goes_on = one.conversation.is_some();
         tracing::info!(conversation = %one.id, goes_on, interrupted = one.interrupted.len(), "taken up");
     }
+
+    agents.keep_spares();
 
     let addresses = parts.sockets.addresses();
     let contain = contain::auto();

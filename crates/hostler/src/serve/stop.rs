@@ -49,6 +49,7 @@ pub(super) async fn stop(living: &mut Living, stopping: Stopping, signals: &mut 
     living.server.stop_accepting().await;
     let until = Instant::now() + deadline;
 
+    living.agents.end_spares().await;
     let kept = |session: &Session| !all && session.info().policy.on_host_exit == OnHostExit::Keep;
     let mut closes = JoinSet::new();
     for session in living.sessions.list() {
