@@ -10,8 +10,8 @@ use tokio::sync::watch;
 use crate::error::Result;
 use crate::transcript::{Entry, EntryKind};
 
-/// How many rows are read from the ledger at once.
-const ROWS: usize = 64;
+/// How many rows are read from the ledger at once: one may hold some 256 KiB of updates.
+const ROWS: usize = 8;
 /// What an entry costs besides its text.
 const EACH: usize = 128;
 
@@ -94,12 +94,26 @@ impl Log {
             head: self.head.subscribe(),
             log: self.clone(),
             after,
+            ahead: VecDeque::new(),
         }
     }
 }
 
 /// Reads entries from the ledger, up to `max`.
 pub(crate) async fn read(
+    ledger: &Ledger,
+    id: &ConversationId,
+    after: Seq,
+    max: usize,
+) -> Result<Vec<Arc<Entry>>> {
+    let mut entries = read_rows(ledger, id, after, max).await?;
+    entries.truncate(max);
+    Ok(entries)
+}
+
+/// Reads entries from the ledger, at least `max` where there are so many, in whole rows: what was read of a row is not read
+/// again for the rest of it.
+async fn read_rows(
     ledger: &Ledger,
     id: &ConversationId,
     after: Seq,
@@ -120,7 +134,6 @@ pub(crate) async fn read(
                 _ => break,
             }
         }
-        entries.truncate(max);
         Ok(entries)
     };
     match tokio::task::spawn_blocking(read).await {
@@ -156,6 +169,8 @@ pub struct Follower {
     log: Arc<Log>,
     head: watch::Receiver<Head>,
     after: Seq,
+    /// What comes next, read from the ledger already.
+    ahead: VecDeque<Arc<Entry>>,
 }
 
 impl Follower {
@@ -175,11 +190,19 @@ impl Follower {
         let max = max.max(1);
         loop {
             let head = *self.head.borrow_and_update();
-            if self.after < head.last {
-                let entries = match self.log.recent(self.after, max) {
-                    Some(entries) => entries,
-                    None => read(&self.log.ledger, &self.log.id, self.after, max).await?,
-                };
+            if self.after < head.last || !self.ahead.is_empty() {
+                if self.ahead.is_empty() {
+                    self.ahead = match self.log.recent(self.after, max) {
+                        Some(entries) => entries.into(),
+                        None => {
+                            let log = &self.log;
+                            let read = read_rows(&log.ledger, &log.id, self.after, max);
+                            read.await?.into()
+                        }
+                    };
+                }
+                let count = self.ahead.len().min(max);
+                let entries: Vec<Arc<Entry>> = self.ahead.drain(..count).collect();
                 if let Some(last) = entries.last() {
                     self.after = last.seq;
                     return Ok(entries);
