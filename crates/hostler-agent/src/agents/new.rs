@@ -17,7 +17,7 @@ use crate::permission::PermissionPolicy;
 pub struct NewConversation {
     /// The agent's name in the catalogue.
     pub agent: String,
-    /// The session that is opened for it. Not looked at by [`Agents::begin`].
+    /// The session that is opened for it. Not looked at by [`begin`](super::Agents::begin).
     pub session: SessionOptions,
     /// The `mcpServers` of `session/new`, as they came.
     pub mcp_servers: Vec<Box<RawValue>>,
