@@ -38,6 +38,8 @@ pub(crate) struct Agent {
 /// Everything that one test needs. Dropped, it ends what is left.
 pub(crate) struct Stage {
     pub(crate) agents: BTreeMap<String, Agent>,
+    /// Those that are set up where the user who is tried may not go.
+    pub(crate) out_of_reach: Vec<String>,
     dir: tempfile::TempDir,
     mark: String,
     /// The user of host and agents, where this is root.
@@ -61,6 +63,7 @@ impl Stage {
             mark: format!("mark-{:032x}", u128::from_le_bytes(random)),
             uid: root.then(|| 60_000 + std::process::id() % 5_000),
             stub: None,
+            out_of_reach: Vec::new(),
         };
         let home = stage.dir.path().join("home");
         fs::set_permissions(stage.dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
@@ -75,6 +78,7 @@ impl Stage {
             .output()
             .expect("python3");
         stage.agents = serde_json::from_slice(&output.stdout).expect("the agents");
+        let mut out_of_reach = Vec::new();
         stage.agents.retain(|name, agent| {
             let mut probe = Command::new(&agent.command[0]);
             probe
@@ -99,9 +103,11 @@ impl Stage {
                     "skipped: {name} is where user {:?} cannot run it",
                     stage.uid
                 );
+                out_of_reach.push(name.clone());
             }
             can
         });
+        stage.out_of_reach = out_of_reach;
         if stage.agents.is_empty() {
             return stage;
         }
