@@ -26,6 +26,17 @@ fn beside(scene: &Scene, host: Option<&Path>) -> tempfile::TempDir {
     dir
 }
 
+/// The line without what stands between these two.
+fn unnumbered(line: &str, before: &str, behind: &str) -> String {
+    let parts = line
+        .split_once(before)
+        .and_then(|(left, right)| Some((left, right.split_once(behind)?.1)));
+    match parts {
+        Some((left, right)) => format!("{left}{before}{behind}{right}"),
+        None => line.to_owned(),
+    }
+}
+
 #[test]
 fn as_it_was_given() {
     let scene = Scene::new(Cell::plain());
@@ -48,14 +59,9 @@ fn as_it_was_given() {
                     && !line.contains(" _=")
             });
             lines
-                .map(|line| match line.split_once("pipe:[") {
-                    Some((left, right)) => {
-                        let flags = right.split_once(']').map_or("", |(_, flags)| flags);
-                        format!("{left}pipe{flags}")
-                    }
-                    None => line
-                        .replace("/out-1 ", "/out-0 ")
-                        .replace("/err-1 ", "/err-0 "),
+                .map(|line| {
+                    let line = unnumbered(line, "pipe:[", "]");
+                    unnumbered(&unnumbered(&line, "/out-", " "), "/err-", " ")
                 })
                 .collect()
         };

@@ -74,7 +74,7 @@ pub enum Error {
         /// Why.
         why: String,
         /// The agent's own answer, where that was an error: authentication that is wanted, for one.
-        rpc: Option<RpcError>,
+        rpc: Option<Box<RpcError>>,
         /// The last that it wrote to its standard error.
         stderr: String,
     },

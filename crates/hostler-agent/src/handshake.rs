@@ -116,7 +116,7 @@ pub(crate) async fn build(plan: Plan, spawned: oneshot::Sender<Spawned>) -> Resu
         agent: plan.agent.clone(),
         step: failed.step,
         why: failed.why,
-        rpc: failed.rpc,
+        rpc: failed.rpc.map(Box::new),
         stderr,
     };
     let process = match timeout_at(deadline, start(&plan)).await {

@@ -155,7 +155,8 @@ mod tests {
     #[test]
     fn both_walks_meet_a_grandchild_and_only_what_is_below() {
         let mut child = Command::new("sh")
-            .args(["-c", "cat & echo $!; wait"])
+            // A shell gives what it starts in the background /dev/null for its input.
+            .args(["-c", "exec 3<&0; cat <&3 & echo $!; wait"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -158,7 +158,7 @@ impl Actor {
         let rpc = match &error {
             Error::Handshake { rpc: Some(rpc), .. } => RpcError {
                 message: error.to_string(),
-                ..rpc.clone()
+                ..RpcError::clone(rpc)
             },
             error => RpcError::internal(error.to_string()),
         };

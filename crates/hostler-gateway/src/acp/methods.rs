@@ -65,7 +65,8 @@ impl Back {
 pub(crate) fn failure(error: AgentError) -> RpcError {
     let line = error.to_string();
     match error {
-        AgentError::Rpc(rpc) | AgentError::Handshake { rpc: Some(rpc), .. } => rpc,
+        AgentError::Rpc(rpc) => rpc,
+        AgentError::Handshake { rpc: Some(rpc), .. } => *rpc,
         AgentError::NotFound(_) => RpcError::new(RpcError::NOT_FOUND, line),
         AgentError::NoAgent(_) | AgentError::Invalid(_) => RpcError::invalid_params(line),
         _ => RpcError::internal(line),
