@@ -250,20 +250,21 @@ impl Feed {
             return true;
         };
         let session = self.conversation.id().to_string();
-        if !history && prompt.by.who == self.connection.client.who {
-            if let Some(id) = prompt.by.why.strip_prefix(REQUEST) {
-                self.start.turns.insert(prompt.turn, id.to_owned());
-                if self.connection.client.counts {
-                    let session = message::quoted(&session);
-                    let params = format!(
-                        r#"{{"sessionId":{session},"turn":{},"request":{id}}}"#,
-                        prompt.turn
-                    );
-                    let text = message::notification("_hostler/turn", &params);
-                    return self.send(entry, text).await;
-                }
-                return true;
+        if !history
+            && prompt.by.who == self.connection.client.who
+            && let Some(id) = prompt.by.why.strip_prefix(REQUEST)
+        {
+            self.start.turns.insert(prompt.turn, id.to_owned());
+            if self.connection.client.counts {
+                let session = message::quoted(&session);
+                let params = format!(
+                    r#"{{"sessionId":{session},"turn":{},"request":{id}}}"#,
+                    prompt.turn
+                );
+                let text = message::notification("_hostler/turn", &params);
+                return self.send(entry, text).await;
             }
+            return true;
         }
         let members = message::Members::of(prompt.params);
         let blocks = members.get("prompt").map(RawValue::get).unwrap_or("[]");

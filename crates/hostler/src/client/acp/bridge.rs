@@ -167,11 +167,11 @@ impl Bridge<'_> {
             match next {
                 Next::Sent | Next::Written(true) => {}
                 Next::Host(Some(text)) => {
-                    let out = self.book.from_host(text);
+                    let out = self.book.host_says(text);
                     self.put(out);
                 }
                 Next::Editor(Some(Line::Whole(text))) => {
-                    let out = self.book.from_editor(text);
+                    let out = self.book.editor_says(text);
                     self.put(out);
                 }
                 Next::Editor(Some(Line::Refused(why))) => {

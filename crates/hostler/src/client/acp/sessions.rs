@@ -108,7 +108,7 @@ impl Book {
     }
 
     /// Takes a message of the editor.
-    pub(super) fn from_editor(&mut self, text: String) -> Vec<Out> {
+    pub(super) fn editor_says(&mut self, text: String) -> Vec<Out> {
         let Ok(head) = serde_json::from_str::<Head<'_>>(&text) else {
             // The host knows how to answer that.
             return vec![Out::ToHost(text)];
@@ -172,7 +172,7 @@ impl Book {
     }
 
     /// Takes a message of the host.
-    pub(super) fn from_host(&mut self, mut text: String) -> Vec<Out> {
+    pub(super) fn host_says(&mut self, mut text: String) -> Vec<Out> {
         let Ok(head) = serde_json::from_str::<Head<'_>>(&text) else {
             return Vec::new();
         };
@@ -443,10 +443,10 @@ mod tests {
             ),
         ] {
             assert_eq!(
-                book.from_editor(text.into()),
+                book.editor_says(text.into()),
                 [Out::ToHost(text.to_owned())]
             );
-            assert_eq!(book.from_host(answer.into()).len(), 1);
+            assert_eq!(book.host_says(answer.into()).len(), 1);
         }
         book
     }
@@ -461,7 +461,7 @@ mod tests {
     fn numbers_are_counted_and_not_passed_on() {
         let mut book = opened();
         let update = r#"{"jsonrpc":"2.0","method":"session/update","params":{"sessionId":"s-1","update":{"text":",\"seq\":1}"}}"#;
-        let out = book.from_host(format!(r#"{update},"seq":7}}"#));
+        let out = book.host_says(format!(r#"{update},"seq":7}}"#));
         assert_eq!(out, [Out::ToEditor(format!("{update}}}"))]);
         assert_eq!(book.sessions["s-1"].after, 7);
         assert_eq!(book.own(), ["s-1"]);
@@ -470,13 +470,13 @@ mod tests {
     #[test]
     fn a_turn_is_not_asked_for_again_and_a_prompt_that_did_not_come_is() {
         let mut book = opened();
-        book.from_editor(prompt(2));
-        book.from_editor(prompt(3));
+        book.editor_says(prompt(2));
+        book.editor_says(prompt(3));
         let turn = r#"{"jsonrpc":"2.0","method":"_hostler/turn","params":{"sessionId":"s-1","turn":1,"request":2},"seq":4}"#;
-        assert_eq!(book.from_host(turn.into()), []);
+        assert_eq!(book.host_says(turn.into()), []);
         assert!(book.again()[0].contains("hostler:initialize"));
         let out =
-            book.from_host(r#"{"jsonrpc":"2.0","id":"hostler:initialize","result":{}}"#.into());
+            book.host_says(r#"{"jsonrpc":"2.0","id":"hostler:initialize","result":{}}"#.into());
         let [Out::ToHost(resume)] = &out[..] else {
             panic!("{out:?}");
         };
@@ -486,13 +486,13 @@ mod tests {
             json!({"after": 4, "turns": {"1": 2}})
         );
         let answer = r#"{"jsonrpc":"2.0","id":"hostler:resume:s-1","result":{},"seq":4}"#;
-        assert_eq!(book.from_host(answer.into()), [Out::ToHost(prompt(3))]);
+        assert_eq!(book.host_says(answer.into()), [Out::ToHost(prompt(3))]);
         let end = r#"{"jsonrpc":"2.0","id":2,"result":{"stopReason":"end_turn"},"seq":9}"#;
-        assert_eq!(book.from_host(end.into()).len(), 1);
+        assert_eq!(book.host_says(end.into()).len(), 1);
         assert!(book.sessions["s-1"].turns.is_empty());
         let gone =
             r#"{"jsonrpc":"2.0","id":"hostler:resume:s-1","error":{"code":-32002,"message":"no"}}"#;
-        let out = book.from_host(gone.into());
+        let out = book.host_says(gone.into());
         assert!(matches!(&out[..], [Out::ToEditor(text)] if text.contains("\"id\":3")));
     }
 
@@ -500,16 +500,16 @@ mod tests {
     fn a_question_is_asked_once_and_its_answer_given_to_whoever_asks_again() {
         let mut book = opened();
         let question = r#"{"jsonrpc":"2.0","id":"s-1:5","method":"session/request_permission","params":{"sessionId":"s-1"}}"#;
-        assert_eq!(book.from_host(question.into()).len(), 1);
-        assert_eq!(book.from_host(question.into()), []);
+        assert_eq!(book.host_says(question.into()).len(), 1);
+        assert_eq!(book.host_says(question.into()), []);
         let answer = r#"{"jsonrpc":"2.0","id":"s-1:5","result":{}}"#;
-        book.from_editor(answer.into());
+        book.editor_says(answer.into());
         assert_eq!(
-            book.from_host(question.into()),
+            book.host_says(question.into()),
             [Out::ToHost(answer.into())]
         );
         let settled = r#"{"jsonrpc":"2.0","method":"$/cancel_request","params":{"requestId":"s-1:5"},"seq":6}"#;
-        assert_eq!(book.from_host(settled.into()), []);
+        assert_eq!(book.host_says(settled.into()), []);
         assert!(book.asked.is_empty());
         assert_eq!(book.sessions["s-1"].after, 6);
     }
