@@ -1,11 +1,14 @@
 //! Every way in which the end comes: asked for, by SIGKILL of each process of Hostler's and of several at once, of the
 //! command, and by the death of whom the tree is tied to. Over every shape at once, nothing is left.
 
+use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+#[cfg(debug_assertions)]
+use crate::hooks::Hooks;
 use crate::support::{
     Cell, Contain, Found, Front, Kit, SOON, Scene, Shape, User, alive, heavy, wait_until,
 };
@@ -34,7 +37,11 @@ fn all_gone_after(what: &str, cells: &[Cell], options: &[&str], kill: impl Fn(&S
         let since = Instant::now();
         kill(&scene, &front);
         scene.await_none(what, since, LIMIT);
-        front.wait(SOON);
+        let ended = front.wait(SOON).signal().is_none();
+        if ended && cell.contain == Contain::Cgroup {
+            // The last of Hostler's own to go removes it.
+            scene.await_no_groups();
+        }
         scene.print_groups(what);
     }
 }
@@ -78,6 +85,37 @@ fn the_keeper_is_killed() {
     all_gone_after("SIGKILL of the keeper", &Cell::all(), &[], |_, front| {
         kill_all(&[front.keeper()])
     });
+}
+
+#[test]
+#[cfg(debug_assertions)]
+fn the_keeper_is_killed_before_it_has_removed_its_cgroup() {
+    // Of the user of the hooks: another may not come to them.
+    for cell in Cell::all()
+        .into_iter()
+        .filter(|cell| cell.contain == Contain::Cgroup && cell.user == User::Root)
+    {
+        let scene = Scene::new(cell);
+        let hooks = Hooks::new();
+        hooks.hold("keeper.told-end");
+        let mut command = scene.run(&[], ["true"]);
+        let mut front = scene.start(command.env("HOSTLER_TEST_HOOKS", hooks.path()));
+        let _held = hooks.arrival();
+        // By then the front has ended its zygote, and been given the keeper.
+        let keeper = || {
+            let living = crate::support::children_of(front.pid())
+                .into_iter()
+                .filter(Found::lives);
+            living.collect::<Vec<_>>()
+        };
+        wait_until("the keeper has come to the front", SOON, || {
+            let found = keeper();
+            found.len() == 1 && found[0].name == "hostler-keeper"
+        });
+        kill_all(&keeper());
+        assert_eq!(front.wait(SOON).code(), Some(0), "{}", front.err());
+        scene.await_no_groups();
+    }
 }
 
 #[test]

@@ -8,6 +8,10 @@ mod bystanders;
 mod exits;
 mod filtered;
 mod handed_on;
+// The program comes by hooks in debug builds only.
+#[cfg(debug_assertions)]
+#[path = "../support/hooks.rs"]
+mod hooks;
 mod inherited;
 mod job_control;
 mod killers;

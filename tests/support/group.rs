@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use super::read_text;
 
 /// A cgroup (v2) that holds a scene's processes. Dropped, it ends what is still in it.
@@ -97,6 +99,10 @@ impl Drop for Group {
         }
         for _ in 0..1000 {
             let _ = fs::write(self.path.join("cgroup.kill"), "1");
+            // The kernel sends that to the first thread of each, which does nothing to a process that has lost its first.
+            for pid in self.pids().into_iter().filter_map(Pid::from_raw) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
             if remove(&self.path).is_ok() || !self.path.exists() {
                 return;
             }

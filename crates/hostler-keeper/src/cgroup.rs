@@ -276,23 +276,31 @@ impl Cgroup {
 
     /// Kills every process in it and below it at once (`cgroup.kill`, Linux 5.14); before that, one by one.
     ///
+    /// The kernel sends to the first thread of each, so one whose first thread has exited while others run on is not met.
+    /// Who has no other way to such a process calls [`kill_each`](Self::kill_each) when somebody is left.
+    ///
     /// # Errors
     /// The kernel's, for a cgroup that is gone.
     pub fn kill(&self) -> Result<(), Errno> {
         match self.write("cgroup.kill", "1") {
             Err(Errno::NOENT) => {
-                for pid in self.members() {
-                    // Opened first and looked for again: what is still a member then is what was opened.
-                    let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) else {
-                        continue;
-                    };
-                    if self.members().contains(&pid) {
-                        let _ = pidfd_send_signal(&handle, Signal::KILL);
-                    }
-                }
+                self.kill_each();
                 Ok(())
             }
             other => other,
+        }
+    }
+
+    /// Kills every process in it one by one; not those below it.
+    pub fn kill_each(&self) {
+        for pid in self.members() {
+            // Opened first and looked for again: what is still a member then is what was opened.
+            let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) else {
+                continue;
+            };
+            if self.members().contains(&pid) {
+                let _ = pidfd_send_signal(&handle, Signal::KILL);
+            }
         }
     }
 

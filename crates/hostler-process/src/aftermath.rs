@@ -18,6 +18,7 @@ use crate::zygote::Zygote;
 
 /// How long the zygote may take to end what a killed keeper left behind, before it is said that this is not proven.
 pub(crate) const ZYGOTE_TIME: Duration = Duration::from_secs(5);
+
 /// Without keeper and zygote, a cgroup is all that still knows what belonged to the tree: kills what is in it, until the
 /// kernel says that nothing is.
 pub(crate) async fn end_cgroup(path: Option<&CStr>) -> Result<EndReport> {
@@ -30,6 +31,9 @@ pub(crate) async fn end_cgroup(path: Option<&CStr>) -> Result<EndReport> {
             return Err(Error::Unproven);
         }
         sleep(Duration::from_millis(2)).await;
+        if cgroup.is_populated() {
+            cgroup.kill_each();
+        }
     }
     let report = EndReport {
         reason: EndReason::KeeperLost,

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
 
-use hostler_keeper::cgroup;
+use hostler_keeper::cgroup::{self, Cgroup};
 use hostler_keeper::config::{AfterMain, Contain, KeeperConfig, Limits, Rules};
 use hostler_keeper::connection::{Connection, ConnectionError};
 use hostler_keeper::identity::Key;
@@ -204,9 +204,17 @@ fn open_owner(options: &Options) -> Result<Option<OwnedFd>, Refusal> {
             let Some(parent) = getppid() else {
                 return Ok(None);
             };
-            let handle = pidfd_open(parent, PidfdFlags::empty()).ok();
-            // If it died before it was opened, it is another that was.
-            Ok(handle.filter(|_| getppid() == Some(parent)))
+            let opened = pidfd_open(parent, PidfdFlags::empty());
+            // If it died before it was opened, it is another that was, or none.
+            if getppid() != Some(parent) {
+                return Ok(None);
+            }
+            opened.map(Some).map_err(|errno| {
+                Refusal::new(format_args!(
+                    "cannot die with process {}, which started this: pidfd_open: {errno}",
+                    parent.as_raw_nonzero()
+                ))
+            })
         }
     }
 }
@@ -285,6 +293,11 @@ impl Front {
         let status = self.finish(options);
         if self.end.as_ref().is_some_and(|end| end.remaining == 0) {
             self.zygote.dismiss(self.adopts);
+            // It is still there only where all who would have removed it were killed.
+            let left = self.cgroup.and_then(|path| Cgroup::open(&path).ok());
+            if let Some(cgroup) = left {
+                let _ = cgroup.remove();
+            }
         }
         Ok(status)
     }

@@ -29,7 +29,8 @@ pub struct Options {
     /// End the command after so long
     #[arg(long, value_name = "TIME")]
     pub timeout: Option<Time>,
-    /// End the command when nothing in its tree has read, written, started or computed for so long
+    /// End the command when nothing in its tree has read, written, started or computed for so long (send and recv on
+    /// sockets don't count)
     #[arg(long, value_name = "TIME")]
     pub idle_timeout: Option<Time>,
     /// End the command after so long at the next quiet second (at the latest a tenth, at most a minute, after)

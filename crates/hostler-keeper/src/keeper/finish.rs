@@ -148,6 +148,7 @@ impl Keeper {
         }
         if standing == Standing::WithFront {
             // A front waits until its keeper is gone, and may as well begin with what it has to do itself.
+            crate::hook!("keeper.told-end");
             self.remove_cgroup();
         }
     }
