@@ -1,7 +1,7 @@
 //! The start of a small program, in place of Rust's own, which costs more than the rest of the way to a command: it looks
 //! for the bounds of the stack in /proc/self/maps and prepares a handler for its overflow.
 //!
-//! [`entry!`](crate::entry) makes `main`. Nothing has been changed then of what the process was given, so that another
+//! [`entry!`](macro@crate::entry) makes `main`. Nothing has been changed then of what the process was given, so that another
 //! program can be executed in its place with all of it.
 
 use std::ffi::{CStr, c_char};

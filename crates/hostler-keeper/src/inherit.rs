@@ -123,7 +123,7 @@ pub fn release(keep: &[BorrowedFd<'_>]) {
     descriptors::fill_standard();
 }
 
-/// Does, for a program with an [`entry`](crate::entry) of its own, what Rust's start-up does for others: what is written to
+/// Does, for a program with an [`entry`](mod@crate::entry) of its own, what Rust's start-up does for others: what is written to
 /// a pipe that nobody reads is an error and no end, and no other file gets the number of a standard descriptor.
 pub fn prepare() {
     // SAFETY: sets a disposition that runs no code.
