@@ -76,7 +76,8 @@ pub struct Rules {
     pub after_main: AfterMain,
     /// End after so long.
     pub timeout: Option<Duration>,
-    /// End when nothing in the tree has read, written, started or computed for so long.
+    /// End when nothing in the tree has read, written, started or computed for so long. The kernel does not count what is
+    /// sent and received on sockets by send(2) and recv(2) (`/proc/PID/io`, proc_pid_io(5)).
     pub idle_timeout: Option<Duration>,
     /// End after so long, at the next quiet second; at the latest a tenth (at most a minute) after.
     pub max_lifetime: Option<Duration>,

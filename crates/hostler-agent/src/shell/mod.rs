@@ -5,7 +5,7 @@
 //! has no use for. It runs with `sh -c` in the session's directory: as a terminal of the client's where that offers any, else as a
 //! child, in a process group of its own.
 //!
-//! One thread reads, and one more runs each turn; they share `Agent`. Sessions are kept in memory alone, so none can be loaded.
+//! One thread reads, and one more runs each turn; they share one `Agent`. Sessions are kept in memory alone, so none can be loaded.
 
 mod child;
 mod text;

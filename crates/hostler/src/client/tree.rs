@@ -66,8 +66,10 @@ mod tests {
         let all: Vec<Living> = pairs
             .iter()
             .map(|(pid, parent)| {
-                serde_json::from_value(json!({"pid": pid, "parent": parent, "start_time": pid}))
-                    .expect("a process")
+                serde_json::from_value(
+                    json!({"pid": pid, "parent": parent, "start_time": pid, "session": "s"}),
+                )
+                .expect("a process")
             })
             .collect();
         draw(&all)
