@@ -19,6 +19,7 @@
 
 pub mod access;
 mod acp;
+mod ahp;
 mod document;
 mod error;
 mod extract;

@@ -1,0 +1,2 @@
+//! AHP.
+mod terminal;
