@@ -16,7 +16,7 @@ use crate::{ErrorBody, ws};
         license(name = "Apache-2.0 OR MIT")
     ),
     security(("token" = [])),
-    tags((name = "host"), (name = "sessions"), (name = "processes"), (name = "websockets"), (name = "events"), (name = "agents"), (name = "acp")),
+    tags((name = "host"), (name = "sessions"), (name = "processes"), (name = "websockets"), (name = "events"), (name = "agents"), (name = "acp"), (name = "ahp")),
     paths(
         host::health,
         host::openapi,
@@ -61,6 +61,7 @@ use crate::{ErrorBody, ws};
         acp::get,
         acp::post,
         acp::delete,
+        crate::ahp::ws::get,
     ),
     components(schemas(ErrorBody)),
     modifiers(&Token)

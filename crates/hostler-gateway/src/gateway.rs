@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 use crate::access::Access;
 use crate::acp::AcpOptions;
 use crate::acp::lease::Leases;
+use crate::ahp::Overseer;
 use crate::error::{ApiError, ErrorCode};
 
 /// What is known of this host.
@@ -73,6 +74,7 @@ struct Inner {
     sessions: Sessions,
     agents: Agents,
     acp: AcpOptions,
+    ahp: Overseer,
     leases: Leases,
     /// What agents answered to `initialize` when they were last started, by their names.
     handshakes: Mutex<HashMap<String, Arc<RawValue>>>,
@@ -109,6 +111,7 @@ impl Gateway {
                 sessions: agents.sessions().clone(),
                 agents,
                 acp,
+                ahp: Overseer::new(&facts.state_dir),
                 leases: Leases::default(),
                 handshakes: Mutex::default(),
                 facts,
@@ -137,6 +140,11 @@ impl Gateway {
     /// How clients that speak ACP are served.
     pub fn acp(&self) -> &AcpOptions {
         &self.inner.acp
+    }
+
+    /// What clients that speak AHP are shown.
+    pub(crate) fn ahp(&self) -> &Overseer {
+        &self.inner.ahp
     }
 
     /// The HTTP clients that speak ACP.

@@ -12,6 +12,7 @@
 //! * **Output is read from its spool by offset**, a frame at a time, and the next one when the socket took the last. So a slow
 //!   client costs no memory here, and slows nobody but the process that it runs in the foreground.
 //! * **ACP** for editors and remote clients is a gateway within: a client's connection follows transcripts by cursor. See [`AcpOptions`].
+//! * **AHP** for clients of the Agent Host Protocol: a hub of channels, whose states are projections of transcripts.
 //! * **Phases.** While the host is taken over, connections stand still ([`Phase::HandingOver`]) until its sessions are frozen;
 //!   then clients are told to come back ([`Phase::HandedOver`]). So no guard is dropped while its session could still act on it.
 

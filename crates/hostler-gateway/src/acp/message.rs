@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 /// A message of a client, as far as it is looked into. What is raw borrows from its text.
 #[derive(Debug)]
-pub(super) enum Incoming<'a> {
+pub(crate) enum Incoming<'a> {
     /// It wants an answer.
     Request {
         /// The id of the answer.
@@ -38,7 +38,7 @@ pub(super) enum Incoming<'a> {
 
 /// A message that cannot be acted on, and the answer that it gets.
 #[derive(Debug)]
-pub(super) struct Malformed {
+pub(crate) struct Malformed {
     id: Option<String>,
     error: RpcError,
 }
@@ -52,7 +52,7 @@ impl Malformed {
     }
 
     /// What is answered: to the id where there is a usable one, else to `null`, as JSON-RPC wants it.
-    pub(super) fn answer(&self) -> String {
+    pub(crate) fn answer(&self) -> String {
         let id = self.id.as_deref().unwrap_or("null");
         error(id, &self.error)
     }
@@ -80,7 +80,7 @@ fn present<'de, D: Deserializer<'de>>(from: D) -> Result<Option<&'de RawValue>, 
 }
 
 /// Reads one message.
-pub(super) fn parse(text: &str) -> Result<Incoming<'_>, Malformed> {
+pub(crate) fn parse(text: &str) -> Result<Incoming<'_>, Malformed> {
     let invalid = |id, why: &str| Malformed::new(id, RpcError::INVALID_REQUEST, why);
     let envelope: Envelope<'_> = match serde_json::from_str(text) {
         Ok(envelope) => envelope,
@@ -154,7 +154,7 @@ fn error(id: &str, error: &RpcError) -> String {
 }
 
 /// A notification.
-pub(super) fn notification(method: &str, params: &str) -> String {
+pub(crate) fn notification(method: &str, params: &str) -> String {
     let method = quoted(method);
     format!(r#"{{"jsonrpc":"2.0","method":{method},"params":{params}}}"#)
 }
@@ -185,7 +185,7 @@ pub(super) fn quoted(text: &str) -> String {
 }
 
 /// Raw JSON that was written here, or is known to be JSON.
-pub(super) fn raw(text: String) -> Box<RawValue> {
+pub(crate) fn raw(text: String) -> Box<RawValue> {
     RawValue::from_string(text).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }
 
@@ -216,7 +216,7 @@ pub(super) fn with_session(params: Option<&RawValue>, session: &str) -> Option<B
 }
 
 /// An object's members in their order, each value as it was written.
-pub(super) struct Members<'a>(pub(super) Vec<(Cow<'a, str>, &'a RawValue)>);
+pub(crate) struct Members<'a>(pub(crate) Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for Members<'de> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
@@ -245,12 +245,12 @@ struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl<'a> Members<'a> {
     /// The members of this object; none where it is none.
-    pub(super) fn of(value: &'a RawValue) -> Self {
+    pub(crate) fn of(value: &'a RawValue) -> Self {
         serde_json::from_str(value.get()).unwrap_or(Self(Vec::new()))
     }
 
     /// One of them.
-    pub(super) fn get(&self, name: &str) -> Option<&'a RawValue> {
+    pub(crate) fn get(&self, name: &str) -> Option<&'a RawValue> {
         let found = self.0.iter().find(|(key, _)| key == name);
         found.map(|(_, value)| *value)
     }

@@ -22,7 +22,7 @@ pub(crate) mod connection;
 mod feed;
 pub(crate) mod http;
 pub(crate) mod lease;
-mod message;
+pub(crate) mod message;
 pub(crate) mod methods;
 mod outbox;
 mod ws;

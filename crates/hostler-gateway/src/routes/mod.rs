@@ -97,6 +97,7 @@ pub fn router(gateway: Gateway) -> Router {
         )
         .route("/v1/events", get(events::events))
         .route("/acp", get(http::get).post(http::post).delete(http::delete))
+        .route("/ahp", get(crate::ahp::ws::get))
         .fallback(async || ApiError::missing("there is nothing at this path"))
         .method_not_allowed_fallback(async || {
             ApiError::new(

@@ -6,6 +6,7 @@ pub(crate) mod attach;
 pub(crate) mod exec;
 mod frame;
 mod input;
+pub(crate) mod pump;
 mod relay;
 pub(crate) mod tap;
 

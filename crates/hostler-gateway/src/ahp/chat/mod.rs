@@ -1,0 +1,3 @@
+//! Chats: conversations as clients see them.
+
+pub(super) mod view;

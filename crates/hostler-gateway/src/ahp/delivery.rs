@@ -1,0 +1,528 @@
+//! What is on its way to a client: bounded, in order, and coalesced where the client wants that.
+//!
+//! Who puts something in never waits. What a client does not take is kept up to a bound; beyond it the client is told to come back
+//! ([`Outbox::close`]), and gets a replay or a snapshot then. Texts are shared by all clients that they go to.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use ahp_types::actions::StateAction;
+use axum::extract::ws::Utf8Bytes;
+use serde::Serialize;
+use serde_json::json;
+use tokio::sync::Notify;
+
+/// How many bytes of actions may wait for a client.
+const ROOM: usize = 8 << 20;
+/// Below how many of them there is room for a stream that waits for its fastest reader.
+const PACE: usize = 1 << 20;
+/// How many of them are held back for coalescing.
+const HELD: usize = 256 << 10;
+/// The close code of a client that reads too slowly (RFC 6455, "try again later").
+pub(super) const TOO_SLOW: (u16, &str) = (1013, "too slow: reconnect");
+
+/// A piece of text that may be put together with the next one of the same part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Piece {
+    kind: Kind,
+    turn: Arc<str>,
+    part: Arc<str>,
+    text: Arc<str>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Delta,
+    Reasoning,
+    Data,
+}
+
+impl Piece {
+    /// Of an action that only appends text.
+    pub(super) fn of(action: &StateAction) -> Option<Self> {
+        let (kind, turn, part, text): (_, &str, &str, &str) = match action {
+            StateAction::ChatDelta(a) if a.meta.is_none() => {
+                (Kind::Delta, &a.turn_id, &a.part_id, &a.content)
+            }
+            StateAction::ChatReasoning(a) if a.meta.is_none() => {
+                (Kind::Reasoning, &a.turn_id, &a.part_id, &a.content)
+            }
+            StateAction::TerminalData(a) => (Kind::Data, "", "", &a.data),
+            _ => return None,
+        };
+        Some(Self {
+            kind,
+            turn: turn.into(),
+            part: part.into(),
+            text: text.into(),
+        })
+    }
+
+    fn goes_with(&self, next: &Self) -> bool {
+        (self.kind, &self.turn, &self.part) == (next.kind, &next.turn, &next.part)
+    }
+}
+
+/// An action on its way.
+#[derive(Debug, Clone)]
+pub(super) struct Frame {
+    pub(super) channel: Arc<str>,
+    pub(super) seq: u64,
+    pub(super) text: Utf8Bytes,
+    pub(super) piece: Option<Piece>,
+}
+
+/// A frame that waits, and what came after it for the same part.
+#[derive(Debug)]
+struct Held {
+    frame: Frame,
+    /// The text of all, where it is more than the frame's own.
+    all: Option<String>,
+}
+
+impl Held {
+    fn into_text(self) -> Utf8Bytes {
+        let (Some(all), Some(piece)) = (self.all, &self.frame.piece) else {
+            return self.frame.text;
+        };
+        let action = match piece.kind {
+            Kind::Delta => {
+                json!({"type": "chat/delta", "turnId": &*piece.turn, "partId": &*piece.part, "content": all})
+            }
+            Kind::Reasoning => {
+                json!({"type": "chat/reasoning", "turnId": &*piece.turn, "partId": &*piece.part, "content": all})
+            }
+            Kind::Data => json!({"type": "terminal/data", "data": all}),
+        };
+        envelope(&self.frame.channel, &action, self.frame.seq, None, None).into()
+    }
+}
+
+/// The beginning of every message with an envelope; what follows is the envelope, and one `}`.
+pub(super) const ENVELOPE: &str = r#"{"jsonrpc":"2.0","method":"action","params":"#;
+
+/// A message with an envelope.
+pub(super) fn envelope(
+    channel: &str,
+    action: &impl Serialize,
+    seq: u64,
+    origin: Option<&ahp_types::actions::ActionOrigin>,
+    rejection: Option<&str>,
+) -> String {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Envelope<'a, A> {
+        channel: &'a str,
+        action: &'a A,
+        server_seq: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        origin: Option<&'a ahp_types::actions::ActionOrigin>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        rejection_reason: Option<&'a str>,
+    }
+    let envelope = Envelope {
+        channel,
+        action,
+        server_seq: seq,
+        origin,
+        rejection_reason: rejection,
+    };
+    // Values of the protocol's own types always have a text.
+    let text = serde_json::to_string(&envelope).unwrap_or_default();
+    format!("{ENVELOPE}{text}}}")
+}
+
+#[derive(Debug)]
+struct Item {
+    /// Whose place it is; 0 is nobody's.
+    slot: u64,
+    /// `None` while its place is kept for it.
+    text: Option<Utf8Bytes>,
+    /// What of it counts.
+    counts: usize,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    ready: VecDeque<Item>,
+    bytes: usize,
+    held: Vec<Held>,
+    held_bytes: usize,
+    due: Option<Instant>,
+    slots: u64,
+    closed: Option<(u16, &'static str)>,
+    /// Why it is closed once all was sent.
+    last_words: Option<(u16, &'static str)>,
+}
+
+impl Queue {
+    fn put(&mut self, text: Utf8Bytes, counts: bool) {
+        let counts = if counts { text.len() } else { 0 };
+        self.bytes += counts;
+        self.ready.push_back(Item {
+            slot: 0,
+            text: Some(text),
+            counts,
+        });
+    }
+
+    /// What was held back goes, in the order of its numbers: so a client that has one has all before it.
+    fn flush(&mut self) {
+        self.due = None;
+        self.held_bytes = 0;
+        let mut held = std::mem::take(&mut self.held);
+        held.sort_by_key(|held| held.frame.seq);
+        for held in held {
+            self.put(held.into_text(), true);
+        }
+    }
+
+    fn hold(&mut self, frame: Frame, latency: Duration) {
+        self.held_bytes += frame.text.len();
+        let due = Instant::now() + latency;
+        self.due = Some(self.due.map_or(due, |earlier| earlier.min(due)));
+        let before = self
+            .held
+            .iter_mut()
+            .rfind(|held| held.frame.channel == frame.channel);
+        if let (Some(held), Some(piece)) = (before, &frame.piece)
+            && let Some(first) = &held.frame.piece
+            && first.goes_with(piece)
+        {
+            held.all
+                .get_or_insert_with(|| first.text.to_string())
+                .push_str(&piece.text);
+            held.frame.seq = frame.seq;
+            return;
+        }
+        self.held.push(Held { frame, all: None });
+    }
+
+    fn close(&mut self, why: (u16, &'static str)) {
+        self.closed.get_or_insert(why);
+        self.ready.clear();
+        self.held.clear();
+        self.bytes = 0;
+        self.held_bytes = 0;
+    }
+}
+
+/// What there is to wait for when nothing can be sent.
+enum Rest {
+    Closed,
+    /// All was said that there was to say.
+    Said,
+    /// More, and what is held back until then.
+    Due(Option<Instant>),
+}
+
+/// What is on its way to one client.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    queue: Mutex<Queue>,
+    news: Notify,
+    broken: Notify,
+    /// Told when something was taken out.
+    taken: Notify,
+}
+
+/// A place that is kept for an answer: what is sent later comes after it. Dropping it gives it up.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    outbox: Arc<Outbox>,
+    slot: u64,
+}
+
+impl Slot {
+    /// Puts the answer there.
+    pub(crate) fn fill(self, text: impl Into<Utf8Bytes>) {
+        let mut queue = self.outbox.lock();
+        let item = queue.ready.iter_mut().find(|item| item.slot == self.slot);
+        if let Some(item) = item {
+            item.slot = 0;
+            item.text = Some(text.into());
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.outbox
+            .lock()
+            .ready
+            .retain(|item| item.slot != self.slot);
+        self.outbox.news.notify_one();
+    }
+}
+
+impl Outbox {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends an action, at the latest after `latency`.
+    pub(super) fn send(&self, frame: Frame, latency: Duration) {
+        let mut queue = self.lock();
+        if queue.closed.is_some() {
+            return;
+        }
+        if latency.is_zero() || queue.held_bytes > HELD {
+            queue.flush();
+            queue.put(frame.text, true);
+        } else {
+            queue.hold(frame, latency);
+        }
+        if queue.bytes > ROOM {
+            queue.close(TOO_SLOW);
+            drop(queue);
+            self.broken.notify_one();
+        } else {
+            drop(queue);
+        }
+        self.news.notify_one();
+    }
+
+    /// Sends anything else: an answer or a notification, which does not count towards the bound.
+    pub(crate) fn say(&self, text: impl Into<Utf8Bytes>) {
+        let mut queue = self.lock();
+        if queue.closed.is_none() {
+            queue.flush();
+            queue.put(text.into(), false);
+        }
+        drop(queue);
+        self.news.notify_one();
+    }
+
+    /// Keeps a place for an answer.
+    pub(crate) fn reserve(self: &Arc<Self>) -> Slot {
+        let mut queue = self.lock();
+        queue.flush();
+        queue.slots += 1;
+        let slot = queue.slots;
+        if queue.closed.is_none() {
+            queue.ready.push_back(Item {
+                slot,
+                text: None,
+                counts: 0,
+            });
+        }
+        Slot {
+            outbox: self.clone(),
+            slot,
+        }
+    }
+
+    /// What can be sent now.
+    pub(super) fn take(&self) -> Option<Utf8Bytes> {
+        let mut queue = self.lock();
+        if queue.due.is_some_and(|due| due <= Instant::now()) {
+            queue.flush();
+        }
+        let text = queue.ready.front_mut()?.text.take()?;
+        if let Some(item) = queue.ready.pop_front() {
+            queue.bytes -= item.counts;
+        }
+        if queue.bytes < PACE {
+            self.taken.notify_waiters();
+        }
+        Some(text)
+    }
+
+    /// Waits until there is room for more of a stream.
+    ///
+    /// Cancel safe.
+    pub(super) async fn room(&self) {
+        loop {
+            let taken = self.taken.notified();
+            if self.lock().bytes < PACE {
+                return;
+            }
+            taken.await;
+        }
+    }
+
+    /// What there is to wait for.
+    fn rest(&self) -> Rest {
+        let mut queue = self.lock();
+        if queue.closed.is_some() {
+            return Rest::Closed;
+        }
+        if let (Some(why), true) = (queue.last_words, queue.ready.is_empty()) {
+            queue.close(why);
+            drop(queue);
+            self.broken.notify_one();
+            return Rest::Said;
+        }
+        Rest::Due(queue.due)
+    }
+
+    /// Waits for what can be sent. `None`: nothing will come.
+    ///
+    /// Cancel safe. One reader.
+    pub(super) async fn next(&self) -> Option<Utf8Bytes> {
+        loop {
+            let news = self.news.notified();
+            if let Some(text) = self.take() {
+                return Some(text);
+            }
+            let due = match self.rest() {
+                Rest::Closed => return None,
+                // Who waits for that says why.
+                Rest::Said => return std::future::pending().await,
+                Rest::Due(due) => due,
+            };
+            match due {
+                None => news.await,
+                Some(due) => {
+                    tokio::select! {
+                        () = news => {}
+                        () = tokio::time::sleep_until(due.into()) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Something that was waited for is there.
+    pub(super) fn ready(&self) {
+        self.news.notify_one();
+    }
+
+    /// Ends it when what waits has been sent.
+    pub(super) fn close_after(&self, why: (u16, &'static str)) {
+        self.lock().last_words = Some(why);
+        self.news.notify_one();
+    }
+
+    /// Ends it: what waits is let go of, and the client is told why.
+    pub(super) fn close(&self, why: (u16, &'static str)) {
+        self.lock().close(why);
+        self.broken.notify_one();
+        self.news.notify_one();
+    }
+
+    /// Waits until it was ended from this side, and says why.
+    ///
+    /// Cancel safe.
+    pub(super) async fn broken(&self) -> (u16, &'static str) {
+        loop {
+            let broken = self.broken.notified();
+            if let Some(why) = self.lock().closed {
+                return why;
+            }
+            broken.await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ahp_types::actions::{ChatDeltaAction, ChatUsageAction};
+
+    fn delta(channel: &str, seq: u64, part: &str, content: &str) -> Frame {
+        let action = StateAction::ChatDelta(ChatDeltaAction {
+            turn_id: "t".into(),
+            part_id: part.into(),
+            content: content.into(),
+            meta: None,
+        });
+        Frame {
+            channel: channel.into(),
+            seq,
+            text: envelope(channel, &action, seq, None, None).into(),
+            piece: Piece::of(&action),
+        }
+    }
+
+    fn other(channel: &str, seq: u64) -> Frame {
+        let action = StateAction::ChatUsage(ChatUsageAction {
+            turn_id: "t".into(),
+            usage: Default::default(),
+            meta: None,
+        });
+        Frame {
+            channel: channel.into(),
+            seq,
+            text: envelope(channel, &action, seq, None, None).into(),
+            piece: Piece::of(&action),
+        }
+    }
+
+    fn said(outbox: &Outbox) -> Vec<(u64, String)> {
+        let mut all = Vec::new();
+        while let Some(text) = outbox.take() {
+            let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+            let params = &value["params"];
+            let content = params["action"]["content"].as_str().unwrap_or("-");
+            all.push((
+                params["serverSeq"].as_u64().unwrap_or(0),
+                content.to_owned(),
+            ));
+        }
+        all
+    }
+
+    #[test]
+    fn pieces_of_a_part_become_one_and_numbers_stay_in_order() {
+        let outbox = Outbox::default();
+        let late = Duration::from_secs(600);
+        outbox.send(delta("a", 1, "p", "x"), late);
+        outbox.send(delta("b", 2, "p", "1"), late);
+        outbox.send(delta("a", 3, "p", "y"), late);
+        outbox.send(delta("a", 4, "q", "z"), late);
+        outbox.send(delta("a", 5, "p", "!"), late);
+        outbox.send(other("a", 6), late);
+        outbox.send(delta("a", 7, "p", "?"), late);
+        assert!(outbox.take().is_none());
+        // Something that must not wait takes all before it along.
+        outbox.send(other("root", 8), Duration::ZERO);
+        let expected = [
+            (2, "1"),
+            (3, "xy"),
+            (4, "z"),
+            (5, "!"),
+            (6, "-"),
+            (7, "?"),
+            (8, "-"),
+        ];
+        let expected: Vec<_> = expected.map(|(seq, text)| (seq, text.to_owned())).into();
+        assert_eq!(said(&outbox), expected);
+    }
+
+    #[tokio::test]
+    async fn what_is_held_back_goes_when_it_is_due() {
+        let outbox = Outbox::default();
+        let began = Instant::now();
+        outbox.send(delta("a", 1, "p", "x"), Duration::from_millis(30));
+        outbox.send(delta("a", 2, "p", "y"), Duration::from_millis(30));
+        let text = outbox.next().await.expect("a message");
+        assert!(text.contains("\"xy\"") && began.elapsed() >= Duration::from_millis(30));
+    }
+
+    #[test]
+    fn a_place_is_kept_for_an_answer() {
+        let outbox = Arc::new(Outbox::default());
+        let (slot, unused) = (outbox.reserve(), outbox.reserve());
+        outbox.send(delta("a", 1, "p", "x"), Duration::ZERO);
+        assert!(outbox.take().is_none());
+        slot.fill("answer");
+        assert_eq!(outbox.take().as_deref(), Some("answer"));
+        assert!(outbox.take().is_none());
+        drop(unused);
+        assert_eq!(said(&outbox), [(1, "x".to_owned())]);
+    }
+
+    #[tokio::test]
+    async fn who_reads_nothing_is_closed_and_keeps_nothing() {
+        let outbox = Outbox::default();
+        let text = "x".repeat(1 << 20);
+        for seq in 0..20 {
+            outbox.send(delta("a", seq, "p", &text), Duration::ZERO);
+        }
+        assert_eq!(outbox.broken().await, TOO_SLOW);
+        assert_eq!(outbox.next().await, None);
+        assert!(outbox.lock().ready.is_empty());
+    }
+}

@@ -1,0 +1,713 @@
+//! The hub: what channels there are, how each stands, and who follows it.
+//!
+//! All actions of the host pass [`Hub::publish`], under one lock that is never held over an await: there an action gets its
+//! number, is reduced into the state of its channel, written as text once, and put into the outboxes of those who follow. A
+//! snapshot is taken under the same lock. So a client's state at a number is the host's at that number, whenever it joined.
+
+use std::any::Any;
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use ahp::reducers::{
+    ReduceOutcome, apply_action_to_chat, apply_action_to_resource_watch, apply_action_to_root,
+    apply_action_to_session, apply_action_to_terminal,
+};
+use ahp_types::actions::{ActionOrigin, StateAction};
+use ahp_types::commands::SubscribeView;
+use ahp_types::state::{
+    ChatState, ResourceWatchState, RootState, SessionState, SnapshotState, TerminalState,
+};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::chat::view;
+use super::delivery::{ENVELOPE, Frame, Outbox, Piece, envelope};
+use super::error::{AhpError, Rejection};
+use super::numbers::Numbers;
+use super::replay::{Replay, Sent};
+
+/// How long a client that is gone may be away before what it held alone is released, and a channel that nobody follows before
+/// what only followers need is let go of.
+pub(crate) const GRACE: Duration = Duration::from_secs(30);
+
+/// A future of a channel.
+pub(crate) type Work<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The state of a channel that is reduced by other means than the protocol's own reducers alone, such as a terminal that keeps
+/// its screen. It is called under the hub's lock: it must not wait, and not call the hub.
+pub(crate) trait Model: Send + fmt::Debug {
+    /// Takes an action in.
+    fn reduce(&mut self, action: &StateAction) -> ReduceOutcome;
+
+    /// What a client that joins now is given; `None` for a channel without a state.
+    fn snapshot(&self, view: Option<&SubscribeView>) -> Option<SnapshotState>;
+}
+
+/// How a channel stands.
+#[derive(Debug)]
+pub(crate) enum ChannelState {
+    Root(Box<RootState>),
+    Session(Box<SessionState>),
+    Chat(Box<ChatState>),
+    Terminal(Box<TerminalState>),
+    Watch(Box<ResourceWatchState>),
+    Model(Box<dyn Model>),
+    /// It has no state, and only passes on.
+    None,
+}
+
+impl ChannelState {
+    fn reduce(&mut self, action: &StateAction) -> ReduceOutcome {
+        match self {
+            Self::Root(state) => apply_action_to_root(state, action),
+            Self::Session(state) => apply_action_to_session(state, action),
+            Self::Chat(state) => apply_action_to_chat(state, action),
+            Self::Terminal(state) => apply_action_to_terminal(state, action),
+            Self::Watch(state) => apply_action_to_resource_watch(state, action),
+            Self::Model(model) => model.reduce(action),
+            Self::None => ReduceOutcome::NoOp,
+        }
+    }
+
+    /// The snapshot as JSON.
+    fn snapshot(&self, uri: &str, seq: u64, view: Option<&SubscribeView>) -> Option<Box<RawValue>> {
+        match self {
+            Self::Root(state) => snapshot(uri, seq, state),
+            Self::Session(state) => snapshot(uri, seq, state),
+            Self::Chat(state) => match view::windowed(state, view) {
+                Some(window) => snapshot(uri, seq, &window),
+                None => snapshot(uri, seq, state),
+            },
+            Self::Terminal(state) => snapshot(uri, seq, state),
+            Self::Watch(state) => snapshot(uri, seq, state),
+            Self::Model(model) => snapshot(uri, seq, &model.snapshot(view)?),
+            Self::None => None,
+        }
+    }
+}
+
+fn snapshot(uri: &str, seq: u64, state: &impl Serialize) -> Option<Box<RawValue>> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Snapshot<'a, S> {
+        resource: &'a str,
+        state: &'a S,
+        from_seq: u64,
+    }
+    let snapshot = Snapshot {
+        resource: uri,
+        state,
+        from_seq: seq,
+    };
+    serde_json::value::to_raw_value(&snapshot).ok()
+}
+
+/// A client that asks something of a channel.
+#[derive(Debug, Clone)]
+pub(crate) struct Who {
+    /// Its connection.
+    pub(crate) connection: u64,
+    /// What it calls itself.
+    pub(crate) client: Arc<str>,
+    /// For the ledger.
+    pub(crate) by: Arc<str>,
+}
+
+impl Who {
+    /// Who asks, and for what, for the ledger.
+    pub(crate) fn by(&self, why: impl Into<String>) -> hostler_session::By {
+        hostler_session::By::new(&*self.by, why)
+    }
+}
+
+/// An action that a client dispatched.
+#[derive(Debug, Clone)]
+pub(crate) struct Dispatched {
+    /// The action.
+    pub(crate) action: StateAction,
+    /// The same as it came, with what is not known here.
+    pub(crate) raw: Box<RawValue>,
+    /// Who dispatched it.
+    pub(crate) origin: ActionOrigin,
+}
+
+/// What became of an action that a client dispatched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// It is to be shown to all, as it came.
+    Echo,
+    /// Its channel shows it itself, when it has come about.
+    Shown,
+}
+
+/// What is held for as long as a subscription lasts; dropping it lets go.
+pub(crate) type Held = Box<dyn Any + Send>;
+
+/// What a channel does.
+pub(crate) trait Channel: Send + Sync {
+    /// A client wants to follow: makes the state whole, and gives what is to be held for the client meanwhile.
+    fn join<'a>(&'a self, who: &'a Who) -> Work<'a, Result<Option<Held>, AhpError>> {
+        let _ = who;
+        Box::pin(async { Ok(None) })
+    }
+
+    /// A client dispatched an action. The channel does what it says, or refuses it.
+    fn dispatch<'a>(
+        &'a self,
+        who: &'a Who,
+        dispatched: Dispatched,
+    ) -> Work<'a, Result<Taken, Rejection>>;
+
+    /// How many follow it now. Called under the hub's lock: it must not wait, and not call the hub.
+    fn followed(&self, by: usize) {
+        let _ = by;
+    }
+
+    /// A client is gone and did not come back in time, or no longer follows this channel: what it held alone is released.
+    fn left<'a>(&'a self, client: &'a str) -> Work<'a, ()> {
+        let _ = client;
+        Box::pin(async {})
+    }
+}
+
+/// A channel whose actions only the host makes.
+#[derive(Debug)]
+pub(crate) struct ReadOnly;
+
+impl Channel for ReadOnly {
+    fn dispatch<'a>(&'a self, _: &'a Who, _: Dispatched) -> Work<'a, Result<Taken, Rejection>> {
+        Box::pin(async { Err(Rejection::new("nothing can be dispatched to this channel")) })
+    }
+}
+
+/// An action to publish.
+#[derive(Debug)]
+pub(crate) struct Act {
+    /// The action.
+    pub(crate) action: StateAction,
+    /// The same as a client wrote it, where one did.
+    pub(crate) raw: Option<Box<RawValue>>,
+    /// Whose action it is, where a client dispatched it.
+    pub(crate) origin: Option<ActionOrigin>,
+}
+
+impl From<StateAction> for Act {
+    fn from(action: StateAction) -> Self {
+        Self {
+            action,
+            raw: None,
+            origin: None,
+        }
+    }
+}
+
+impl From<Dispatched> for Act {
+    fn from(dispatched: Dispatched) -> Self {
+        Self {
+            action: dispatched.action,
+            raw: Some(dispatched.raw),
+            origin: Some(dispatched.origin),
+        }
+    }
+}
+
+/// A client's subscription.
+struct Subscription {
+    client: Arc<str>,
+    outbox: Arc<Outbox>,
+    latency: Duration,
+    _held: Option<Held>,
+}
+
+struct Entry {
+    uri: Arc<str>,
+    state: ChannelState,
+    channel: Arc<dyn Channel>,
+    followers: HashMap<u64, Subscription>,
+    /// Numbers above this one are all that happened here.
+    since: u64,
+}
+
+/// A client, by what it calls itself.
+#[derive(Default)]
+struct Known {
+    /// Its connections.
+    connections: HashSet<u64>,
+    /// When its last connection ended.
+    gone: Option<Instant>,
+    /// The channels that it was subscribed to when it went.
+    followed: HashSet<Arc<str>>,
+}
+
+struct Inner {
+    numbers: Numbers,
+    replay: Replay,
+    channels: HashMap<Arc<str>, Entry>,
+    clients: HashMap<Arc<str>, Known>,
+    outboxes: HashMap<u64, Arc<Outbox>>,
+    /// Nothing is published any more: the next host has the sessions.
+    frozen: bool,
+}
+
+/// The hub. Clones are the same.
+#[derive(Clone)]
+pub(crate) struct Hub {
+    inner: Arc<Mutex<Inner>>,
+}
+
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hub")
+    }
+}
+
+/// What a client that comes back is given.
+#[derive(Debug)]
+pub(crate) enum Back {
+    /// What it missed, as JSON envelopes; and the channels that are no more.
+    Replay(Vec<Box<RawValue>>, Vec<String>),
+    /// It has been away for too long: how all stands now.
+    Snapshots(Vec<Box<RawValue>>),
+}
+
+impl Hub {
+    /// Without channels. Its numbers go on where those of the earlier host ended.
+    pub(crate) fn new(state_dir: &std::path::Path) -> Self {
+        Self {
+            inner: Arc::new(Mutex::new(Inner {
+                numbers: Numbers::new(state_dir),
+                replay: Replay::default(),
+                channels: HashMap::new(),
+                clients: HashMap::new(),
+                outboxes: HashMap::new(),
+                frozen: false,
+            })),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The last number that was given out.
+    pub(crate) fn seq(&self) -> u64 {
+        self.lock().numbers.last()
+    }
+
+    /// Publishes nothing more: the next host's numbers begin above.
+    pub(crate) fn freeze(&self) {
+        self.lock().frozen = true;
+    }
+
+    /// Adds a channel, or puts another state in the place of its own without telling anybody.
+    pub(crate) fn register(
+        &self,
+        uri: impl Into<Arc<str>>,
+        state: ChannelState,
+        channel: Arc<dyn Channel>,
+    ) {
+        let uri = uri.into();
+        let mut inner = self.lock();
+        let since = inner.numbers.last();
+        let entry = Entry {
+            uri: uri.clone(),
+            state,
+            channel,
+            followers: HashMap::new(),
+            since,
+        };
+        inner.channels.insert(uri, entry);
+    }
+
+    /// Takes a channel away; those who follow it hear nothing more of it.
+    pub(crate) fn remove(&self, uri: &str) {
+        let removed = self.lock().channels.remove(uri);
+        // What was held for its followers is let go of without the lock.
+        drop(removed);
+    }
+
+    /// Whether there is such a channel.
+    pub(crate) fn has(&self, uri: &str) -> bool {
+        self.lock().channels.contains_key(uri)
+    }
+
+    /// Who answers for a channel.
+    pub(crate) fn channel(&self, uri: &str) -> Option<Arc<dyn Channel>> {
+        self.lock()
+            .channels
+            .get(uri)
+            .map(|entry| entry.channel.clone())
+    }
+
+    /// How many follow a channel.
+    pub(crate) fn followers(&self, uri: &str) -> usize {
+        self.lock()
+            .channels
+            .get(uri)
+            .map_or(0, |entry| entry.followers.len())
+    }
+
+    /// Waits until one of those who follow a channel has room for more of it, so that a stream goes as fast as its fastest reader.
+    /// Returns at once where nobody follows.
+    ///
+    /// Cancel safe.
+    pub(crate) async fn room(&self, uri: &str) {
+        let outboxes: Vec<Arc<Outbox>> = {
+            let inner = self.lock();
+            let followers = inner.channels.get(uri).into_iter();
+            let followers = followers.flat_map(|entry| entry.followers.values());
+            followers.map(|follower| follower.outbox.clone()).collect()
+        };
+        if outboxes.is_empty() {
+            return;
+        }
+        let rooms = outboxes.iter().map(|outbox| Box::pin(outbox.room()));
+        futures_util::future::select_all(rooms).await;
+    }
+
+    /// Looks at a channel's state. It must not wait, and not call the hub.
+    pub(crate) fn look<T>(&self, uri: &str, look: impl FnOnce(&ChannelState) -> T) -> Option<T> {
+        let inner = self.lock();
+        inner.channels.get(uri).map(|entry| look(&entry.state))
+    }
+
+    /// Puts another state in place that says the same as the one before: a whole one for one that was trimmed, or the other way.
+    pub(crate) fn exchange(&self, uri: &str, change: impl FnOnce(&mut ChannelState)) {
+        if let Some(entry) = self.lock().channels.get_mut(uri) {
+            change(&mut entry.state);
+        }
+    }
+
+    /// Numbers an action of a channel, takes it into the channel's state, and sends it to all who follow.
+    pub(crate) fn publish(
+        &self,
+        uri: &str,
+        action: StateAction,
+        origin: Option<ActionOrigin>,
+    ) -> Option<u64> {
+        self.act(
+            uri,
+            Act {
+                action,
+                raw: None,
+                origin,
+            },
+        )
+    }
+
+    /// The same for an action that a client may have written.
+    pub(crate) fn act(&self, uri: &str, act: Act) -> Option<u64> {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        if inner.frozen {
+            return None;
+        }
+        let entry = inner.channels.get_mut(uri)?;
+        if let ReduceOutcome::Invalid(error) = entry.state.reduce(&act.action) {
+            tracing::warn!(uri, %error, "an action that cannot be reduced is not sent");
+            return None;
+        }
+        let seq = inner.numbers.take();
+        if inner.clients.is_empty() {
+            // Nobody was sent anything, and nobody will ask for this.
+            inner.replay.reset(seq);
+            return Some(seq);
+        }
+        let text = match &act.raw {
+            Some(raw) => envelope(uri, raw, seq, act.origin.as_ref(), None),
+            None => envelope(uri, &act.action, seq, act.origin.as_ref(), None),
+        };
+        let text = axum::extract::ws::Utf8Bytes::from(text);
+        inner.replay.push(Sent {
+            seq,
+            channel: entry.uri.clone(),
+            only: None,
+            text: text.clone(),
+        });
+        let piece = match (&act.raw, &act.origin) {
+            (None, None)
+                if entry
+                    .followers
+                    .values()
+                    .any(|follower| !follower.latency.is_zero()) =>
+            {
+                Piece::of(&act.action)
+            }
+            _ => None,
+        };
+        let frame = Frame {
+            channel: entry.uri.clone(),
+            seq,
+            text,
+            piece,
+        };
+        for follower in entry.followers.values() {
+            follower.outbox.send(frame.clone(), follower.latency);
+        }
+        Some(seq)
+    }
+
+    /// Sends an action to one client alone: one that does not change how the channel stands, but only how much the client
+    /// knows of that; or one of its own that was refused.
+    pub(crate) fn tell(&self, who: &Who, uri: &str, act: &Act, rejection: Option<&str>) {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        let Some(outbox) = inner.outboxes.get(&who.connection) else {
+            return;
+        };
+        if inner.frozen {
+            return;
+        }
+        let seq = inner.numbers.take();
+        let text = match &act.raw {
+            Some(raw) => envelope(uri, raw, seq, act.origin.as_ref(), rejection),
+            None => envelope(uri, &act.action, seq, act.origin.as_ref(), rejection),
+        };
+        let text = axum::extract::ws::Utf8Bytes::from(text);
+        let channel: Arc<str> = uri.into();
+        inner.replay.push(Sent {
+            seq,
+            channel: channel.clone(),
+            only: Some(who.client.clone()),
+            text: text.clone(),
+        });
+        let frame = Frame {
+            channel,
+            seq,
+            text,
+            piece: None,
+        };
+        outbox.send(frame, Duration::ZERO);
+    }
+
+    /// Sends a notification to all who follow a channel. It has no number, and is not sent again to those who come back.
+    pub(crate) fn notify(&self, uri: &str, method: &str, params: &impl Serialize) {
+        let inner = self.lock();
+        let Some(entry) = inner.channels.get(uri) else {
+            return;
+        };
+        if inner.frozen || entry.followers.is_empty() {
+            return;
+        }
+        let params = serde_json::to_string(params).unwrap_or_default();
+        let text = crate::acp::message::notification(method, &params);
+        let text = axum::extract::ws::Utf8Bytes::from(text);
+        for follower in entry.followers.values() {
+            follower.outbox.say(text.clone());
+        }
+    }
+
+    // --- clients ---
+
+    /// A client is there.
+    pub(crate) fn enter(&self, who: &Who, outbox: &Arc<Outbox>) {
+        let mut inner = self.lock();
+        inner.outboxes.insert(who.connection, outbox.clone());
+        let known = inner.clients.entry(who.client.clone()).or_default();
+        known.connections.insert(who.connection);
+        known.gone = None;
+    }
+
+    /// A connection of a client has ended. Gives the time after which [`Hub::expire`] may find that the client did not come back.
+    pub(crate) fn leave(&self, who: &Who) -> Duration {
+        let mut held = Vec::new();
+        let mut inner = self.lock();
+        inner.outboxes.remove(&who.connection);
+        let mut followed = Vec::new();
+        for entry in inner.channels.values_mut() {
+            if let Some(subscription) = entry.followers.remove(&who.connection) {
+                held.push(subscription);
+                followed.push(entry.uri.clone());
+                entry.channel.followed(entry.followers.len());
+            }
+        }
+        if let Some(known) = inner.clients.get_mut(&who.client) {
+            known.connections.remove(&who.connection);
+            known.followed.extend(followed);
+            if known.connections.is_empty() {
+                known.gone = Some(Instant::now());
+            }
+        }
+        drop(inner);
+        drop(held);
+        GRACE
+    }
+
+    /// The clients that went and did not come back in time: each is told of once, with the channels that it followed.
+    pub(crate) fn expire(&self) -> Vec<(Arc<str>, Vec<Arc<dyn Channel>>)> {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        let mut gone = Vec::new();
+        inner.clients.retain(|client, known| {
+            let over = known.gone.is_some_and(|gone| gone.elapsed() >= GRACE);
+            if over {
+                let channels = known
+                    .followed
+                    .iter()
+                    .filter_map(|uri| inner.channels.get(uri))
+                    .map(|entry| entry.channel.clone());
+                gone.push((client.clone(), channels.collect()));
+            }
+            !over
+        });
+        gone
+    }
+
+    /// Whether a client of this name is connected.
+    pub(crate) fn is_here(&self, client: &str) -> bool {
+        let inner = self.lock();
+        let known = inner.clients.get(client);
+        known.is_some_and(|known| !known.connections.is_empty())
+    }
+
+    /// Follows a channel from now on, and gives its snapshot as JSON (where it has a state).
+    pub(crate) fn follow(
+        &self,
+        who: &Who,
+        uri: &str,
+        latency: Duration,
+        view: Option<&SubscribeView>,
+        held: Option<Held>,
+    ) -> Result<Option<Box<RawValue>>, AhpError> {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        let seq = inner.numbers.last();
+        let outbox = inner.outboxes.get(&who.connection).cloned();
+        let entry = inner.channels.get_mut(uri);
+        let (Some(entry), Some(outbox)) = (entry, outbox) else {
+            return Err(missing(uri));
+        };
+        let subscription = Subscription {
+            client: who.client.clone(),
+            outbox,
+            latency,
+            _held: held,
+        };
+        let before = entry.followers.insert(who.connection, subscription);
+        entry.channel.followed(entry.followers.len());
+        let snapshot = entry.state.snapshot(uri, seq, view);
+        drop(before);
+        Ok(snapshot)
+    }
+
+    /// No longer follows a channel. Whether it did, and no other connection of the same client does.
+    pub(crate) fn unfollow(&self, who: &Who, uri: &str) -> bool {
+        let mut inner = self.lock();
+        let Some(entry) = inner.channels.get_mut(uri) else {
+            return false;
+        };
+        let removed = entry.followers.remove(&who.connection);
+        entry.channel.followed(entry.followers.len());
+        let last = removed.is_some()
+            && entry
+                .followers
+                .values()
+                .all(|follower| follower.client != who.client);
+        drop(inner);
+        drop(removed);
+        last
+    }
+
+    /// Gives a client that comes back what it missed of these channels, and follows them again. What is to be held for each was
+    /// got before ([`Channel::join`]).
+    pub(crate) fn resume(
+        &self,
+        who: &Who,
+        last: u64,
+        channels: Vec<(String, Option<Option<Held>>)>,
+    ) -> Back {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        let seq = inner.numbers.last();
+        let Some(outbox) = inner.outboxes.get(&who.connection).cloned() else {
+            return Back::Snapshots(Vec::new());
+        };
+        let mut missing = Vec::new();
+        let mut there: HashSet<Arc<str>> = HashSet::new();
+        let mut whole = last <= seq && inner.replay.reaches(last);
+        for (uri, held) in channels {
+            let (Some(entry), Some(held)) = (inner.channels.get_mut(&*uri), held) else {
+                missing.push(uri);
+                continue;
+            };
+            whole &= last >= entry.since;
+            let subscription = Subscription {
+                client: who.client.clone(),
+                outbox: outbox.clone(),
+                latency: Duration::ZERO,
+                _held: held,
+            };
+            entry.followers.insert(who.connection, subscription);
+            entry.channel.followed(entry.followers.len());
+            there.insert(entry.uri.clone());
+        }
+        if let Some(known) = inner.clients.get_mut(&who.client) {
+            known.followed.retain(|uri| !there.contains(uri));
+        }
+        if !whole {
+            let snapshots = there.iter().filter_map(|uri| {
+                let entry = inner.channels.get(uri)?;
+                entry.state.snapshot(uri, seq, None)
+            });
+            return Back::Snapshots(snapshots.collect());
+        }
+        let sent = inner.replay.above(last);
+        let sent = sent.filter(|sent| {
+            there.contains(&sent.channel)
+                && sent.only.as_ref().is_none_or(|only| *only == who.client)
+        });
+        let sent = sent.filter_map(|sent| {
+            let envelope = sent.text.get(ENVELOPE.len()..sent.text.len() - 1)?;
+            RawValue::from_string(envelope.to_owned()).ok()
+        });
+        Back::Replay(sent.collect(), missing)
+    }
+
+    /// The channels that a client followed before it came back and does not want any more.
+    pub(crate) fn given_up(&self, client: &str) -> Vec<Arc<dyn Channel>> {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        let Some(known) = inner.clients.get_mut(client) else {
+            return Vec::new();
+        };
+        let followed = std::mem::take(&mut known.followed);
+        let entries = followed
+            .iter()
+            .filter_map(|uri| inner.channels.get(uri))
+            .map(|entry| entry.channel.clone());
+        entries.collect()
+    }
+
+    /// Ends all connections of a client but this one: it came back before its old connection was known to be dead.
+    pub(crate) fn supersede(&self, who: &Who) {
+        let inner = self.lock();
+        let Some(known) = inner.clients.get(&who.client) else {
+            return;
+        };
+        for connection in known
+            .connections
+            .iter()
+            .filter(|one| **one != who.connection)
+        {
+            if let Some(outbox) = inner.outboxes.get(connection) {
+                outbox.close((4000, "this client has connected again"));
+            }
+        }
+    }
+}
+
+/// There is no such channel.
+pub(crate) fn missing(uri: &str) -> AhpError {
+    let shown: String = uri.chars().take(300).collect();
+    if super::uri::session_part(uri).is_some() {
+        return AhpError::no_session(&shown);
+    }
+    AhpError::not_found(format!("there is no channel `{shown}`"))
+}
+
+#[cfg(test)]
+#[path = "hub_tests.rs"]
+mod tests;

@@ -1,0 +1,102 @@
+use super::*;
+use ahp_types::actions::RootActiveSessionsChangedAction;
+
+fn hub(dir: &tempfile::TempDir) -> Hub {
+    let hub = Hub::new(dir.path());
+    let state = RootState {
+        agents: Vec::new(),
+        active_sessions: None,
+        terminals: None,
+        config: None,
+        meta: None,
+    };
+    hub.register(
+        "ahp-root://",
+        ChannelState::Root(Box::new(state)),
+        Arc::new(ReadOnly),
+    );
+    hub
+}
+
+fn client(hub: &Hub, connection: u64, name: &str) -> (Who, Arc<Outbox>) {
+    let who = Who {
+        connection,
+        client: name.into(),
+        by: name.into(),
+    };
+    let outbox = Arc::new(Outbox::default());
+    hub.enter(&who, &outbox);
+    (who, outbox)
+}
+
+fn count(hub: &Hub, active_sessions: i64) -> Option<u64> {
+    let action = RootActiveSessionsChangedAction { active_sessions };
+    hub.publish(
+        "ahp-root://",
+        StateAction::RootActiveSessionsChanged(action),
+        None,
+    )
+}
+
+#[test]
+fn a_snapshot_and_what_comes_after_it_are_how_it_stands() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let hub = hub(&dir);
+    let (who, outbox) = client(&hub, 1, "a");
+    let first = count(&hub, 1).expect("a number");
+    let snapshot = hub.follow(&who, "ahp-root://", Duration::ZERO, None, None);
+    let snapshot = snapshot.expect("followed").expect("a state");
+    let snapshot: serde_json::Value = serde_json::from_str(snapshot.get()).expect("JSON");
+    assert_eq!(snapshot["fromSeq"], first);
+    assert_eq!(snapshot["state"]["activeSessions"], 1);
+    assert!(outbox.take().is_none());
+    let second = count(&hub, 2).expect("a number");
+    assert!(second > first);
+    let text = outbox.take().expect("a message");
+    let told: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(told["params"]["serverSeq"], second);
+}
+
+#[test]
+fn who_comes_back_gets_what_it_missed_or_all() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let hub = hub(&dir);
+    let (who, _) = client(&hub, 1, "a");
+    let root = || {
+        vec![
+            ("ahp-root://".to_owned(), Some(None)),
+            ("ahp-chat:/x".to_owned(), None),
+        ]
+    };
+    hub.follow(&who, "ahp-root://", Duration::ZERO, None, None)
+        .expect("followed");
+    let seen = count(&hub, 1).expect("a number");
+    hub.leave(&who);
+    let missed = count(&hub, 2).expect("a number");
+    let (again, outbox) = client(&hub, 2, "a");
+    match hub.resume(&again, seen, root()) {
+        Back::Replay(sent, missing) => {
+            assert_eq!(sent.len(), 1);
+            assert!(sent[0].get().contains(&format!("\"serverSeq\":{missed}")));
+            assert_eq!(missing, ["ahp-chat:/x"]);
+        }
+        back => panic!("{back:?}"),
+    }
+    count(&hub, 3);
+    assert!(outbox.take().is_some());
+    // It cannot have seen that: it is another host's.
+    let (third, _) = client(&hub, 3, "b");
+    assert!(
+        matches!(hub.resume(&third, missed + 100, root()), Back::Snapshots(all) if all.len() == 1)
+    );
+}
+
+#[test]
+fn a_frozen_hub_says_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let hub = hub(&dir);
+    let last = count(&hub, 1).expect("a number");
+    hub.freeze();
+    assert_eq!(count(&hub, 2), None);
+    assert_eq!(hub.seq(), last);
+}

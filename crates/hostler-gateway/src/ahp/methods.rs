@@ -1,0 +1,208 @@
+//! What clients ask for, by its method.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ahp_types::commands::{
+    Implementation, InitializeParams, InitializeResult, ReconnectParams, SubscribeParams,
+    UnsubscribeParams,
+};
+use ahp_types::version::negotiate_protocol_version;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::connection::Connection;
+use super::error::AhpError;
+use super::hub::{Back, Held, Hub, Who, missing};
+use super::uri;
+
+/// The most that a subscription may be delayed for coalescing.
+const LATENCY: Duration = Duration::from_secs(10);
+/// How many channels a client may follow at once, in one request.
+const CHANNELS: usize = 4096;
+
+/// What is answered: the result as JSON.
+pub(super) type Answer = Result<Box<RawValue>, AhpError>;
+
+/// Reads parameters.
+pub(super) fn read<T: DeserializeOwned>(params: &RawValue) -> Result<T, AhpError> {
+    serde_json::from_str(params.get()).map_err(|error| AhpError::params(error.to_string()))
+}
+
+/// Writes a result.
+pub(super) fn write(result: &impl Serialize) -> Answer {
+    to_raw_value(result).map_err(|error| AhpError::internal(error.to_string()))
+}
+
+/// Whether what is asked of the root channel by this method is done in its order.
+pub(super) fn in_order(method: &str) -> bool {
+    matches!(method, "subscribe" | "unsubscribe" | "dispatchAction")
+}
+
+/// Carries a request out.
+pub(super) async fn call(connection: &Arc<Connection>, method: &str, params: &RawValue) -> Answer {
+    match method {
+        "initialize" => return initialize(connection, params).await,
+        "reconnect" => return reconnect(connection, params).await,
+        "ping" => return write(&json!({})),
+        _ => {}
+    }
+    let Some(who) = connection.who() else {
+        return Err(AhpError::invalid_request(
+            "`initialize` or `reconnect` comes first",
+        ));
+    };
+    match method {
+        "subscribe" => subscribe(connection, who, params).await,
+        _ => Err(AhpError::no_method(method)),
+    }
+}
+
+async fn initialize(connection: &Arc<Connection>, params: &RawValue) -> Answer {
+    let params: InitializeParams = read(params)?;
+    if connection.who().is_some() {
+        let why = "this connection is initialized already";
+        return Err(AhpError::invalid_request(why));
+    }
+    let version = negotiate_protocol_version(&params.protocol_versions)
+        .map_err(AhpError::params)?
+        .ok_or_else(AhpError::unsupported_version)?
+        .to_owned();
+    let who = connection.introduce(&params.client_id)?;
+    let hub = connection.hub();
+    let mut snapshots = Vec::new();
+    for channel in params
+        .initial_subscriptions
+        .unwrap_or_default()
+        .iter()
+        .take(CHANNELS)
+    {
+        // One that is not there is left out: the others are followed all the same.
+        match follow(hub, who, channel, Duration::ZERO, None).await {
+            Ok(snapshot) => snapshots.extend(snapshot),
+            Err(error) => tracing::debug!(channel, %error, "not followed"),
+        }
+    }
+    let facts = connection.gateway.facts();
+    let result = InitializeResult {
+        protocol_version: version,
+        server_seq: i64::try_from(hub.seq()).unwrap_or(i64::MAX),
+        server_info: Some(Implementation {
+            name: "hostler".into(),
+            version: Some(facts.version.clone()),
+            title: Some("Hostler".into()),
+        }),
+        meta: None,
+        snapshots: Vec::new(),
+        default_directory: std::env::home_dir().map(|home| uri::of_path(&home)),
+        completion_trigger_characters: None,
+        terminal_command_prefix: None,
+        telemetry: None,
+        automations: None,
+    };
+    with_raw(&result, "snapshots", &snapshots)
+}
+
+/// The result with these values as they are in the place of a list.
+fn with_raw(result: &impl Serialize, name: &str, list: &[Box<RawValue>]) -> Answer {
+    let value =
+        serde_json::to_value(result).map_err(|error| AhpError::internal(error.to_string()))?;
+    let mut members = std::collections::BTreeMap::new();
+    if let serde_json::Value::Object(object) = value {
+        for (key, value) in object {
+            members.insert(
+                key,
+                to_raw_value(&value).unwrap_or_else(|_| RawValue::NULL.to_owned()),
+            );
+        }
+    }
+    let list = to_raw_value(list).map_err(|error| AhpError::internal(error.to_string()))?;
+    members.insert(name.to_owned(), list);
+    write(&members)
+}
+
+/// Follows a channel, and gives its snapshot.
+async fn follow(
+    hub: &Hub,
+    who: &Who,
+    channel: &str,
+    latency: Duration,
+    view: Option<&ahp_types::commands::SubscribeView>,
+) -> Result<Option<Box<RawValue>>, AhpError> {
+    let held = join(hub, who, channel).await?;
+    hub.follow(who, channel, latency, view, held)
+}
+
+async fn join(hub: &Hub, who: &Who, channel: &str) -> Result<Option<Held>, AhpError> {
+    let served = hub.channel(channel).ok_or_else(|| missing(channel))?;
+    served.join(who).await
+}
+
+async fn subscribe(connection: &Arc<Connection>, who: &Who, params: &RawValue) -> Answer {
+    let params: SubscribeParams = read(params)?;
+    let latency = params.delivery.and_then(|delivery| delivery.max_latency_ms);
+    let latency = latency.and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0);
+    let latency = Duration::from_millis(latency).min(LATENCY);
+    let view = params.view.as_ref();
+    let snapshot = follow(connection.hub(), who, &params.channel, latency, view).await?;
+    match snapshot {
+        Some(snapshot) => write(&json_of("snapshot", &snapshot)),
+        None => write(&json!({})),
+    }
+}
+
+fn json_of<'a>(
+    name: &'a str,
+    value: &'a RawValue,
+) -> std::collections::BTreeMap<&'a str, &'a RawValue> {
+    std::collections::BTreeMap::from([(name, value)])
+}
+
+/// The client no longer follows a channel.
+pub(super) async fn unsubscribe(connection: &Connection, who: &Who, params: &RawValue) {
+    let Ok(params) = read::<UnsubscribeParams>(params) else {
+        return;
+    };
+    let hub = connection.hub();
+    let channel = hub.channel(&params.channel);
+    if hub.unfollow(who, &params.channel)
+        && let Some(channel) = channel
+    {
+        channel.left(&who.client).await;
+    }
+}
+
+async fn reconnect(connection: &Arc<Connection>, params: &RawValue) -> Answer {
+    let params: ReconnectParams = read(params)?;
+    if params.subscriptions.len() > CHANNELS {
+        let why = format!("at most {CHANNELS} subscriptions");
+        return Err(AhpError::params(why));
+    }
+    let who = connection.introduce(&params.client_id)?;
+    let hub = connection.hub();
+    hub.supersede(who);
+    let last = u64::try_from(params.last_seen_server_seq).unwrap_or(0);
+    let mut channels = Vec::new();
+    let mut seen = std::collections::HashSet::new();
+    for channel in params.subscriptions {
+        if seen.insert(channel.clone()) {
+            let held = join(hub, who, &channel).await.ok();
+            channels.push((channel, held));
+        }
+    }
+    let back = hub.resume(who, last, channels);
+    for channel in hub.given_up(&who.client) {
+        channel.left(&who.client).await;
+    }
+    match back {
+        Back::Replay(actions, missing) => {
+            let result = json!({"type": "replay", "missing": missing});
+            with_raw(&result, "actions", &actions)
+        }
+        Back::Snapshots(snapshots) => {
+            with_raw(&json!({"type": "snapshot"}), "snapshots", &snapshots)
+        }
+    }
+}
