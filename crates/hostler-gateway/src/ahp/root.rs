@@ -1,6 +1,6 @@
 //! The root channel: the agents, how many sessions there are, and their terminals.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use hostler_agent::Catalogue;
 use tokio::sync::Notify;
 
 use super::hub::{ChannelState, Hub, ReadOnly};
+use super::terminal::Terminals;
 use super::uri::ROOT;
 use crate::gateway::{Gateway, Phase};
 
@@ -37,6 +38,7 @@ fn agents(catalogue: &Catalogue) -> Vec<AgentInfo> {
 #[derive(Debug)]
 struct Inner {
     hub: Hub,
+    terminals: OnceLock<Terminals>,
     awake: AtomicBool,
     expiring: Notify,
 }
@@ -53,6 +55,7 @@ impl Overseer {
         Self {
             inner: Arc::new(Inner {
                 hub: Hub::new(state_dir),
+                terminals: OnceLock::new(),
                 awake: AtomicBool::new(false),
                 expiring: Notify::new(),
             }),
@@ -62,6 +65,11 @@ impl Overseer {
     /// The hub.
     pub(crate) fn hub(&self) -> &Hub {
         &self.inner.hub
+    }
+
+    /// The terminals, once a client was there.
+    pub(super) fn terminals(&self) -> Option<&Terminals> {
+        self.inner.terminals.get()
     }
 
     /// A client is there: begins, unless that was done.
@@ -78,6 +86,10 @@ impl Overseer {
         };
         let state = ChannelState::Root(Box::new(state));
         self.hub().register(ROOT, state, Arc::new(ReadOnly));
+        let terminals = Terminals::new(self.hub().clone(), gateway.sessions().clone());
+        if self.inner.terminals.set(terminals.clone()).is_ok() {
+            tokio::spawn(terminals.run());
+        }
         let (overseer, mut phases) = (self.clone(), gateway.phases());
         tokio::spawn(async move {
             let handed = |phase: &Phase| matches!(phase, Phase::HandingOver | Phase::HandedOver);
@@ -95,6 +107,9 @@ impl Overseer {
             for (client, channels) in overseer.hub().expire() {
                 for channel in channels {
                     channel.left(&client).await;
+                }
+                if let Some(terminals) = overseer.terminals() {
+                    terminals.client_gone(&client);
                 }
             }
             overseer.inner.expiring.notify_waiters();

@@ -33,6 +33,7 @@
 mod claim;
 mod create;
 mod live;
+pub(super) mod methods;
 mod model;
 mod modes;
 mod osc;
