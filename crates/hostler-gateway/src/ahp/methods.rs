@@ -16,7 +16,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use super::connection::Connection;
 use super::error::AhpError;
 use super::hub::{Back, Held, Who, missing};
-use super::{terminal, uri};
+use super::{resource, terminal, uri};
 
 /// The most that a subscription may be delayed for coalescing.
 const LATENCY: Duration = Duration::from_secs(10);
@@ -58,6 +58,9 @@ pub(super) async fn call(connection: &Arc<Connection>, method: &str, params: &Ra
         "subscribe" => subscribe(connection, who, params).await,
         "createTerminal" | "disposeTerminal" => {
             terminal::methods::call(connection, who, method, params).await
+        }
+        _ if resource::methods::serves(method) => {
+            resource::methods::call(connection, method, params).await
         }
         _ => Err(AhpError::no_method(method)),
     }
@@ -138,11 +141,7 @@ async fn follow(
     connection.hub().follow(who, channel, latency, view, held)
 }
 
-async fn join(
-    connection: &Connection,
-    who: &Who,
-    channel: &str,
-) -> Result<Option<Held>, AhpError> {
+async fn join(connection: &Connection, who: &Who, channel: &str) -> Result<Option<Held>, AhpError> {
     let hub = connection.hub();
     if !hub.has(channel)
         && uri::terminal_part(channel).is_some()

@@ -1,7 +1,7 @@
 //! The root channel: the agents, how many sessions there are, and their terminals.
 
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ahp_types::state::{AgentCapabilities, AgentInfo, MultipleChatsCapability, RootState};
@@ -9,6 +9,7 @@ use hostler_agent::Catalogue;
 use tokio::sync::Notify;
 
 use super::hub::{ChannelState, Hub, ReadOnly};
+use super::resource::watch::Watches;
 use super::terminal::Terminals;
 use super::uri::ROOT;
 use crate::gateway::{Gateway, Phase};
@@ -39,6 +40,7 @@ fn agents(catalogue: &Catalogue) -> Vec<AgentInfo> {
 struct Inner {
     hub: Hub,
     terminals: OnceLock<Terminals>,
+    watches: Watches,
     awake: AtomicBool,
     expiring: Notify,
 }
@@ -52,9 +54,11 @@ pub(crate) struct Overseer {
 impl Overseer {
     /// For a host whose state is in this directory.
     pub(crate) fn new(state_dir: &std::path::Path) -> Self {
+        let hub = Hub::new(state_dir);
         Self {
             inner: Arc::new(Inner {
-                hub: Hub::new(state_dir),
+                watches: Watches::new(hub.clone()),
+                hub,
                 terminals: OnceLock::new(),
                 awake: AtomicBool::new(false),
                 expiring: Notify::new(),
@@ -65,6 +69,11 @@ impl Overseer {
     /// The hub.
     pub(crate) fn hub(&self) -> &Hub {
         &self.inner.hub
+    }
+
+    /// The watches of files.
+    pub(super) fn watches(&self) -> &Watches {
+        &self.inner.watches
     }
 
     /// The terminals, once a client was there.

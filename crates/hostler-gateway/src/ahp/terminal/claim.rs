@@ -22,7 +22,10 @@ fn holder(claim: &TerminalClaim) -> String {
 pub(super) fn may_type(claim: &TerminalClaim, client: &str) -> Result<(), Refusal> {
     match claim {
         TerminalClaim::Client(held) if held.client_id == client => Ok(()),
-        _ => Err(format!("{} holds this terminal: claim it first", holder(claim))),
+        _ => Err(format!(
+            "{} holds this terminal: claim it first",
+            holder(claim)
+        )),
     }
 }
 
@@ -51,9 +54,10 @@ pub(super) fn may_hand_on(
 ) -> Result<(), Refusal> {
     may_change(from, client)?;
     match (from, to) {
-        (_, TerminalClaim::Session(to)) if to.session != home.session => {
-            Err(format!("this terminal belongs to the session `{}`", home.session))
-        }
+        (_, TerminalClaim::Session(to)) if to.session != home.session => Err(format!(
+            "this terminal belongs to the session `{}`",
+            home.session
+        )),
         (_, TerminalClaim::Session(_)) => Ok(()),
         (TerminalClaim::Session(from), _) if is_at_work(from) => {
             Err("a tool call is at work in this terminal".into())

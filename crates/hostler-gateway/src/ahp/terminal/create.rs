@@ -119,8 +119,8 @@ impl Terminals {
 
     async fn end(&self, uri: &str, by: By) -> Result<(), AhpError> {
         let known = self.state().known.get(uri).cloned();
-        let known = known
-            .ok_or_else(|| AhpError::not_found(format!("there is no terminal `{uri}`")))?;
+        let known =
+            known.ok_or_else(|| AhpError::not_found(format!("there is no terminal `{uri}`")))?;
         match &known.own {
             Some(session) => self.close(session, by).await?,
             None => {
@@ -165,7 +165,9 @@ fn wanted(
     }
     let parent = match &params.claim {
         TerminalClaim::Client(claim) if claim.client_id != *who.client => {
-            return Err(AhpError::params("a client claims a terminal for itself or for a session"));
+            return Err(AhpError::params(
+                "a client claims a terminal for itself or for a session",
+            ));
         }
         TerminalClaim::Client(_) => None,
         TerminalClaim::Session(claim) => {
@@ -176,7 +178,10 @@ fn wanted(
     let above = parent.as_ref().map(Session::info);
     let cwd = match &params.cwd {
         Some(cwd) => Some(dir(cwd)?),
-        None => above.as_ref().and_then(|above| above.cwd.clone()).or_else(std::env::home_dir),
+        None => above
+            .as_ref()
+            .and_then(|above| above.cwd.clone())
+            .or_else(std::env::home_dir),
     };
     let policy = match &above {
         // The parent's end is its end.
@@ -208,10 +213,14 @@ fn wanted(
 
 fn dir(cwd: &str) -> Result<PathBuf, AhpError> {
     let path = uri::path(cwd);
-    let path = path.ok_or_else(|| AhpError::params(format!("`cwd` is to be a `file:` URI, not `{cwd}`")))?;
+    let path =
+        path.ok_or_else(|| AhpError::params(format!("`cwd` is to be a `file:` URI, not `{cwd}`")))?;
     match path.is_dir() {
         true => Ok(path),
-        false => Err(AhpError::not_found(format!("there is no directory `{}`", path.display()))),
+        false => Err(AhpError::not_found(format!(
+            "there is no directory `{}`",
+            path.display()
+        ))),
     }
 }
 
@@ -237,10 +246,12 @@ fn exec(params: &CreateTerminalParams, cwd: Option<PathBuf>) -> Result<ExecOptio
             .map_err(|error| AhpError::params(format!("`_meta.{ENV}`: {error}")))?;
         options.env.extend(env);
     }
-    options.name = params
-        .name
-        .as_ref()
-        .map(|name| name.chars().filter(|c| !c.is_control()).take(NAME).collect());
+    options.name = params.name.as_ref().map(|name| {
+        name.chars()
+            .filter(|c| !c.is_control())
+            .take(NAME)
+            .collect()
+    });
     options.cwd = cwd;
     Ok(options)
 }

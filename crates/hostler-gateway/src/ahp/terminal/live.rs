@@ -88,7 +88,9 @@ pub(super) struct Opening {
 
 fn now() -> i64 {
     let since = std::time::SystemTime::UNIX_EPOCH.elapsed();
-    since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    since.map_or(0, |since| {
+        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    })
 }
 
 impl Live {
@@ -375,7 +377,11 @@ fn take(model: &mut Model, chunk: &Chunk) -> Vec<StateAction> {
 
 /// A size that a terminal can have.
 pub(super) fn size(rows: i64, cols: i64) -> Result<TerminalSize, String> {
-    let fits = |count: i64| u16::try_from(count).ok().filter(|count| (1..=LARGEST).contains(count));
+    let fits = |count: i64| {
+        u16::try_from(count)
+            .ok()
+            .filter(|count| (1..=LARGEST).contains(count))
+    };
     match (fits(rows), fits(cols)) {
         (Some(rows), Some(cols)) => Ok(TerminalSize { rows, cols }),
         _ => Err(format!(

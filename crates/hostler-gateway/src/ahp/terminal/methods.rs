@@ -24,7 +24,9 @@ pub(in crate::ahp) async fn call(
     let _starting = gateway.starting()?;
     if method == "disposeTerminal" {
         let params: DisposeTerminalParams = read(params)?;
-        terminals.dispose(&params.channel, who.by("disposeTerminal")).await?;
+        terminals
+            .dispose(&params.channel, who.by("disposeTerminal"))
+            .await?;
         return write(&json!(null));
     }
     let params: CreateTerminalParams = read(params)?;

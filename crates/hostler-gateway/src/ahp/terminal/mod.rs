@@ -121,7 +121,10 @@ impl Terminals {
 
     fn state(&self) -> MutexGuard<'_, State> {
         // What it guards is whole at every moment, and it is held over no await.
-        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps the list like what there is, from now on.
@@ -159,9 +162,10 @@ impl Terminals {
         let gone: Vec<Arc<str>> = {
             let state = self.state();
             let sessions = &self.inner.sessions;
-            let gone = state.known.iter().filter(|(_, known)| {
-                sessions.process(known.process.id().as_str()).is_err()
-            });
+            let gone = state
+                .known
+                .iter()
+                .filter(|(_, known)| sessions.process(known.process.id().as_str()).is_err());
             gone.map(|(uri, _)| uri.clone()).collect()
         };
         for uri in gone {
@@ -248,7 +252,11 @@ impl Terminals {
     ///
     /// Cancel safe.
     pub(crate) async fn open(&self, uri: &str) -> bool {
-        let known = self.state().known.get_key_value(uri).map(|(uri, known)| (uri.clone(), known.clone()));
+        let known = self
+            .state()
+            .known
+            .get_key_value(uri)
+            .map(|(uri, known)| (uri.clone(), known.clone()));
         let Some((uri, known)) = known else {
             return false;
         };
@@ -312,7 +320,9 @@ impl Terminals {
         state.listed.clone_from(&terminals);
         let action = RootTerminalsChangedAction { terminals };
         // Under the lock, so that what is told last is the newest.
-        self.inner.hub.publish(uri::ROOT, StateAction::RootTerminalsChanged(action), None);
+        self.inner
+            .hub
+            .publish(uri::ROOT, StateAction::RootTerminalsChanged(action), None);
     }
 
     /// A client is gone: what it held, the session holds; what has ended besides, nobody will want.
@@ -325,7 +335,8 @@ impl Terminals {
         let held: Vec<(Arc<str>, Known)> = {
             let state = self.state();
             let held = state.known.iter().filter(|(_, known)| held(known));
-            held.map(|(uri, known)| (uri.clone(), known.clone())).collect()
+            held.map(|(uri, known)| (uri.clone(), known.clone()))
+                .collect()
         };
         for (uri, known) in held {
             match known.live.get() {
@@ -338,7 +349,10 @@ impl Terminals {
             }
             let ended = known.process.status().state == ResourceState::Ended;
             if ended && known.own.is_some() {
-                let (terminals, by) = (self.clone(), hostler_session::By::new("host", "its client is gone"));
+                let (terminals, by) = (
+                    self.clone(),
+                    hostler_session::By::new("host", "its client is gone"),
+                );
                 tokio::spawn(async move { terminals.dispose(&uri, by).await });
             }
         }
