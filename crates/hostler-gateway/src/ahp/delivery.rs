@@ -15,6 +15,8 @@ use tokio::sync::Notify;
 
 /// How many bytes of actions may wait for a client.
 const ROOM: usize = 8 << 20;
+/// Below how many of them there is room for a stream that waits for its fastest reader.
+const PACE: usize = 1 << 20;
 /// How many of them are held back for coalescing.
 const HELD: usize = 256 << 10;
 /// The close code of a client that reads too slowly (RFC 6455, "try again later").
@@ -221,6 +223,8 @@ pub(crate) struct Outbox {
     queue: Mutex<Queue>,
     news: Notify,
     broken: Notify,
+    /// Told when something was taken out.
+    taken: Notify,
 }
 
 /// A place that is kept for an answer: what is sent later comes after it. Dropping it gives it up.
@@ -273,6 +277,7 @@ impl Outbox {
             queue.close(TOO_SLOW);
             drop(queue);
             self.broken.notify_one();
+            self.taken.notify_waiters();
         } else {
             drop(queue);
         }
@@ -319,7 +324,23 @@ impl Outbox {
         if let Some(item) = queue.ready.pop_front() {
             queue.bytes -= item.counts;
         }
+        if queue.bytes < PACE {
+            self.taken.notify_waiters();
+        }
         Some(text)
+    }
+
+    /// Waits until there is room for more of a stream.
+    ///
+    /// Cancel safe.
+    pub(super) async fn room(&self) {
+        loop {
+            let taken = self.taken.notified();
+            if self.lock().bytes < PACE {
+                return;
+            }
+            taken.await;
+        }
     }
 
     /// What there is to wait for.
@@ -379,6 +400,7 @@ impl Outbox {
     pub(super) fn close(&self, why: (u16, &'static str)) {
         self.lock().close(why);
         self.broken.notify_one();
+        self.taken.notify_waiters();
         self.news.notify_one();
     }
 

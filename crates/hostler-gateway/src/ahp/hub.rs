@@ -350,6 +350,24 @@ impl Hub {
             .map_or(0, |entry| entry.followers.len())
     }
 
+    /// Waits until one of those who follow a channel has room for more of it, so that a stream goes as fast as its fastest reader.
+    /// Returns at once where nobody follows.
+    ///
+    /// Cancel safe.
+    pub(crate) async fn room(&self, uri: &str) {
+        let outboxes: Vec<Arc<Outbox>> = {
+            let inner = self.lock();
+            let followers = inner.channels.get(uri).into_iter();
+            let followers = followers.flat_map(|entry| entry.followers.values());
+            followers.map(|follower| follower.outbox.clone()).collect()
+        };
+        if outboxes.is_empty() {
+            return;
+        }
+        let rooms = outboxes.iter().map(|outbox| Box::pin(outbox.room()));
+        futures_util::future::select_all(rooms).await;
+    }
+
     /// Looks at a channel's state. It must not wait, and not call the hub.
     pub(crate) fn look<T>(&self, uri: &str, look: impl FnOnce(&ChannelState) -> T) -> Option<T> {
         let inner = self.lock();

@@ -15,8 +15,8 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::connection::Connection;
 use super::error::AhpError;
-use super::hub::{Back, Held, Hub, Who, missing};
-use super::{create, list, uri};
+use super::hub::{Back, Held, Who, missing};
+use super::{create, list, terminal, uri};
 
 /// The most that a subscription may be delayed for coalescing.
 const LATENCY: Duration = Duration::from_secs(10);
@@ -63,6 +63,9 @@ pub(super) async fn call(connection: &Arc<Connection>, method: &str, params: &Ra
         "disposeChat" => create::dispose_chat(connection, who, params).await,
         "fetchTurns" => create::fetch_turns(connection, who, params).await,
         "resolveSessionConfig" => create::resolve_config(connection, params),
+        "createTerminal" | "disposeTerminal" => {
+            terminal::methods::call(connection, who, method, params).await
+        }
         _ => Err(AhpError::no_method(method)),
     }
 }
@@ -87,7 +90,7 @@ async fn initialize(connection: &Arc<Connection>, params: &RawValue) -> Answer {
         .take(CHANNELS)
     {
         // One that is not there is left out: the others are followed all the same.
-        match follow(hub, who, channel, Duration::ZERO, None).await {
+        match follow(connection, who, channel, Duration::ZERO, None).await {
             Ok(snapshot) => snapshots.extend(snapshot),
             Err(error) => tracing::debug!(channel, %error, "not followed"),
         }
@@ -132,17 +135,24 @@ fn with_raw(result: &impl Serialize, name: &str, list: &[Box<RawValue>]) -> Answ
 
 /// Follows a channel, and gives its snapshot.
 async fn follow(
-    hub: &Hub,
+    connection: &Connection,
     who: &Who,
     channel: &str,
     latency: Duration,
     view: Option<&ahp_types::commands::SubscribeView>,
 ) -> Result<Option<Box<RawValue>>, AhpError> {
-    let held = join(hub, who, channel).await?;
-    hub.follow(who, channel, latency, view, held)
+    let held = join(connection, who, channel).await?;
+    connection.hub().follow(who, channel, latency, view, held)
 }
 
-async fn join(hub: &Hub, who: &Who, channel: &str) -> Result<Option<Held>, AhpError> {
+async fn join(connection: &Connection, who: &Who, channel: &str) -> Result<Option<Held>, AhpError> {
+    let hub = connection.hub();
+    if !hub.has(channel)
+        && uri::terminal_part(channel).is_some()
+        && let Some(terminals) = connection.gateway.ahp().terminals()
+    {
+        terminals.open(channel).await;
+    }
     let served = hub.channel(channel).ok_or_else(|| missing(channel))?;
     served.join(who).await
 }
@@ -153,7 +163,7 @@ async fn subscribe(connection: &Arc<Connection>, who: &Who, params: &RawValue) -
     let latency = latency.and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0);
     let latency = Duration::from_millis(latency).min(LATENCY);
     let view = params.view.as_ref();
-    let snapshot = follow(connection.hub(), who, &params.channel, latency, view).await?;
+    let snapshot = follow(connection, who, &params.channel, latency, view).await?;
     match snapshot {
         Some(snapshot) => write(&json_of("snapshot", &snapshot)),
         None => write(&json!({})),
@@ -201,7 +211,7 @@ async fn reconnect(connection: &Arc<Connection>, params: &RawValue) -> Answer {
     let mut seen = std::collections::HashSet::new();
     for channel in params.subscriptions {
         if seen.insert(channel.clone()) {
-            let held = join(hub, who, &channel).await.ok();
+            let held = join(connection, who, &channel).await.ok();
             channels.push((channel, held));
         }
     }

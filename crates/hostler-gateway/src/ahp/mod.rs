@@ -27,8 +27,10 @@ mod meta;
 mod methods;
 mod numbers;
 mod replay;
+mod resource;
 mod root;
 mod session;
+mod terminal;
 mod uri;
 pub(crate) mod ws;
 

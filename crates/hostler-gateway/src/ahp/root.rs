@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use ahp_types::actions::{
@@ -25,6 +25,7 @@ use tokio::sync::broadcast::error::RecvError;
 use super::chat::{self, Begin, Chat, Started};
 use super::hub::{ChannelState, Hub, ReadOnly};
 use super::session::{SessionChannel, chat_uri_of, origin_of, uri_of};
+use super::terminal::Terminals;
 use super::uri::{self, ROOT};
 use super::{list, meta};
 use crate::gateway::{Gateway, Phase};
@@ -63,6 +64,7 @@ pub(super) struct Shown {
 
 struct Inner {
     hub: Hub,
+    terminals: OnceLock<Terminals>,
     awake: AtomicBool,
     /// Held while the channels are made like the sessions.
     shown: tokio::sync::Mutex<HashMap<SessionId, Shown>>,
@@ -89,6 +91,7 @@ impl Overseer {
         Self {
             inner: Arc::new(Inner {
                 hub: Hub::new(state_dir),
+                terminals: OnceLock::new(),
                 awake: AtomicBool::new(false),
                 shown: tokio::sync::Mutex::default(),
                 creating: Mutex::default(),
@@ -100,6 +103,11 @@ impl Overseer {
     /// The hub.
     pub(crate) fn hub(&self) -> &Hub {
         &self.inner.hub
+    }
+
+    /// The terminals, once a client was there.
+    pub(super) fn terminals(&self) -> Option<&Terminals> {
+        self.inner.terminals.get()
     }
 
     /// The sessions whose agents are coming up.
@@ -125,6 +133,10 @@ impl Overseer {
         };
         let state = ChannelState::Root(Box::new(state));
         self.hub().register(ROOT, state, Arc::new(ReadOnly));
+        let terminals = Terminals::new(self.hub().clone(), gateway.sessions().clone());
+        if self.inner.terminals.set(terminals.clone()).is_ok() {
+            tokio::spawn(terminals.run());
+        }
         // Before the first look, so that nothing falls between.
         let (events, conversations) = (gateway.sessions().events(), gateway.agents().changes());
         self.reconcile_with(gateway, &mut shown).await;
@@ -454,6 +466,9 @@ impl Overseer {
             for (client, channels) in overseer.hub().expire() {
                 for channel in channels {
                     channel.left(&client).await;
+                }
+                if let Some(terminals) = overseer.terminals() {
+                    terminals.client_gone(&client);
                 }
             }
         });

@@ -36,6 +36,8 @@ pub(super) use note::Note;
 
 /// How many entries are read at once.
 const BATCH: usize = 1024;
+/// How much of a transcript is shown before those who follow are waited for, in bytes.
+const PIECE: usize = 64 << 10;
 
 /// The content blocks of a prompt that says this.
 pub(super) fn prompt_of(message: &Message) -> Vec<serde_json::Value> {
@@ -364,9 +366,16 @@ impl Task {
                         // The session has closed, or is the next host's.
                         return;
                     }
+                    let mut shown = 0;
                     for entry in entries {
                         self.at = entry.seq;
                         self.show(&entry);
+                        shown += entry.data.get().len();
+                        if shown > PIECE {
+                            // As fast as the fastest of those who follow.
+                            self.chat.hub.room(&self.chat.uri).await;
+                            shown = 0;
+                        }
                     }
                     self.leave_seen();
                     self.show_session();
