@@ -56,7 +56,7 @@ pub use agents::{
 };
 pub use catalogue::{AgentSpec, BeforeClose, Catalogue, CatalogueError};
 pub use conversation::{
-    Answered, ClientCapabilities, ClientGuard, Conversation, Ready, Turn, TurnEnd,
+    Answered, ClientCapabilities, ClientGuard, Conversation, Fork, Ready, Turn, TurnEnd,
 };
 pub use delegate::Delegation;
 pub use error::{Error, Result, Step};

@@ -26,7 +26,8 @@ pub enum EntryKind {
     Answer,
     /// A turn has ended: `{"turn","result"}`, `{"turn","error"}` or `{"turn","interrupted"}`.
     TurnEnded,
-    /// Something that Hostler did or saw: `{"notice":"agent_started|agent_ended|evicted|reset|…", …}`.
+    /// Something that Hostler did or saw: `{"notice":"agent_started|agent_ended|evicted|reset|queue_reordered|…", …}`;
+    /// or what a client wants kept: `{"notice":"ahp", …}`.
     Notice,
 }
 

@@ -7,7 +7,7 @@ use hostler_session::{By, Session};
 
 use super::new::{NewConversation, detail_of, new_of};
 use super::{Agents, CloseUnless};
-use crate::conversation::{Actor, Conversation, Pending, Shared, now};
+use crate::conversation::{Actor, Conversation, Fork, Pending, Shared, now};
 use crate::error::{Error, Result};
 
 impl Agents {
@@ -85,9 +85,17 @@ impl Agents {
         row.ok_or_else(|| Error::NotFound(id.to_string()))
     }
 
-    pub(crate) async fn fork(&self, from: &Shared, upto: Seq, by: By) -> Result<Conversation> {
+    pub(crate) async fn fork(
+        &self,
+        from: &Shared,
+        upto: Seq,
+        fork: Fork,
+        by: By,
+    ) -> Result<Conversation> {
         let mut new = (*from.new).clone();
         new.session.name = None;
+        new.session.parent = fork.parent;
+        new.session.labels = fork.labels;
         let session = self.open_session(&new, &by).await?;
         let guard = CloseUnless(Some(session.clone()));
         let at = now();

@@ -13,7 +13,7 @@ use hostler_ledger::{
     SessionId,
 };
 use hostler_session::{By, CloseReason, Policy, Session, Sessions};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::catalogue::Catalogue;
 use crate::conversation::{
@@ -124,6 +124,8 @@ struct Inner {
     /// Held while a conversation is taken up, so that none is twice.
     loading: tokio::sync::Mutex<()>,
     pool: Arc<Pool>,
+    /// Counts conversations that begin and end here.
+    changes: watch::Sender<u64>,
     /// Held while a conversation is opened below another.
     handing_on: tokio::sync::Mutex<()>,
 }
@@ -177,6 +179,7 @@ impl Agents {
                 registry: Mutex::default(),
                 loading: tokio::sync::Mutex::default(),
                 pool: Arc::default(),
+                changes: watch::Sender::new(0),
                 handing_on: tokio::sync::Mutex::default(),
             }),
         }
@@ -388,6 +391,7 @@ impl Agents {
         registry.by_session.insert(session.id().clone(), id.clone());
         registry.live.insert(id, conversation.clone());
         drop(registry);
+        self.inner.changes.send_modify(|count| *count += 1);
         tokio::spawn(actor.run());
         conversation.plan_its_end();
         conversation
@@ -428,6 +432,8 @@ impl Agents {
         if same {
             registry.live.remove(&shared.id);
         }
+        drop(registry);
+        self.inner.changes.send_modify(|count| *count += 1);
     }
 
     /// A live one, by its own id, its session's id or its session's name.
@@ -450,6 +456,11 @@ impl Agents {
             registry.live.get(id)
         });
         found.cloned().ok_or_else(|| Error::NotFound(id.to_owned()))
+    }
+
+    /// Changes whenever a conversation becomes live or is live no more.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.inner.changes.subscribe()
     }
 
     /// All that are live.

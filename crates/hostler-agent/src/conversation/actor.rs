@@ -51,6 +51,8 @@ pub(crate) enum Message {
         by: By,
         reply: oneshot::Sender<()>,
     },
+    /// What is asked of the turns that wait.
+    Queue(super::queue::Asked),
     Notify {
         method: String,
         params: Box<RawValue>,
@@ -273,7 +275,7 @@ impl Actor {
                 self.waiting.remove(&token);
                 self.unneeded();
             }
-            Message::Prompt { params, by, reply } => self.prompt(params, by, reply).await,
+            Message::Prompt { params, by, reply } => self.prompt(params, by, None, reply).await,
             Message::Unheard { turn } => self.withdraw(turn),
             Message::Cancel { by, reply } => {
                 self.cancel(&by);
@@ -281,6 +283,7 @@ impl Actor {
                     let _ = reply.send(());
                 });
             }
+            Message::Queue(asked) => self.asked_of_queue(asked).await,
             Message::Notify {
                 method,
                 params,

@@ -132,8 +132,9 @@ impl Actor {
         self.untold = !built.knows;
         self.agent = Agent::Up(ready.clone());
         self.dirty = true;
-        let update = self.update.get_or_insert_default();
-        update.detail = Some(self.shared.detail(Some(&ready)));
+        let detail = self.shared.detail(Some(&ready));
+        self.shared.change(|row| row.detail = detail.clone());
+        self.update.get_or_insert_default().detail = Some(detail);
         let process = self.link.as_ref().map(|link| link.process.id().clone());
         let notice = json!({
             "notice": "agent_started",

@@ -7,6 +7,7 @@ mod incoming;
 mod last;
 mod life;
 mod pending;
+mod queue;
 mod resumed;
 mod shared;
 mod turns;
@@ -14,7 +15,7 @@ mod turns;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use hostler_ledger::{ConversationId, EntrySeq as Seq};
+use hostler_ledger::{ConversationId, EntrySeq as Seq, SessionId};
 use hostler_session::{Attachment, By, CloseReason, CloseReport, Session};
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
@@ -118,6 +119,17 @@ impl Drop for ClientGuard {
     }
 }
 
+/// A conversation to fork off another one.
+#[derive(Debug, Clone, Default)]
+pub struct Fork {
+    /// The last entry that they have in common. Without: the last one there is.
+    pub upto: Option<Seq>,
+    /// The session that the new one's belongs to, and closes before. Without: none.
+    pub parent: Option<SessionId>,
+    /// What its client wants to find in listings of the new session.
+    pub labels: serde_json::Value,
+}
+
 /// Counts what is asked for, so that it can be taken back.
 fn token() -> u64 {
     static TOKENS: AtomicU64 = AtomicU64::new(1);
@@ -153,6 +165,11 @@ impl Conversation {
     /// The session in which it is.
     pub fn session(&self) -> Session {
         self.shared.session.clone()
+    }
+
+    /// What its agent said when it last came up.
+    pub fn known(&self) -> Option<Ready> {
+        ready_of(&self.shared.row().detail)
     }
 
     /// What a listing shows of it.
@@ -344,9 +361,20 @@ impl Conversation {
     /// # Errors
     /// As [`crate::Agents::open`].
     pub async fn fork(&self, by: By) -> Result<Conversation> {
+        self.fork_as(Fork::default(), by).await
+    }
+
+    /// The same as it is asked for.
+    ///
+    /// Cancel safe, as [`crate::Agents::open`].
+    ///
+    /// # Errors
+    /// As [`crate::Agents::open`].
+    pub async fn fork_as(&self, fork: Fork, by: By) -> Result<Conversation> {
         let upto = self.ask(|reply| Message::Place { reply }).await?;
+        let upto = fork.upto.map_or(upto, |wanted| wanted.min(upto));
         let agents = self.shared.agents()?;
-        agents.fork(&self.shared, upto, by).await
+        agents.fork(&self.shared, upto, fork, by).await
     }
 
     /// Closes the session, and with it the conversation here; it can be taken up again.

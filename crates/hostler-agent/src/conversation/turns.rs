@@ -95,13 +95,20 @@ impl Actor {
         &mut self,
         params: Box<RawValue>,
         by: By,
+        instead_of: Option<u64>,
         reply: oneshot::Sender<Result<Turn>>,
     ) {
         if reply.is_closed() {
             return;
         }
+        let place = instead_of.map(|turn| self.queue.iter().position(|queued| queued.id == turn));
+        if let (Some(turn), Some(None)) = (instead_of, place) {
+            let why = format!("turn {turn} does not wait any more");
+            let _ = reply.send(Err(Error::Invalid(why)));
+            return;
+        }
         let limit = self.shared.options.queue;
-        if self.queue.len() >= limit {
+        if self.queue.len() >= limit && place.is_none() {
             let what = "turns that wait in this conversation";
             let _ = reply.send(Err(Error::Busy { what, limit }));
             return;
@@ -157,6 +164,9 @@ impl Actor {
         };
         if reply.send(Ok(turn)).is_err() {
             return self.withdraw(id);
+        }
+        if let Some(Some(place)) = place {
+            self.takes_place(place);
         }
         self.start_next();
     }

@@ -84,7 +84,7 @@ impl Connection {
     ///
     /// # Errors
     /// It has said so before.
-    pub(super) fn introduce(&self, client: &str) -> Result<&Who, AhpError> {
+    pub(super) async fn introduce(&self, client: &str) -> Result<&Who, AhpError> {
         if client.is_empty() || client.len() > 256 {
             return Err(AhpError::params("`clientId` is to have 1 to 256 bytes"));
         }
@@ -102,7 +102,7 @@ impl Connection {
             let why = "this connection is initialized already";
             return Err(AhpError::invalid_request(why));
         }
-        self.gateway.ahp().wake(&self.gateway);
+        self.gateway.ahp().wake(&self.gateway).await;
         let Some(who) = self.who.get() else {
             return Err(AhpError::internal("it is not known who this is"));
         };

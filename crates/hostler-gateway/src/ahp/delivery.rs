@@ -277,6 +277,7 @@ impl Outbox {
             queue.close(TOO_SLOW);
             drop(queue);
             self.broken.notify_one();
+            self.taken.notify_waiters();
         } else {
             drop(queue);
         }
@@ -399,6 +400,7 @@ impl Outbox {
     pub(super) fn close(&self, why: (u16, &'static str)) {
         self.lock().close(why);
         self.broken.notify_one();
+        self.taken.notify_waiters();
         self.news.notify_one();
     }
 

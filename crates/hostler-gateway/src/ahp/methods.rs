@@ -16,7 +16,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use super::connection::Connection;
 use super::error::AhpError;
 use super::hub::{Back, Held, Who, missing};
-use super::{resource, terminal, uri};
+use super::{create, list, resource, terminal, uri};
 
 /// The most that a subscription may be delayed for coalescing.
 const LATENCY: Duration = Duration::from_secs(10);
@@ -56,6 +56,13 @@ pub(super) async fn call(connection: &Arc<Connection>, method: &str, params: &Ra
     };
     match method {
         "subscribe" => subscribe(connection, who, params).await,
+        "listSessions" => list_sessions(connection, params).await,
+        "createSession" => create::session(connection, who, params).await,
+        "disposeSession" => create::dispose_session(connection, who, params).await,
+        "createChat" => create::chat(connection, who, params).await,
+        "disposeChat" => create::dispose_chat(connection, who, params).await,
+        "fetchTurns" => create::fetch_turns(connection, who, params).await,
+        "resolveSessionConfig" => create::resolve_config(connection, params),
         "createTerminal" | "disposeTerminal" => {
             terminal::methods::call(connection, who, method, params).await
         }
@@ -76,7 +83,7 @@ async fn initialize(connection: &Arc<Connection>, params: &RawValue) -> Answer {
         .map_err(AhpError::params)?
         .ok_or_else(AhpError::unsupported_version)?
         .to_owned();
-    let who = connection.introduce(&params.client_id)?;
+    let who = connection.introduce(&params.client_id).await?;
     let hub = connection.hub();
     let mut snapshots = Vec::new();
     for channel in params
@@ -166,6 +173,12 @@ async fn subscribe(connection: &Arc<Connection>, who: &Who, params: &RawValue) -
     }
 }
 
+async fn list_sessions(connection: &Arc<Connection>, params: &RawValue) -> Answer {
+    let params = read(params)?;
+    let all = connection.gateway.ahp().summaries().await;
+    write(&list::page(all, &params)?)
+}
+
 fn json_of<'a>(
     name: &'a str,
     value: &'a RawValue,
@@ -193,7 +206,7 @@ async fn reconnect(connection: &Arc<Connection>, params: &RawValue) -> Answer {
         let why = format!("at most {CHANNELS} subscriptions");
         return Err(AhpError::params(why));
     }
-    let who = connection.introduce(&params.client_id)?;
+    let who = connection.introduce(&params.client_id).await?;
     let hub = connection.hub();
     hub.supersede(who);
     let last = u64::try_from(params.last_seen_server_seq).unwrap_or(0);

@@ -16,15 +16,20 @@
 //! a replay or a snapshot then ([`replay`]). It slows nobody.
 
 mod chat;
+mod config;
 mod connection;
+mod create;
 mod delivery;
 mod error;
 mod hub;
+mod list;
+mod meta;
 mod methods;
 mod numbers;
 mod replay;
 mod resource;
 mod root;
+mod session;
 mod terminal;
 mod uri;
 pub(crate) mod ws;

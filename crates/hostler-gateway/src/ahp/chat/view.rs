@@ -51,3 +51,21 @@ fn without_turns(state: &ChatState) -> ChatState {
         meta: state.meta.clone(),
     }
 }
+
+/// How many turns a page has.
+const PAGE: usize = 50;
+
+/// The turns before a cursor, and the cursor of those before them; `None` where there is no such cursor.
+pub(in crate::ahp) fn before(
+    state: &ChatState,
+    at: &str,
+) -> Option<(Vec<ahp_types::state::Turn>, Option<String>)> {
+    let id = at.strip_prefix("before:")?;
+    let end = match id {
+        "" => state.turns.len(),
+        id => state.turns.iter().position(|turn| turn.id == id)?,
+    };
+    let start = end.saturating_sub(PAGE);
+    let more = (start > 0).then(|| cursor(state.turns.get(start).map(|turn| &*turn.id)));
+    Some((state.turns[start..end].to_vec(), more))
+}

@@ -22,7 +22,6 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::fs::{Dir, FileType, Mode, OFlags, fstat, openat};
 use rustix::io::Errno;
 use serde_json::{Value, json};
-use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
 use super::path::{failed, look, path, work};
@@ -445,7 +444,7 @@ impl Watching {
         mut followers: watch::Receiver<usize>,
         roots: &RootsNow,
     ) {
-        let Ok(inotify) = self.inotify.try_clone().and_then(AsyncFd::new) else {
+        let Ok(inotify) = self.inotify.try_clone().and_then(hostler_process::register) else {
             return;
         };
         let claimed = followed(&mut followers, true);

@@ -1,0 +1,13 @@
+//! The Agent Host Protocol from the clients' side: the `ahp` crate's own client, unchanged, over the built program.
+
+#[path = "../host/support.rs"]
+#[allow(dead_code)]
+mod support;
+
+mod ask;
+mod back;
+mod chats;
+mod death;
+mod peer;
+mod protocol;
+mod turns;
