@@ -12,8 +12,8 @@ use super::exec;
 use super::follow::{self, Ending, Follow};
 use super::host::{Host, part, understand};
 use super::keys::{self, Keys};
-use super::remote::Remote;
-use super::{Place, resolve, show, streams, tty};
+use super::relay::Relay;
+use super::{Place, remote, resolve, show, streams, tty};
 
 /// How much of what was shown before is looked through.
 const BEFORE: u64 = 1 << 20;
@@ -25,22 +25,22 @@ pub(crate) struct Attach {
     place: Place,
     /// The keys that detach, typed one after the other, with commas between; `none`: nothing does
     #[arg(long, value_name = "KEYS", default_value = keys::DEFAULT)]
-    detach_keys: Keys,
+    pub(super) detach_keys: Keys,
     /// A session, for its newest terminal or a shell on a new one; or SESSION/TERMINAL, or a terminal
     #[arg(value_name = "SESSION[/TERMINAL]")]
-    target: String,
+    pub(super) target: String,
 }
 
 /// Attaches, and returns what to exit with: the process's status, or 0 when the viewer leaves before.
 pub(crate) async fn run(attach: &Attach) -> Result<u8> {
+    if let Some(address) = attach.place.remote()? {
+        return remote::attach::run(address, attach).await;
+    }
     let mut host = attach.place.host()?;
     let process = find(&mut host, &attach.target).await?;
     let terminal = process.is_terminal();
-    if terminal && !(tty::stdin_is() && tty::stdout_is()) {
-        return Err(Failure::Unclear(
-            "there is no terminal here to attach (`hostler logs -f` shows what it writes, `hostler input` types)"
-                .into(),
-        ));
+    if terminal {
+        at_terminal()?;
     }
     let before = match terminal {
         true => Some(before(&mut host, &process).await?),
@@ -48,7 +48,7 @@ pub(crate) async fn run(attach: &Attach) -> Result<u8> {
     };
     let signals = super::signals::receive()?;
     let path = format!("/v1/processes/{}/attach", part(&process.id));
-    let remote = Remote::open(&mut host, &path, None).await?;
+    let relay = Relay::open(&mut host, &path, None).await?;
     if !terminal {
         note(&format!(
             "[{} has no terminal: lines that you type go to its input, Ctrl-C detaches]",
@@ -58,7 +58,7 @@ pub(crate) async fn run(attach: &Attach) -> Result<u8> {
     let control = Control::new(host.another(), &process.id);
     let follow = Follow {
         host: &mut host,
-        remote,
+        relay,
         signals,
         first: None,
         process: Some(process.id.clone()),
@@ -85,6 +85,17 @@ pub(crate) async fn run(attach: &Attach) -> Result<u8> {
             }
             Err(failure)
         }
+    }
+}
+
+/// Makes sure that there is a terminal here.
+pub(super) fn at_terminal() -> Result<()> {
+    match tty::stdin_is() && tty::stdout_is() {
+        true => Ok(()),
+        false => Err(Failure::Unclear(
+            "there is no terminal here to attach (`hostler logs -f` shows what it writes, `hostler input` types)"
+                .into(),
+        )),
     }
 }
 

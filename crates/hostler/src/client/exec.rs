@@ -12,7 +12,7 @@ use super::error::{Failure, Result};
 use super::follow::{self, Ending, Follow};
 use super::host::{Host, part, understand};
 use super::keys::Keys;
-use super::remote::Remote;
+use super::relay::Relay;
 use super::{Place, resolve, show, tty};
 
 /// What `hostler exec` is told.
@@ -157,17 +157,17 @@ pub(crate) async fn run(exec: &Exec) -> Result<u8> {
     let first = Value::Object(request);
     let open = |id: &str| format!("/v1/sessions/{}/exec", part(id));
     let mut path = open(&exec.session);
-    let connected = Remote::open(&mut host, &path, Some(first.clone())).await;
-    let remote = match connected {
+    let connected = Relay::open(&mut host, &path, Some(first.clone())).await;
+    let relay = match connected {
         Err(refusal) => {
             path = open(&resolve::session(&mut host, &exec.session, refusal).await?);
-            Remote::open(&mut host, &path, Some(first.clone())).await?
+            Relay::open(&mut host, &path, Some(first.clone())).await?
         }
-        Ok(remote) => remote,
+        Ok(relay) => relay,
     };
     let follow = Follow {
         host: &mut host,
-        remote,
+        relay,
         signals,
         first: Some((path, first)),
         process: None,

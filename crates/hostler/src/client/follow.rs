@@ -14,14 +14,14 @@ use super::error::{Failure, Result};
 use super::host::{Host, PATIENCE, UNANNOUNCED};
 use super::keys::{Keys, Scanner};
 use super::modes::Modes;
-use super::remote::{Frame, INPUT, Remote, Room};
+use super::relay::{Frame, INPUT, Relay, Room};
 use super::resume::{Input, Join, Progress};
 use super::signals;
 use super::streams::{self, Output, Stream};
 use super::tty::{self, Raw};
 
 /// For so long the beginning of the detach keys waits for the rest.
-const HOLD: Duration = Duration::from_millis(700);
+pub(crate) const HOLD: Duration = Duration::from_millis(700);
 /// After so long what a viewer joined is expected to be on its screen.
 const JOINED: Duration = Duration::from_millis(150);
 
@@ -31,7 +31,7 @@ const ANSWER: Duration = Duration::from_secs(1);
 /// What is followed, and how.
 pub(crate) struct Follow<'a> {
     pub(crate) host: &'a mut Host,
-    pub(crate) remote: Remote,
+    pub(crate) relay: Relay,
     pub(crate) signals: mpsc::UnboundedReceiver<i32>,
     /// Where it was asked to be started, and how: for a host that is taken over before it has begun.
     pub(crate) first: Option<(String, Value)>,
@@ -98,7 +98,7 @@ async fn run_raw(
         true => Some(streams::input(INPUT)?),
         false => None,
     };
-    let mut inlet = follow.remote.inlet();
+    let mut inlet = follow.relay.inlet();
     let mut scanner = follow.detach.map(Scanner::new);
     let mut progress = Progress::default();
     let mut pending = VecDeque::new();
@@ -112,7 +112,7 @@ async fn run_raw(
         let next = tokio::select! {
             Some(signal) = follow.signals.recv() => Next::Signal(signal),
             failure = output.failure() => return Err(failure),
-            frame = frame(output, &mut follow.remote) => {
+            frame = frame(output, &mut follow.relay) => {
                 let (room, frame) = frame;
                 match frame {
                     Ok(Frame::Output(bytes)) => {
@@ -166,7 +166,7 @@ async fn run_raw(
                 }
                 progress.taken(taken);
                 follow.resume(&mut progress, PATIENCE, &mut pending).await?;
-                inlet = follow.remote.inlet();
+                inlet = follow.relay.inlet();
             }
             // What was typed may be lost; what is read from a file may not, nor come twice.
             Next::Frame(Err(Failure::Gone))
@@ -176,7 +176,7 @@ async fn run_raw(
                 follow
                     .resume(&mut progress, UNANNOUNCED, &mut pending)
                     .await?;
-                inlet = follow.remote.inlet();
+                inlet = follow.relay.inlet();
             }
             Next::Frame(Ok(Frame::Taken(taken))) => progress.taken(taken),
             Next::Frame(Ok(Frame::Started(process))) => {
@@ -247,9 +247,9 @@ async fn run_raw(
 }
 
 /// The next frame, when there is room for what it may hold. Cancel safe.
-async fn frame<'o>(output: &'o Output, remote: &mut Remote) -> (streams::Room<'o>, Result<Frame>) {
+async fn frame<'o>(output: &'o Output, relay: &mut Relay) -> (streams::Room<'o>, Result<Frame>) {
     let room = output.room().await;
-    (room, remote.next().await)
+    (room, relay.next().await)
 }
 
 async fn read(typed: &mut Option<mpsc::Receiver<Vec<u8>>>) -> Option<Vec<u8>> {
@@ -307,11 +307,11 @@ impl Follow<'_> {
         };
         let resumed = progress.resume(self.host, process, join, patience);
         // Where the next host knows nothing of it, it has gone with the last one.
-        let (remote, again) = match resumed.await {
+        let (relay, again) = match resumed.await {
             Err(refusal) if refusal.is_not_found() => return Err(Failure::Gone),
             resumed => resumed?,
         };
-        self.remote = remote;
+        self.relay = relay;
         for input in again.into_iter().rev() {
             pending.push_front(input);
         }
@@ -328,7 +328,7 @@ impl Follow<'_> {
         pending: &mut VecDeque<Input>,
     ) -> Result<()> {
         let (path, first) = self.first.as_ref().ok_or(Failure::Gone)?;
-        self.remote = Remote::open(self.host, path, Some(first.clone())).await?;
+        self.relay = Relay::open(self.host, path, Some(first.clone())).await?;
         for input in progress.again().into_iter().rev() {
             pending.push_front(input);
         }

@@ -7,10 +7,10 @@ use hyper::body::Bytes;
 use super::error::{Failure, Result};
 use super::follow;
 use super::host::{Host, PATIENCE, UNANNOUNCED};
-use super::remote::{Frame, Remote};
+use super::relay::{Frame, Relay};
 use super::resume::{Join, Progress};
 use super::streams::{Output, Stream};
-use super::{Place, resolve};
+use super::{Place, remote, resolve};
 
 /// How much is asked for at once.
 const BLOCK: u64 = 1 << 20;
@@ -22,27 +22,36 @@ pub(crate) struct Logs {
     place: Place,
     /// Go on with what it writes, until it ends
     #[arg(short, long, conflicts_with = "head")]
-    follow: bool,
+    pub(super) follow: bool,
     /// Only the last so many lines
     #[arg(long, value_name = "N", conflicts_with_all = ["head", "since"])]
-    tail: Option<u64>,
+    pub(super) tail: Option<u64>,
     /// Only the first so many lines
     #[arg(long, value_name = "N")]
-    head: Option<u64>,
+    pub(super) head: Option<u64>,
     /// From this offset, counted in bytes from the start
     #[arg(long, value_name = "OFFSET")]
-    since: Option<u64>,
+    pub(super) since: Option<u64>,
     /// Which of the two, where they are apart
     #[arg(long, value_enum, value_name = "STREAM", conflicts_with = "follow")]
-    stream: Option<Which>,
+    pub(super) stream: Option<Which>,
     /// The process
-    process: String,
+    pub(super) process: String,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Which {
+pub(super) enum Which {
     Stdout,
     Stderr,
+}
+
+impl From<Which> for Stream {
+    fn from(which: Which) -> Self {
+        match which {
+            Which::Stdout => Self::Out,
+            Which::Stderr => Self::Err,
+        }
+    }
 }
 
 /// Where to look.
@@ -80,6 +89,9 @@ impl Source {
 
 /// Prints it.
 pub(crate) async fn run(logs: &Logs) -> Result<u8> {
+    if let Some(address) = logs.place.remote()? {
+        return remote::logs::run(address, logs).await;
+    }
     let mut host = logs.place.host()?;
     let process = resolve::process(&mut host, &logs.process).await?;
     let source = Source {
@@ -137,16 +149,16 @@ async fn follow(host: &mut Host, id: &str, from: u64, output: &Output) -> Result
         "/v1/processes/{id}/attach?from={from}{}",
         Join::Reader.word()
     );
-    let mut remote = Remote::open(host, &path, None).await?;
+    let mut relay = Relay::open(host, &path, None).await?;
     let mut progress = Progress::default();
     loop {
         let frame = tokio::select! {
             failure = output.failure() => return Err(failure),
-            frame = remote.next() => frame,
+            frame = relay.next() => frame,
         };
         let frame = match frame {
             Err(Failure::Gone) => {
-                remote = progress
+                relay = progress
                     .resume(host, id, Join::Reader, UNANNOUNCED)
                     .await?
                     .0;
@@ -169,7 +181,7 @@ async fn follow(host: &mut Host, id: &str, from: u64, output: &Output) -> Result
             }
             Frame::At(stdout, stderr) => progress.begin(stdout, stderr),
             Frame::Closing(reason, _) if reason == "takeover" => {
-                remote = progress.resume(host, id, Join::Reader, PATIENCE).await?.0;
+                relay = progress.resume(host, id, Join::Reader, PATIENCE).await?.0;
             }
             Frame::Closing(..) => return Err(Failure::Stopped),
             Frame::Exit(_) => break,
@@ -216,7 +228,7 @@ async fn last_lines(host: &mut Host, source: &Source, end: u64, lines: u64) -> R
 }
 
 /// Where the first of the last `lines` lines starts, if that many end in it. One without an end counts.
-fn nth_line_back(text: &[u8], lines: u64) -> Option<usize> {
+pub(super) fn nth_line_back(text: &[u8], lines: u64) -> Option<usize> {
     let Some(mut left) = lines.checked_sub(1) else {
         return Some(text.len());
     };
@@ -233,7 +245,7 @@ fn nth_line_back(text: &[u8], lines: u64) -> Option<usize> {
 }
 
 /// Where the first `left` lines end; takes those that are there from it.
-fn first_lines(text: &[u8], left: &mut u64) -> usize {
+pub(super) fn first_lines(text: &[u8], left: &mut u64) -> usize {
     if *left == 0 {
         return 0;
     }

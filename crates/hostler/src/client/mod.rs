@@ -15,6 +15,7 @@ mod modes;
 mod process;
 mod prompt;
 mod ps;
+mod relay;
 mod remote;
 pub(crate) mod resolve;
 mod resume;
@@ -24,6 +25,7 @@ pub(crate) mod signals;
 mod streams;
 mod tree;
 mod tty;
+mod turn;
 mod words;
 
 use std::path::PathBuf;
@@ -77,12 +79,44 @@ pub(crate) struct Place {
     /// The host's state directory (without: HOSTLER_STATE_DIR, else the user's own)
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
+    /// A host elsewhere, by the Agent Host Protocol: ws://, wss://, http:// or https://HOST:PORT (without: HOSTLER_HOST)
+    #[arg(long, value_name = "URL", conflicts_with = "state_dir")]
+    host: Option<String>,
+    /// The file with the token of a host elsewhere (without: HOSTLER_TOKEN, if the URL has no `?token=`)
+    #[arg(long, value_name = "FILE", conflicts_with = "state_dir")]
+    token_file: Option<PathBuf>,
 }
 
 impl Place {
-    /// The host that is meant.
+    /// The host that is meant, for a command that only one on this machine can carry out.
     pub(crate) fn host(&self) -> Result<host::Host> {
+        if let Some(url) = self.elsewhere() {
+            return Err(Failure::Unclear(format!(
+                "this works with a host on this machine only, not with {}: prompt, attach, logs, and session new, ls, show, close and fork work with `--host`",
+                remote::without_token(&url)
+            )));
+        }
+        if self.token_file.is_some() {
+            let why = "--token-file is for a host elsewhere: `--host URL` says where";
+            return Err(Failure::Usage(why.into()));
+        }
         host::Host::find(self.state_dir.as_deref())
+    }
+
+    /// The host elsewhere that is meant, if one is.
+    pub(crate) fn remote(&self) -> Result<Option<remote::Address>> {
+        let Some(url) = self.elsewhere() else {
+            return Ok(None);
+        };
+        remote::Address::find(&url, self.token_file.as_deref()).map(Some)
+    }
+
+    fn elsewhere(&self) -> Option<String> {
+        if self.state_dir.is_some() {
+            return None;
+        }
+        let set = || std::env::var("HOSTLER_HOST").ok();
+        self.host.clone().or_else(set).filter(|url| !url.is_empty())
     }
 }
 

@@ -1,20 +1,17 @@
 //! `hostler prompt`: one turn of a session's agent, from the prompt to its end.
 
-use std::io::{BufRead, IsTerminal};
-
 use clap::Args;
 use http_body_util::{BodyExt, Full};
 use hyper::Method;
-use hyper::body::{Bytes, Incoming};
+use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 use super::error::{Failure, Result};
 use super::host::{Host, PATIENCE, PAUSE, part, request};
-use super::{Place, acp, show, signals};
-use hostler_run::say;
+use super::turn::{End, Shown, is_yes, said, typed};
+use super::{Place, acp, remote, show, signals};
 
 /// What to ask of whom.
 #[derive(Debug, Args)]
@@ -23,11 +20,11 @@ pub(crate) struct Prompt {
     place: Place,
     /// Print the entries of the transcript, as JSON lines
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
     /// The session
-    session: String,
+    pub(super) session: String,
     /// What to say; `-` for what is on standard input
-    text: String,
+    pub(super) text: String,
 }
 
 #[derive(Deserialize)]
@@ -101,14 +98,13 @@ impl Lines<'_> {
 
 /// Prompts, and follows the turn to its end. 0 only for one that the agent ended by itself.
 pub(crate) async fn run(prompt: &Prompt) -> Result<u8> {
+    if let Some(address) = prompt.place.remote()? {
+        return remote::prompt::run(address, prompt).await;
+    }
     let mut host = prompt.place.host()?;
     let id = acp::conversation(&mut host, &prompt.session).await?;
     let path = format!("/v1/conversations/{}", part(&id));
-    let text = match prompt.text.as_str() {
-        "-" => std::io::read_to_string(std::io::stdin())
-            .map_err(|error| Failure::io("read standard input", error))?,
-        text => text.to_owned(),
-    };
+    let text = said(&prompt.text)?;
     host.json(Method::POST, &format!("{path}/load"), None)
         .await?;
     let body = json!({"text": text});
@@ -168,19 +164,13 @@ pub(crate) async fn run(prompt: &Prompt) -> Result<u8> {
             show::print(&format!("{line}\n"))?;
         }
         match entry.kind.as_str() {
-            "update" if !prompt.json => shown.update(&entry.data["update"])?,
+            "update" if !prompt.json => show_update(&mut shown, &entry.data["update"])?,
             "request" if entry.data["method"] == "session/request_permission" => {
                 let call = &entry.data["params"]["toolCall"]["title"];
                 let call = call.as_str().unwrap_or("something");
+                shown.asks(call, typed)?;
                 if typed {
-                    shown.end_line()?;
-                    eprint!("{}: allow? [y/n] ", show::plain(call));
                     asked = Some(entry.data);
-                } else {
-                    say(&format!(
-                        "the agent asks for permission, and there is no terminal to ask, so another client or the session's policy decides: {}",
-                        show::plain(call)
-                    ));
                 }
             }
             "answer"
@@ -189,44 +179,31 @@ pub(crate) async fn run(prompt: &Prompt) -> Result<u8> {
                     .is_some_and(|asked| asked["id"] == entry.data["id"]) =>
             {
                 asked = None;
-                eprintln!("(answered by another client)");
+                shown.answered();
             }
             "turn_ended" if entry.data["turn"] == turn => {
                 shown.end_line()?;
-                return ended(&entry.data);
+                return ended(&entry.data).status();
             }
             _ => {}
         }
     }
 }
 
-/// What the turn's end is worth.
-fn ended(data: &Value) -> Result<u8> {
+/// How the turn ended.
+fn ended(data: &Value) -> End {
     if let Some(why) = data.get("interrupted").and_then(Value::as_str) {
-        return Err(Failure::Unclear(format!("the turn was cut off: {why}")));
+        return End::Cut(why.to_owned());
     }
     if let Some(error) = data.get("error") {
-        let why = show::at(error, "message");
-        return Err(Failure::Unclear(format!("the agent failed: {why}")));
+        return End::Failed(show::at(error, "message"));
     }
-    match data["result"]["stopReason"].as_str() {
-        Some("end_turn") => Ok(0),
-        reason => {
-            say(&format!(
-                "the turn ended: {}",
-                reason.unwrap_or("it is not said why")
-            ));
-            Ok(1)
-        }
-    }
+    End::Stopped(data["result"]["stopReason"].as_str().map(str::to_owned))
 }
 
 /// The option of a request for permission that an answer means.
 fn decided(request: &Value, answer: &str) -> Value {
-    let wanted = match answer.trim().to_ascii_lowercase().as_str() {
-        "y" | "yes" => "allow",
-        _ => "reject",
-    };
+    let wanted = if is_yes(answer) { "allow" } else { "reject" };
     let options = request["params"]["options"].as_array();
     let of = |kind: String| {
         let mut options = options.into_iter().flatten();
@@ -241,64 +218,19 @@ fn decided(request: &Value, answer: &str) -> Value {
     }
 }
 
-/// Lines that people type, where they are there.
-fn typed() -> (mpsc::Receiver<String>, bool) {
-    let (send, lines) = mpsc::channel(1);
-    let there = std::io::stdin().is_terminal();
-    if there {
-        std::thread::spawn(move || {
-            for line in std::io::stdin().lock().lines().map_while(|line| line.ok()) {
-                if send.blocking_send(line).is_err() {
-                    return;
-                }
-            }
-        });
-    }
-    (lines, there)
-}
-
-/// What of a turn is on the screen.
-#[derive(Debug, Default)]
-struct Shown {
-    in_line: bool,
-}
-
-impl Shown {
-    fn update(&mut self, update: &Value) -> Result<()> {
-        let text = update["content"]["text"].as_str().unwrap_or_default();
-        match update["sessionUpdate"].as_str() {
-            Some("agent_message_chunk") if !text.is_empty() => {
-                show::print_bytes(&Bytes::from(text.to_owned()))?;
-                self.in_line = !text.ends_with('\n');
-            }
-            Some("agent_thought_chunk") => self.note("thinks", text)?,
-            Some("tool_call") => {
-                let title = update["title"].as_str().unwrap_or_default();
-                self.note(update["kind"].as_str().unwrap_or("tool"), title)?;
-            }
-            Some("tool_call_update") => {
-                if let Some(status @ ("completed" | "failed")) = update["status"].as_str() {
-                    self.note(status, update["title"].as_str().unwrap_or_default())?;
-                }
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// A short line beside.
-    fn note(&mut self, what: &str, text: &str) -> Result<()> {
-        let text: String = show::plain(text).chars().take(120).collect();
-        self.end_line()?;
-        eprintln!("[{}] {text}", show::plain(what));
-        Ok(())
-    }
-
-    fn end_line(&mut self) -> Result<()> {
-        if std::mem::take(&mut self.in_line) {
-            show::print("\n")?;
-        }
-        Ok(())
+/// Shows an update of the agent.
+fn show_update(shown: &mut Shown, update: &Value) -> Result<()> {
+    let text = update["content"]["text"].as_str().unwrap_or_default();
+    let title = update["title"].as_str().unwrap_or_default();
+    match update["sessionUpdate"].as_str() {
+        Some("agent_message_chunk") => shown.says(text),
+        Some("agent_thought_chunk") => shown.note("thinks", text),
+        Some("tool_call") => shown.note(update["kind"].as_str().unwrap_or("tool"), title),
+        Some("tool_call_update") => match update["status"].as_str() {
+            Some(status @ ("completed" | "failed")) => shown.note(status, title),
+            _ => Ok(()),
+        },
+        _ => Ok(()),
     }
 }
 
@@ -323,7 +255,7 @@ mod tests {
 
     #[test]
     fn only_a_turn_that_the_agent_ended_is_a_success() {
-        let status = |data: Value| ended(&data).map_err(|failure| failure.to_string());
+        let status = |data: Value| ended(&data).status().map_err(|failure| failure.to_string());
         assert_eq!(status(json!({"result": {"stopReason": "end_turn"}})), Ok(0));
         assert_eq!(
             status(json!({"result": {"stopReason": "cancelled"}})),

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use super::error::{Failure, Result};
 use super::host::{Host, PAUSE, part};
-use super::remote::{INPUT, Remote};
+use super::relay::{INPUT, Relay};
 
 /// The largest piece of input that is sent.
 const PIECE: usize = 64 << 10;
@@ -112,7 +112,7 @@ impl Progress {
         process: &str,
         join: Join,
         patience: Duration,
-    ) -> Result<(Remote, Vec<Input>)> {
+    ) -> Result<(Relay, Vec<Input>)> {
         let Some(stdout) = self.stdout else {
             return Err(Failure::Gone);
         };
@@ -124,9 +124,9 @@ impl Progress {
             join.word()
         );
         let until = Instant::now() + patience;
-        let remote = loop {
-            match Remote::open(host, &path, None).await {
-                Ok(remote) => break remote,
+        let relay = loop {
+            match Relay::open(host, &path, None).await {
+                Ok(relay) => break relay,
                 Err(Failure::Refused { code, .. }) if code == "unavailable" => {}
                 Err(Failure::Gone | Failure::NoHost(_)) => {}
                 Err(failure) => return Err(failure),
@@ -136,7 +136,7 @@ impl Progress {
             }
             sleep(PAUSE).await;
         };
-        Ok((remote, self.again()))
+        Ok((relay, self.again()))
     }
 
     /// What is to be sent again over a new connection.

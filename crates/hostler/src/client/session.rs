@@ -12,7 +12,7 @@ use super::error::{Failure, Result};
 use super::exec::{directory, environment};
 use super::host::{Host, part, understand};
 use super::show::{self, Table, at, cell, left, right};
-use super::{Place, resolve};
+use super::{Place, remote, resolve};
 use hostler_run::options::{Containment, Cpus, Size, Time};
 
 /// What is done with sessions.
@@ -262,6 +262,13 @@ pub(crate) async fn run(command: &Command) -> Result<u8> {
 }
 
 async fn of_conversation(life: &Life, what: &str) -> Result<u8> {
+    if what == "fork"
+        && let Some(address) = life.place.remote()?
+    {
+        let chat = remote::session::fork(address, &life.session).await?;
+        show::print(&format!("{chat}\n"))?;
+        return Ok(0);
+    }
     let mut host = life.place.host()?;
     let id = super::acp::conversation(&mut host, &life.session).await?;
     let path = format!("/v1/conversations/{}/{what}", part(&id));
@@ -290,21 +297,50 @@ async fn ask(
 }
 
 async fn open(new: &New) -> Result<u8> {
+    if let Some(address) = new.place.remote()? {
+        let mut body = wanted(new)?;
+        if let Some(cwd) = &new.cwd {
+            if !cwd.is_absolute() {
+                let why = "--cwd: a directory of a host elsewhere begins with `/`";
+                return Err(Failure::Usage(why.into()));
+            }
+            body.insert("cwd".into(), json!(cwd));
+        }
+        if let Some(parent) = &new.parent {
+            body.insert("parent".into(), json!(parent));
+        }
+        return opened(new, remote::session::open(address, new.agent.as_deref(), body).await?);
+    }
     let mut host = new.place.host()?;
+    let mut body = wanted(new)?;
+    let here = PathBuf::from(".");
+    let cwd = directory(new.cwd.as_ref().unwrap_or(&here))?;
+    body.insert("cwd".into(), json!(cwd));
+    if let Some(parent) = &new.parent {
+        let parent: Session = understand(ask(&mut host, parent, (Method::GET, ""), None).await?)?;
+        body.insert("parent".into(), json!(parent.id));
+    }
+    let body = Value::Object(body);
+    let value = match &new.agent {
+        Some(agent) => {
+            let body = json!({"agent": agent, "session": body});
+            host.json(Method::POST, "/v1/conversations", Some(&body))
+                .await?
+        }
+        None => host.json(Method::POST, "/v1/sessions", Some(&body)).await?,
+    };
+    opened(new, value)
+}
+
+/// What is wanted of a session wherever it is: all but its directory and its parent.
+fn wanted(new: &New) -> Result<Map<String, Value>> {
     let mut body = Map::new();
     if let Some(name) = &new.name {
         body.insert("name".into(), json!(name));
     }
-    let here = PathBuf::from(".");
-    let cwd = directory(new.cwd.as_ref().unwrap_or(&here))?;
-    body.insert("cwd".into(), json!(cwd));
     let env = environment(&new.env)?;
     if !env.is_empty() {
         body.insert("env".into(), env.into());
-    }
-    if let Some(parent) = &new.parent {
-        let parent: Session = understand(ask(&mut host, parent, (Method::GET, ""), None).await?)?;
-        body.insert("parent".into(), json!(parent.id));
     }
     let mut policy = new.policy.json();
     if let Some(memory) = &new.memory {
@@ -322,15 +358,11 @@ async fn open(new: &New) -> Result<u8> {
     if !policy.is_empty() {
         body.insert("policy".into(), policy.into());
     }
-    let body = Value::Object(body);
-    let value = match &new.agent {
-        Some(agent) => {
-            let body = json!({"agent": agent, "session": body});
-            host.json(Method::POST, "/v1/conversations", Some(&body))
-                .await?
-        }
-        None => host.json(Method::POST, "/v1/sessions", Some(&body)).await?,
-    };
+    Ok(body)
+}
+
+/// Says what was opened.
+fn opened(new: &New, value: Value) -> Result<u8> {
     if new.json {
         show::print_json(&value)?;
     } else {
@@ -341,9 +373,18 @@ async fn open(new: &New) -> Result<u8> {
 }
 
 async fn list(ls: &Ls) -> Result<u8> {
-    let mut host = ls.place.host()?;
-    let query = if ls.all { "?all=true" } else { "" };
-    let value = host.get(&format!("/v1/sessions{query}")).await?;
+    let value = match ls.place.remote()? {
+        Some(_) if ls.all => {
+            let why = "--all works with a host on this machine only: one elsewhere lists those that are open";
+            return Err(Failure::Unclear(why.into()));
+        }
+        Some(address) => remote::session::list(address).await?,
+        None => {
+            let query = if ls.all { "?all=true" } else { "" };
+            let mut host = ls.place.host()?;
+            host.get(&format!("/v1/sessions{query}")).await?
+        }
+    };
     if ls.json {
         show::print_json(&value)?;
         return Ok(0);
@@ -381,8 +422,13 @@ async fn list(ls: &Ls) -> Result<u8> {
 }
 
 async fn show_one(show: &Show) -> Result<u8> {
-    let mut host = show.place.host()?;
-    let value = ask(&mut host, &show.session, (Method::GET, ""), None).await?;
+    let value = match show.place.remote()? {
+        Some(address) => remote::session::show(address, &show.session).await?,
+        None => {
+            let mut host = show.place.host()?;
+            ask(&mut host, &show.session, (Method::GET, ""), None).await?
+        }
+    };
     if show.json {
         show::print_json(&value)?;
     } else {
@@ -406,12 +452,16 @@ async fn change(set: &Set) -> Result<u8> {
 }
 
 async fn close_one(close: &Close) -> Result<u8> {
-    let mut host = close.place.host()?;
-    let query = match &close.grace {
-        Some(grace) => format!("?grace={}", grace.span.as_secs_f64()),
-        None => String::new(),
+    let grace = close.grace.as_ref().map(|grace| grace.span);
+    let value = match close.place.remote()? {
+        Some(address) => remote::session::close(address, &close.session, grace).await?,
+        None => {
+            let query = grace.map(|grace| format!("?grace={}", grace.as_secs_f64()));
+            let query = query.unwrap_or_default();
+            let mut host = close.place.host()?;
+            ask(&mut host, &close.session, (Method::DELETE, &query), None).await?
+        }
     };
-    let value = ask(&mut host, &close.session, (Method::DELETE, &query), None).await?;
     if close.json {
         show::print_json(&value)?;
     } else {

@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::super::error::{Failure, Result};
 use super::super::host::{Host, PAUSE, part};
-use super::super::remote::websocket;
+use super::super::relay::websocket;
 use super::super::signals;
 use super::pipes::{self, Line};
 use super::sessions::{Book, Out};

@@ -64,13 +64,13 @@ pub(crate) enum Frame {
 
 /// The connection. Dropping it leaves.
 #[derive(Debug)]
-pub(crate) struct Remote {
+pub(crate) struct Relay {
     frames: SplitStream<WebSocketStream<UnixStream>>,
     input: mpsc::Sender<Input>,
     sender: JoinHandle<()>,
 }
 
-impl Drop for Remote {
+impl Drop for Relay {
     fn drop(&mut self) {
         // With it the connection is closed.
         self.sender.abort();
@@ -144,7 +144,7 @@ pub(crate) async fn websocket<'h>(
     .await)
 }
 
-impl Remote {
+impl Relay {
     /// Connects. `first` is sent at once.
     pub(crate) async fn open(host: &mut Host, path: &str, first: Option<Value>) -> Result<Self> {
         let subprotocol = [(SEC_WEBSOCKET_PROTOCOL, "hostler.v1")];
