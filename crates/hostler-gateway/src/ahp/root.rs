@@ -28,7 +28,7 @@ use super::resource::watch::Watches;
 use super::session::{SessionChannel, chat_uri_of, origin_of, uri_of};
 use super::terminal::Terminals;
 use super::uri::{self, ROOT};
-use super::{list, meta};
+use super::{background, list, meta};
 use crate::gateway::{Gateway, Phase};
 
 /// How often those who follow a session are told of its processes.
@@ -179,7 +179,7 @@ impl Overseer {
                 },
                 changed = conversations.changed() => if changed.is_err() { return },
                 () = self.inner.changed.notified() => {}
-                _ = tick.tick() => self.show_meta().await,
+                _ = tick.tick() => self.show_processes(&gateway).await,
             }
             // What comes with it is looked at with it.
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -212,7 +212,9 @@ impl Overseer {
             .map(|one| (one.session().id().clone(), one))
             .filter(|(session, _)| sessions.contains_key(session))
             .collect();
-        let tops = tops(&sessions, &conversations);
+        // One that is opened for a conversation is shown with it.
+        let early = |id: &SessionId| gateway.agents().is_opening() && !shown.contains_key(id);
+        let tops = tops(&sessions, &conversations, early);
         let before = shown.len();
         let gone: Vec<SessionId> = shown
             .keys()
@@ -429,7 +431,7 @@ impl Overseer {
     }
 
     /// Tells those who follow sessions of their processes.
-    async fn show_meta(&self) {
+    async fn show_processes(&self, gateway: &Gateway) {
         let shown = self.inner.shown.lock().await;
         let sessions: Vec<Arc<SessionChannel>> =
             shown.values().map(|shown| shown.channel.clone()).collect();
@@ -437,8 +439,13 @@ impl Overseer {
         let mut all = tokio::task::JoinSet::new();
         for channel in sessions {
             if channel.session.state() != Stands::Closed {
-                let hub = self.hub().clone();
-                all.spawn(async move { meta::show(&hub, &channel.uri, &channel.session).await });
+                let (hub, sessions) = (self.hub().clone(), gateway.sessions().clone());
+                all.spawn(async move {
+                    meta::show(&hub, &channel.uri, &channel.session).await;
+                    if let Some(chat) = channel.default_chat() {
+                        background::show(&hub, &chat, &sessions, &channel.session).await;
+                    }
+                });
             }
         }
         // One that does not answer is asked again.
@@ -494,6 +501,7 @@ async fn over(phases: &mut tokio::sync::watch::Receiver<Phase>) {
 fn tops(
     sessions: &HashMap<SessionId, Session>,
     conversations: &HashMap<SessionId, Conversation>,
+    early: impl Fn(&SessionId) -> bool,
 ) -> HashMap<SessionId, Vec<SessionId>> {
     let mut tops: HashMap<SessionId, Vec<SessionId>> = HashMap::new();
     for (id, session) in sessions {
@@ -503,7 +511,7 @@ fn tops(
             // An agent that is kept ready for whoever comes.
             continue;
         }
-        if info.state == Stands::Starting {
+        if info.state == Stands::Starting || (!talks && early(id)) {
             continue;
         }
         if !talks {

@@ -159,6 +159,11 @@ impl Projector {
         std::mem::take(&mut self.out)
     }
 
+    /// Whether nothing is under way: what comes does not depend on what was.
+    pub(super) fn is_idle(&self) -> bool {
+        self.active.is_none() && self.queue.is_empty() && self.asked.is_empty()
+    }
+
     pub(super) fn act(&mut self, action: StateAction) {
         self.out.push(Out::Chat(action.into()));
     }
@@ -275,6 +280,8 @@ impl Projector {
         let Some(mut active) = self.active.take() else {
             return;
         };
+        // Nobody waits for an answer any more.
+        self.asked.clear();
         for action in active.tools.finish(&active.id) {
             self.act(action);
         }
@@ -472,7 +479,6 @@ impl Projector {
             };
             self.over(&ended, at);
         }
-        self.asked.clear();
     }
 }
 
@@ -495,3 +501,7 @@ fn complete(turn_id: String, duration: i64, why: Option<&str>) -> StateAction {
         meta,
     })
 }
+
+#[cfg(test)]
+#[path = "project_tests.rs"]
+mod tests;
