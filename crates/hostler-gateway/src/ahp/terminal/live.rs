@@ -86,7 +86,8 @@ pub(super) struct Opening {
     pub(super) listed: Arc<Notify>,
 }
 
-fn now() -> i64 {
+/// Unix time in milliseconds.
+pub(super) fn now() -> i64 {
     let since = std::time::SystemTime::UNIX_EPOCH.elapsed();
     since.map_or(0, |since| {
         i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
