@@ -124,7 +124,7 @@ fn sessions_of_other_kinds_of_clients_are_shown_too() {
             .client
             .post(
                 "/v1/conversations",
-                json!({"agent": "shell", "cwd": "/tmp"}),
+                json!({"agent": "shell", "session": {"cwd": "/tmp"}}),
             )
             .await;
         let made = made.json();

@@ -186,7 +186,7 @@ impl Peer {
     pub(crate) async fn ask(&self, method: &str, params: Value) -> Result<Value, (i32, String)> {
         match self.client.request::<Value, Value>(method, params).await {
             Ok(value) => Ok(value),
-            Err(ahp::ClientError::Rpc { code, message, .. }) => Err((code, message)),
+            Err(ahp::ClientError::Rpc(error)) => Err((error.code, error.message)),
             Err(error) => panic!("{method}: {error}"),
         }
     }

@@ -117,7 +117,7 @@ fn what_is_not_offered_has_the_specified_error() {
             .initialize("a".into(), vec!["1.0.0".into()], vec![])
             .await;
         assert!(
-            matches!(again, Err(ClientError::Rpc { code: -32600, .. })),
+            matches!(&again, Err(ClientError::Rpc(error)) if error.code == -32600),
             "{again:?}"
         );
     });

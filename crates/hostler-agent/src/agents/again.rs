@@ -24,6 +24,7 @@ impl Agents {
         {
             return Ok(live.clone());
         }
+        let _opening = self.opens();
         let row = self.row(id)?;
         let mut new = new_of(&row)?;
         if let Some(name) = &new.session.name
@@ -92,6 +93,7 @@ impl Agents {
         fork: Fork,
         by: By,
     ) -> Result<Conversation> {
+        let _opening = self.opens();
         let mut new = (*from.new).clone();
         new.session.name = None;
         new.session.parent = fork.parent;

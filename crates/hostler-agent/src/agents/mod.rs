@@ -5,6 +5,7 @@ mod new;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -126,6 +127,8 @@ struct Inner {
     pool: Arc<Pool>,
     /// Counts conversations that begin and end here.
     changes: watch::Sender<u64>,
+    /// How many are being opened: sessions that are there before their conversations.
+    opening: AtomicUsize,
     /// Held while a conversation is opened below another.
     handing_on: tokio::sync::Mutex<()>,
 }
@@ -143,6 +146,17 @@ pub(crate) struct Weakly(Weak<Inner>);
 impl Weakly {
     pub(crate) fn get(&self) -> Option<Agents> {
         self.0.upgrade().map(|inner| Agents { inner })
+    }
+}
+
+/// A conversation is being opened while this lives.
+pub(crate) struct Opening(Agents);
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        let inner = &self.0.inner;
+        inner.opening.fetch_sub(1, Ordering::AcqRel);
+        inner.changes.send_modify(|count| *count += 1);
     }
 }
 
@@ -180,6 +194,7 @@ impl Agents {
                 loading: tokio::sync::Mutex::default(),
                 pool: Arc::default(),
                 changes: watch::Sender::new(0),
+                opening: AtomicUsize::new(0),
                 handing_on: tokio::sync::Mutex::default(),
             }),
         }
@@ -235,6 +250,7 @@ impl Agents {
     /// # Errors
     /// [`Error::NoAgent`], [`Error::Session`], [`Error::Ledger`], [`Error::Invalid`].
     pub async fn open(&self, new: NewConversation, by: By) -> Result<Conversation> {
+        let _opening = self.opens();
         let (session, warm) = match self.take_spare(&new, &by).await {
             Some((session, warm)) => (session, Some(warm)),
             None => (self.open_session(&new, &by).await?, None),
@@ -456,6 +472,17 @@ impl Agents {
             registry.live.get(id)
         });
         found.cloned().ok_or_else(|| Error::NotFound(id.to_owned()))
+    }
+
+    /// A conversation is being opened.
+    fn opens(&self) -> Opening {
+        self.inner.opening.fetch_add(1, Ordering::AcqRel);
+        Opening(self.clone())
+    }
+
+    /// Whether a conversation is being opened: a session without one may be about to get it. [`Agents::changes`] tells when not.
+    pub fn is_opening(&self) -> bool {
+        self.inner.opening.load(Ordering::Acquire) > 0
     }
 
     /// Changes whenever a conversation becomes live or is live no more.

@@ -89,11 +89,6 @@ impl AhpError {
         Self::new(ahp::ALREADY_EXISTS, message)
     }
 
-    /// It cannot be done while a turn is under way.
-    pub(crate) fn turn_in_progress(message: impl Into<String>) -> Self {
-        Self::new(ahp::TURN_IN_PROGRESS, message)
-    }
-
     /// None of the versions that the client offers is spoken here.
     pub(crate) fn unsupported_version() -> Self {
         let versions: Vec<String> = SUPPORTED_PROTOCOL_VERSIONS

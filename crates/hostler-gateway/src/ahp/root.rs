@@ -212,7 +212,9 @@ impl Overseer {
             .map(|one| (one.session().id().clone(), one))
             .filter(|(session, _)| sessions.contains_key(session))
             .collect();
-        let tops = tops(&sessions, &conversations);
+        // One that is opened for a conversation is shown with it.
+        let early = |id: &SessionId| gateway.agents().is_opening() && !shown.contains_key(id);
+        let tops = tops(&sessions, &conversations, early);
         let before = shown.len();
         let gone: Vec<SessionId> = shown
             .keys()
@@ -494,6 +496,7 @@ async fn over(phases: &mut tokio::sync::watch::Receiver<Phase>) {
 fn tops(
     sessions: &HashMap<SessionId, Session>,
     conversations: &HashMap<SessionId, Conversation>,
+    early: impl Fn(&SessionId) -> bool,
 ) -> HashMap<SessionId, Vec<SessionId>> {
     let mut tops: HashMap<SessionId, Vec<SessionId>> = HashMap::new();
     for (id, session) in sessions {
@@ -503,7 +506,7 @@ fn tops(
             // An agent that is kept ready for whoever comes.
             continue;
         }
-        if info.state == Stands::Starting {
+        if info.state == Stands::Starting || (!talks && early(id)) {
             continue;
         }
         if !talks {

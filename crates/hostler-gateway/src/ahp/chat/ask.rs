@@ -35,7 +35,6 @@ pub(super) enum Asked {
     },
     /// What stands in a form.
     Input {
-        turn: String,
         id: String,
         /// The kinds of the questions, by their ids.
         questions: Vec<ChatInputQuestion>,
@@ -129,11 +128,12 @@ impl Projector {
     }
 
     fn form(&mut self, request: &Request<'_>) {
-        let Some(active) = &self.active else { return };
+        if self.active.is_none() {
+            return;
+        }
         let form: Form = serde_json::from_str(request.params.get()).unwrap_or_default();
         let id = format!("input-{}", request.id);
         let questions = questions(&form.requested_schema);
-        let turn = active.id.clone();
         self.act(StateAction::ChatInputRequested(ChatInputRequestedAction {
             request: ChatInputRequest {
                 id: id.clone(),
@@ -143,11 +143,7 @@ impl Projector {
                 answers: None,
             },
         }));
-        let asked = Asked::Input {
-            turn,
-            id,
-            questions,
-        };
+        let asked = Asked::Input { id, questions };
         self.asked.insert(request.id, asked);
     }
 

@@ -284,28 +284,45 @@ impl Folded {
         upto: Seq,
         state: &mut ChatState,
     ) -> Result<(), AhpError> {
-        let inner = |entry: &Entry| {
-            let kinds = [EntryKind::Update, EntryKind::Request, EntryKind::Answer];
-            entry.turn.is_some() && kinds.contains(&entry.kind)
-        };
-        let mut waiting: Vec<Arc<Entry>> = Vec::new();
+        let mut trimming = Trimming::default();
         each(conversation, upto, |entry| {
-            let ended = (entry.kind == EntryKind::TurnEnded).then_some(entry.turn);
-            waiting.push(entry);
-            let Some(turn) = ended else { return };
-            waiting.retain(|entry| !inner(entry) || entry.turn != turn);
-            if !waiting.iter().any(|entry| inner(entry)) {
-                for entry in waiting.drain(..) {
-                    self.take(&entry, state);
-                }
-                state.turns.clear();
-            }
+            trimming.take(entry, self, state)
         })
         .await?;
-        for entry in waiting {
-            self.take(&entry, state);
-        }
+        trimming.finish(self, state);
         Ok(())
+    }
+}
+
+/// Leaves out what turns that have ended consisted of.
+#[derive(Debug, Default)]
+struct Trimming {
+    waiting: Vec<Arc<Entry>>,
+}
+
+/// Whether an entry is a part of a turn.
+fn is_inner(entry: &Entry) -> bool {
+    let kinds = [EntryKind::Update, EntryKind::Request, EntryKind::Answer];
+    entry.turn.is_some() && kinds.contains(&entry.kind)
+}
+
+impl Trimming {
+    fn take(&mut self, entry: Arc<Entry>, folded: &mut Folded, state: &mut ChatState) {
+        let ended = (entry.kind == EntryKind::TurnEnded).then_some(entry.turn);
+        self.waiting.push(entry);
+        let Some(turn) = ended else { return };
+        self.waiting
+            .retain(|entry| !is_inner(entry) || entry.turn != turn);
+        if !self.waiting.iter().any(|entry| is_inner(entry)) {
+            self.finish(folded, state);
+        }
+    }
+
+    fn finish(&mut self, folded: &mut Folded, state: &mut ChatState) {
+        for entry in self.waiting.drain(..) {
+            folded.take(&entry, state);
+        }
+        state.turns.clear();
     }
 }
 

@@ -275,6 +275,8 @@ impl Projector {
         let Some(mut active) = self.active.take() else {
             return;
         };
+        // Nobody waits for an answer any more.
+        self.asked.clear();
         for action in active.tools.finish(&active.id) {
             self.act(action);
         }
@@ -472,7 +474,6 @@ impl Projector {
             };
             self.over(&ended, at);
         }
-        self.asked.clear();
     }
 }
 
@@ -495,3 +496,7 @@ fn complete(turn_id: String, duration: i64, why: Option<&str>) -> StateAction {
         meta,
     })
 }
+
+#[cfg(test)]
+#[path = "project_tests.rs"]
+mod tests;
