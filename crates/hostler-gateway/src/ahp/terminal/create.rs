@@ -130,8 +130,7 @@ impl Terminals {
                 self.state().disposed.insert(uri.into());
             }
         }
-        self.forget(uri);
-        self.list();
+        self.let_go(uri).await;
         Ok(())
     }
 

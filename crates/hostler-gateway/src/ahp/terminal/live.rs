@@ -57,6 +57,8 @@ pub(super) struct Live {
     state: Mutex<State>,
     /// How many follow, or are about to.
     followers: watch::Sender<usize>,
+    /// Whether all was told that there is to tell.
+    finished: watch::Sender<bool>,
     input: Mutex<VecDeque<String>>,
     typed: Notify,
     waiting: AtomicUsize,
@@ -133,6 +135,7 @@ impl Live {
                 stale: false,
             }),
             followers: watch::Sender::new(0),
+            finished: watch::Sender::new(false),
             input: Mutex::default(),
             typed: Notify::new(),
             waiting: AtomicUsize::new(0),
@@ -242,8 +245,18 @@ impl Live {
             self.publish(base);
         }
         drop(state);
+        self.finished.send_replace(true);
         self.typed.notify_one();
         self.listed.notify_one();
+    }
+
+    /// Waits until all was told that there is to tell of a terminal that has ended; not for ever, for a follower may take its time.
+    pub(super) async fn finished(&self) {
+        let mut finished = self.finished.subscribe();
+        let told = async {
+            let _ = finished.wait_for(|finished| *finished).await;
+        };
+        let _ = tokio::time::timeout(PATIENCE, told).await;
     }
 
     /// Types what clients have sent.

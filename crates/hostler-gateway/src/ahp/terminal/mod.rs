@@ -198,8 +198,11 @@ impl Terminals {
                     gone.map(|(uri, _)| uri.clone()).collect()
                 };
                 for uri in gone {
-                    self.forget(&uri);
-                    self.state().disposed.remove(&uri);
+                    let terminals = self.clone();
+                    tokio::spawn(async move {
+                        terminals.let_go(&uri).await;
+                        terminals.state().disposed.remove(&uri);
+                    });
                 }
             }
             _ => return,
@@ -257,6 +260,20 @@ impl Terminals {
             turn_id: None,
             tool_call_id: None,
         }
+    }
+
+    /// Lets go of one that has ended, when those who follow it have been told so.
+    async fn let_go(&self, uri: &str) {
+        let live = self
+            .state()
+            .known
+            .get(uri)
+            .and_then(|known| known.live.get().cloned());
+        if let Some(live) = live {
+            live.finished().await;
+        }
+        self.forget(uri);
+        self.list();
     }
 
     /// Lets go of one.
