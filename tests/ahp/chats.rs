@@ -273,3 +273,48 @@ fn a_window_of_turns_is_paged_back_to_the_first() {
         assert_eq!(page.expect("a page")["nextCursor"], Value::Null);
     });
 }
+
+#[test]
+fn background_processes_are_shown_and_gone_when_they_end() {
+    run(async {
+        let place = Place::new();
+        let host = place.host();
+        let mut peer = Peer::new(&host.client, "a").await;
+        let (session, chat) = peer.open("bg").await;
+        let list = host.client.get("/v1/sessions").await.json();
+        let id = list[0]["id"].as_str().expect("an id").to_owned();
+        let body = json!({"argv": ["sleep", "1000"], "name": "sleeper", "mode": "background",
+            "env": {"MARK": place.mark}});
+        let started = host
+            .client
+            .post(&format!("/v1/sessions/{id}/processes"), body)
+            .await;
+        assert!(started.status < 300, "{}", started.json());
+        let process = started.json()["id"].as_str().expect("an id").to_owned();
+        peer.until("it is shown", |peer| {
+            let work = serde_json::to_value(peer.chat(&chat).background_work).expect("JSON");
+            work[0]["label"] == "sleeper" && work[0]["command"] == "sleep 1000"
+        })
+        .await;
+        peer.until("the kernel's view is shown", |peer| {
+            let meta = peer.session(&session).meta.unwrap_or_default();
+            let all = meta.get("dev.hostler/processes").cloned();
+            all.is_some_and(|all| {
+                let all = all.as_array().cloned().unwrap_or_default();
+                all.iter().any(|one| one["command"] == "sleep")
+            })
+        })
+        .await;
+        let ended = host
+            .client
+            .delete(&format!("/v1/processes/{process}"))
+            .await;
+        assert!(ended.status < 300, "{}", ended.json());
+        peer.until("it is gone", |peer| {
+            peer.chat(&chat)
+                .background_work
+                .is_none_or(|all| all.is_empty())
+        })
+        .await;
+    });
+}

@@ -86,3 +86,37 @@ fn taken_over_the_turn_goes_on_with_the_next_host_and_numbers_grow() {
         goes_on(peer, &place, &second, &session, &chat).await;
     });
 }
+
+#[test]
+fn a_window_of_a_long_chat_is_read_alone_and_the_rest_when_it_is_wanted() {
+    run(async {
+        let place = Place::new();
+        let mut first = host(&place, &[]);
+        let mut peer = Peer::new(&first.client, "a").await;
+        let (_, chat) = peer.open("w").await;
+        for n in 0..70 {
+            peer.turn(&chat, &format!("t{n}"), &format!("echo {n}"))
+                .await;
+        }
+        first.signal(Signal::KILL);
+        first.ended();
+        let second = host(&place, &[]);
+        let mut window = Peer::new(&second.client, "window").await;
+        window.follow_as(&chat, None, Some(5)).await;
+        assert_eq!(window.chat(&chat).turns.len(), 5);
+        while let Some(cursor) = window.chat(&chat).turns_next_cursor {
+            let before = window.chat(&chat).turns.len();
+            let params = json!({"channel": chat, "cursor": cursor});
+            window.ask("fetchTurns", params).await.expect("fetched");
+            let more = |peer: &Peer| peer.chat(&chat).turns.len() > before;
+            window.until("more", more).await;
+        }
+        let said = window.turn(&chat, "t70", "echo 70").await;
+        assert_eq!(said, "70\n");
+        window.settle().await;
+        let mut whole = Peer::new(&second.client, "whole").await;
+        whole.follow(&chat).await;
+        assert_eq!(whole.chat(&chat).turns.len(), 71);
+        assert_eq!(whole.state(&chat), window.state(&chat));
+    });
+}

@@ -153,7 +153,8 @@ impl Connection {
         state.lanes.insert(channel.clone(), VecDeque::new());
         drop(state);
         let connection = self.clone();
-        self.spawn(async move {
+        // It goes on when the client is gone: what was said was heard.
+        tokio::spawn(async move {
             let mut next = Some(task);
             while let Some(task) = next {
                 connection.carry_out(task).await;
@@ -280,7 +281,6 @@ impl Connection {
         self.outbox.close((1000, "the connection has ended"));
         let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         drop(tasks);
-        self.state().lanes.clear();
         if let Some(who) = self.who() {
             let grace = self.hub().leave(who);
             self.gateway.ahp().expire_after(grace);

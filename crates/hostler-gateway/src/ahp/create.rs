@@ -324,7 +324,7 @@ pub(super) async fn fetch_turns(
         // How far back this client's window goes only its cursor tells.
         return write(&json!({}));
     };
-    chat.whole().await?;
+    chat.whole(None).await?;
     let page = chat.look(|state| view::before(state, cursor));
     let (turns, turns_next_cursor) = page
         .flatten()

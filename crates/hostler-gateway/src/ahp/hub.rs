@@ -154,6 +154,16 @@ pub(crate) trait Channel: Send + Sync {
         Box::pin(async { Ok(None) })
     }
 
+    /// The same for a client that wants to be given less at first.
+    fn join_view<'a>(
+        &'a self,
+        who: &'a Who,
+        view: Option<&'a SubscribeView>,
+    ) -> Work<'a, Result<Option<Held>, AhpError>> {
+        let _ = view;
+        self.join(who)
+    }
+
     /// A client dispatched an action. The channel does what it says, or refuses it.
     fn dispatch<'a>(
         &'a self,

@@ -144,11 +144,16 @@ async fn follow(
     latency: Duration,
     view: Option<&ahp_types::commands::SubscribeView>,
 ) -> Result<Option<Box<RawValue>>, AhpError> {
-    let held = join(connection, who, channel).await?;
+    let held = join(connection, who, channel, view).await?;
     connection.hub().follow(who, channel, latency, view, held)
 }
 
-async fn join(connection: &Connection, who: &Who, channel: &str) -> Result<Option<Held>, AhpError> {
+async fn join(
+    connection: &Connection,
+    who: &Who,
+    channel: &str,
+    view: Option<&ahp_types::commands::SubscribeView>,
+) -> Result<Option<Held>, AhpError> {
     let hub = connection.hub();
     if !hub.has(channel)
         && uri::terminal_part(channel).is_some()
@@ -157,7 +162,7 @@ async fn join(connection: &Connection, who: &Who, channel: &str) -> Result<Optio
         terminals.open(channel).await;
     }
     let served = hub.channel(channel).ok_or_else(|| missing(channel))?;
-    served.join(who).await
+    served.join_view(who, view).await
 }
 
 async fn subscribe(connection: &Arc<Connection>, who: &Who, params: &RawValue) -> Answer {
@@ -214,7 +219,7 @@ async fn reconnect(connection: &Arc<Connection>, params: &RawValue) -> Answer {
     let mut seen = std::collections::HashSet::new();
     for channel in params.subscriptions {
         if seen.insert(channel.clone()) {
-            let held = join(connection, who, &channel).await.ok();
+            let held = join(connection, who, &channel, None).await.ok();
             channels.push((channel, held));
         }
     }

@@ -28,7 +28,7 @@ use super::resource::watch::Watches;
 use super::session::{SessionChannel, chat_uri_of, origin_of, uri_of};
 use super::terminal::Terminals;
 use super::uri::{self, ROOT};
-use super::{list, meta};
+use super::{background, list, meta};
 use crate::gateway::{Gateway, Phase};
 
 /// How often those who follow a session are told of its processes.
@@ -179,7 +179,7 @@ impl Overseer {
                 },
                 changed = conversations.changed() => if changed.is_err() { return },
                 () = self.inner.changed.notified() => {}
-                _ = tick.tick() => self.show_meta().await,
+                _ = tick.tick() => self.show_processes(&gateway).await,
             }
             // What comes with it is looked at with it.
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -431,7 +431,7 @@ impl Overseer {
     }
 
     /// Tells those who follow sessions of their processes.
-    async fn show_meta(&self) {
+    async fn show_processes(&self, gateway: &Gateway) {
         let shown = self.inner.shown.lock().await;
         let sessions: Vec<Arc<SessionChannel>> =
             shown.values().map(|shown| shown.channel.clone()).collect();
@@ -439,8 +439,13 @@ impl Overseer {
         let mut all = tokio::task::JoinSet::new();
         for channel in sessions {
             if channel.session.state() != Stands::Closed {
-                let hub = self.hub().clone();
-                all.spawn(async move { meta::show(&hub, &channel.uri, &channel.session).await });
+                let (hub, sessions) = (self.hub().clone(), gateway.sessions().clone());
+                all.spawn(async move {
+                    meta::show(&hub, &channel.uri, &channel.session).await;
+                    if let Some(chat) = channel.default_chat() {
+                        background::show(&hub, &chat, &sessions, &channel.session).await;
+                    }
+                });
             }
         }
         // One that does not answer is asked again.

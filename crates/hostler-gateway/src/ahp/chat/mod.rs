@@ -21,6 +21,7 @@ use ahp::reducers::apply_action_to_chat;
 use ahp_types::actions::{
     PartialChatSummary, SessionChatUpdatedAction, SessionTitleChangedAction, StateAction,
 };
+use ahp_types::commands::SubscribeView;
 use ahp_types::state::{BackgroundWork, ChatState, ChatSummary, Message, SessionStatus};
 use hostler_agent::{ClientCapabilities, Conversation, Entry, EntryKind, RequestId, Seq};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -47,8 +48,8 @@ pub(super) fn prompt_of(message: &Message) -> Vec<serde_json::Value> {
 /// What the task is asked.
 #[derive(Debug)]
 enum Ask {
-    /// Make the state whole.
-    Whole(oneshot::Sender<Result<(), AhpError>>),
+    /// Make the state whole, or so many turns of it.
+    Whole(Option<usize>, oneshot::Sender<Result<(), AhpError>>),
     /// Nobody follows any more.
     Left,
 }
@@ -120,7 +121,8 @@ impl Chat {
             empty,
             projector: folded.projector,
             at: upto,
-            whole: false,
+            places: folded.places,
+            whole_from: None,
             trim_at: None,
             inputs: Inputs::default(),
             shown: None,
@@ -164,11 +166,13 @@ impl Chat {
         })
     }
 
-    /// Makes the state whole: with all turns.
-    pub(super) async fn whole(&self) -> Result<(), AhpError> {
+    /// Makes the state whole: with all turns, or so many of the last at the least.
+    pub(super) async fn whole(&self, turns: Option<usize>) -> Result<(), AhpError> {
         let (reply, answer) = oneshot::channel();
         let gone = || AhpError::not_found(format!("chat `{}` has closed", self.uri));
-        self.asks.send(Ask::Whole(reply)).map_err(|_| gone())?;
+        self.asks
+            .send(Ask::Whole(turns, reply))
+            .map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
 
@@ -200,14 +204,19 @@ impl Chat {
 }
 
 impl Channel for Chat {
-    fn join<'a>(&'a self, who: &'a Who) -> Work<'a, Result<Option<Held>, AhpError>> {
+    fn join_view<'a>(
+        &'a self,
+        who: &'a Who,
+        view: Option<&'a SubscribeView>,
+    ) -> Work<'a, Result<Option<Held>, AhpError>> {
+        let turns = view.and_then(|view| usize::try_from(view.turns?).ok());
         Box::pin(async move {
             let capabilities = ClientCapabilities {
                 answers: true,
                 raw: None,
             };
             let guard = self.conversation.attach(&who.by, capabilities).await?;
-            self.whole().await?;
+            self.whole(turns).await?;
             let held: Held = Box::new(guard);
             Ok(Some(held))
         })
@@ -232,9 +241,19 @@ impl Channel for Chat {
 async fn each(
     conversation: &Conversation,
     upto: Seq,
+    each: impl FnMut(Arc<Entry>),
+) -> Result<(), AhpError> {
+    each_after(conversation, Seq::START, upto, each).await
+}
+
+/// The same from behind another one.
+async fn each_after(
+    conversation: &Conversation,
+    after: Seq,
+    upto: Seq,
     mut each: impl FnMut(Arc<Entry>),
 ) -> Result<(), AhpError> {
-    let mut follower = conversation.follow(Seq::START);
+    let mut follower = conversation.follow(after);
     while follower.after() < upto {
         let left = usize::try_from(upto.0 - follower.after().0).unwrap_or(BATCH);
         let entries = follower.next(left.min(BATCH)).await?;
@@ -248,10 +267,52 @@ async fn each(
     Ok(())
 }
 
+/// Places of a transcript at which nothing is under way, so that what follows can be read without what was before.
+#[derive(Debug, Default)]
+struct Places {
+    /// How many turns have ended so far.
+    turns: usize,
+    /// How many had ended there, and the last entry before it.
+    known: Vec<(usize, Seq)>,
+}
+
+impl Places {
+    /// Between one place and the next are so many turns.
+    const APART: usize = 8;
+
+    fn pass(&mut self, action: &StateAction) {
+        let ends = matches!(
+            action,
+            StateAction::ChatTurnComplete(_)
+                | StateAction::ChatTurnCancelled(_)
+                | StateAction::ChatError(_)
+        );
+        self.turns += usize::from(ends);
+    }
+
+    fn note(&mut self, projector: &Projector, entry: &Entry) {
+        let last = self.known.last().map_or(0, |(turns, _)| *turns);
+        let ends = entry.kind == EntryKind::TurnEnded;
+        if ends && self.turns >= last + Self::APART && projector.is_idle() {
+            self.known.push((self.turns, entry.seq));
+        }
+    }
+
+    /// The last place at which no more than so many turns had ended.
+    fn before(&self, turns: usize) -> (usize, Seq) {
+        let behind = self.known.partition_point(|(known, _)| *known <= turns);
+        let found = behind
+            .checked_sub(1)
+            .and_then(|place| self.known.get(place));
+        found.copied().unwrap_or((0, Seq::START))
+    }
+}
+
 /// A transcript that was projected and reduced.
 #[derive(Debug, Default)]
 struct Folded {
     projector: Projector,
+    places: Places,
     /// What clients dispatched to the session.
     session: Vec<StateAction>,
 }
@@ -260,21 +321,15 @@ impl Folded {
     fn take(&mut self, entry: &Entry, state: &mut ChatState) {
         for out in self.projector.take(entry) {
             match out {
-                Out::Chat(act) => drop(apply_action_to_chat(state, &act.action)),
+                Out::Chat(act) => {
+                    self.places.pass(&act.action);
+                    apply_action_to_chat(state, &act.action);
+                }
                 Out::Session(act) => self.session.push(act.action),
                 Out::Agent(_) => {}
             }
         }
-    }
-
-    /// All of it.
-    async fn whole(
-        &mut self,
-        conversation: &Conversation,
-        upto: Seq,
-        state: &mut ChatState,
-    ) -> Result<(), AhpError> {
-        each(conversation, upto, |entry| self.take(&entry, state)).await
+        self.places.note(&self.projector, entry);
     }
 
     /// Without what turns that have ended consisted of: only that they were.
@@ -349,7 +404,10 @@ struct Task {
     empty: ChatState,
     projector: Projector,
     at: Seq,
-    whole: bool,
+    /// How many turns there were, and where one could begin to read.
+    places: Places,
+    /// How many of the first turns are not in the state; `None` where none is, for it is trimmed.
+    whole_from: Option<usize>,
     trim_at: Option<Instant>,
     inputs: Inputs,
     shown: Option<ChatSummary>,
@@ -364,9 +422,9 @@ impl Task {
             let trim_at = self.trim_at;
             tokio::select! {
                 ask = inbox.recv() => match ask {
-                    Some(Ask::Whole(reply)) => {
+                    Some(Ask::Whole(turns, reply)) => {
                         self.trim_at = None;
-                        let _ = reply.send(self.make_whole().await);
+                        let _ = reply.send(self.make_whole(turns).await);
                     }
                     Some(Ask::Left) => self.trim_at = Some(Instant::now() + GRACE),
                     None => return,
@@ -400,7 +458,7 @@ impl Task {
                 () = tokio::time::sleep_until(trim_at.unwrap_or_else(Instant::now).into()), if trim_at.is_some() => {
                     self.trim_at = None;
                     if self.chat.hub.followers(&self.chat.uri) == 0 {
-                        self.whole = false;
+                        self.whole_from = None;
                         self.trim();
                     }
                 }
@@ -412,6 +470,7 @@ impl Task {
         for out in self.projector.take(entry) {
             match out {
                 Out::Chat(mut act) => {
+                    self.places.pass(&act.action);
                     self.claim(&mut act);
                     self.chat.hub.act(&self.chat.uri, act);
                 }
@@ -423,7 +482,8 @@ impl Task {
                 }
             }
         }
-        if !self.whole && entry.kind == EntryKind::TurnEnded {
+        self.places.note(&self.projector, entry);
+        if self.whole_from.is_none() && entry.kind == EntryKind::TurnEnded {
             self.trim();
         }
     }
@@ -454,28 +514,34 @@ impl Task {
         self.chat.hub.exchange(&self.chat.uri, |state| {
             if let ChannelState::Chat(state) = state {
                 state.turns = Vec::new();
+                state.turns_next_cursor = None;
             }
         });
     }
 
-    async fn make_whole(&mut self) -> Result<(), AhpError> {
-        if self.whole {
+    async fn make_whole(&mut self, turns: Option<usize>) -> Result<(), AhpError> {
+        let wanted = turns.map_or(0, |turns| self.places.turns.saturating_sub(turns));
+        if self.whole_from.is_some_and(|from| from <= wanted) {
             return Ok(());
         }
+        let (from, after) = self.places.before(wanted);
         let mut state = self.empty.clone();
         let mut folded = Folded::default();
-        folded
-            .whole(&self.chat.conversation, self.at, &mut state)
-            .await?;
+        let conversation = &self.chat.conversation;
+        each_after(conversation, after, self.at, |entry| {
+            folded.take(&entry, &mut state);
+        })
+        .await?;
+        // What is under way, and what else was said, the state has.
+        let first = state.turns.first().map(|turn| &*turn.id);
+        let cursor = (from > 0).then(|| view::cursor(first));
         self.chat.hub.exchange(&self.chat.uri, |now| {
             if let ChannelState::Chat(now) = now {
-                // It is not of the transcript.
-                state.background_work = now.background_work.take();
-                **now = state;
+                now.turns = state.turns;
+                now.turns_next_cursor = cursor;
             }
         });
-        self.projector = folded.projector;
-        self.whole = true;
+        self.whole_from = Some(from);
         Ok(())
     }
 

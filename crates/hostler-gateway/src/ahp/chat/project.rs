@@ -159,6 +159,11 @@ impl Projector {
         std::mem::take(&mut self.out)
     }
 
+    /// Whether nothing is under way: what comes does not depend on what was.
+    pub(super) fn is_idle(&self) -> bool {
+        self.active.is_none() && self.queue.is_empty() && self.asked.is_empty()
+    }
+
     pub(super) fn act(&mut self, action: StateAction) {
         self.out.push(Out::Chat(action.into()));
     }
