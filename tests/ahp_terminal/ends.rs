@@ -13,7 +13,7 @@ sleep 0.2; echo ready; sleep 1005; sleep 1006"#;
 #[tokio::test(flavor = "multi_thread")]
 async fn what_another_client_holds_is_disposed_of_whole() {
     let place = Place::new();
-    let host = place.host_with(&["--grace", "300ms"]);
+    let host = place.host();
     let (a, b) = (Peer::new(&host, "a").await, Peer::new(&host, "b").await);
     a.make(&place, URI, STUBBORN).await;
     let mut seen = a.follow(URI).await;
@@ -29,7 +29,7 @@ async fn what_another_client_holds_is_disposed_of_whole() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disposal_goes_on_when_who_asked_is_gone() {
     let place = Place::new();
-    let host = place.host_with(&["--grace", "300ms"]);
+    let host = place.host();
     let (a, b) = (Peer::new(&host, "a").await, Peer::new(&host, "b").await);
     a.make(&place, URI, STUBBORN).await;
     let mut seen = a.follow(URI).await;
@@ -49,7 +49,7 @@ async fn a_disposal_goes_on_when_who_asked_is_gone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn input_that_is_not_read_holds_no_disposal_up() {
     let place = Place::new();
-    let host = place.host_with(&["--grace", "300ms"]);
+    let host = place.host();
     let a = Peer::new(&host, "a").await;
     a.make(&place, URI, "stty raw -echo; echo ready; sleep 1000")
         .await;

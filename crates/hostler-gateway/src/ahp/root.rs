@@ -142,7 +142,7 @@ impl Overseer {
         };
         let state = ChannelState::Root(Box::new(state));
         self.hub().register(ROOT, state, Arc::new(ReadOnly));
-        let terminals = Terminals::new(self.hub().clone(), gateway.sessions().clone());
+        let terminals = Terminals::new(self.hub().clone(), gateway.agents().clone());
         if self.inner.terminals.set(terminals.clone()).is_ok() {
             tokio::spawn(terminals.run());
         }

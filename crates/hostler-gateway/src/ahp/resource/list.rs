@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use ahp_types::commands::{DirectoryEntry, ResourceListParams, ResourceListResult};
-use hostler_agent::served::files::{PathError, Roots, reopen};
+use hostler_agent::served::files::{Roots, reopen};
 use rustix::fs::{Dir, FileType, OFlags};
 
 use super::path::{failed, path, work};
@@ -24,10 +24,7 @@ pub(crate) async fn list(
 ) -> Result<ResourceListResult, AhpError> {
     work(roots, move |roots| {
         let path = path(&params.uri)?;
-        let dir = roots.find_dir(&path).map_err(|error| match error {
-            PathError::Outside(_) | PathError::Missing(_) => error.into(),
-            error => AhpError::from(error),
-        })?;
+        let dir = roots.find_dir(&path)?;
         let mut entries = entries(roots, &path, &dir, &params.uri)?;
         entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         Ok(ResourceListResult { entries })

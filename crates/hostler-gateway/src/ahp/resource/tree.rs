@@ -66,7 +66,7 @@ fn empty(dir: &OwnedFd, depth: u32) -> Result<(), Errno> {
 
 /// Copies a directory to a name that is not there yet: files, directories and links as they are; anything else is left out.
 pub(super) fn copy(from: &OwnedFd, parent: &OwnedFd, name: &OsStr) -> Result<(), Errno> {
-    let from = File::from(reopen(from, OFlags::RDONLY | OFlags::DIRECTORY)?);
+    let from = reopen(from, OFlags::RDONLY | OFlags::DIRECTORY)?;
     let stat = fstat(&from)?;
     mkdirat(parent, name, Mode::from_raw_mode(0o700))?;
     let to = openat(parent, name, DIRECTORY, Mode::empty())?;
