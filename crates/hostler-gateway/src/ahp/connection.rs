@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use ahp_types::actions::{ActionOrigin, StateAction};
+use ahp_types::common::JsonObject;
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -20,6 +22,8 @@ use crate::gateway::Gateway;
 
 /// How much that a client asked for may be under way before its next message is not read.
 const FLIGHTS: usize = 1024;
+/// Of `_meta` of what a client begins with: `false` where nobody is there who answers what agents ask.
+const ANSWERS: &str = "dev.hostler/answers";
 /// The close code of a client that speaks another protocol (RFC 6455, "policy violation").
 const NO_VERSION: (u16, &str) = (1008, "no protocol version in common");
 
@@ -80,15 +84,21 @@ impl Connection {
         self.who.get()
     }
 
-    /// The client says who it is.
+    /// The client says who it is, and in `meta` whether somebody is there who answers what agents ask.
     ///
     /// # Errors
     /// It has said so before.
-    pub(super) async fn introduce(&self, client: &str) -> Result<&Who, AhpError> {
+    pub(super) async fn introduce(
+        &self,
+        client: &str,
+        meta: Option<&JsonObject>,
+    ) -> Result<&Who, AhpError> {
         if client.is_empty() || client.len() > 256 {
             return Err(AhpError::params("`clientId` is to have 1 to 256 bytes"));
         }
+        let answers = meta.and_then(|meta| meta.get(ANSWERS));
         let who = Who {
+            answers: answers.and_then(Value::as_bool) != Some(false),
             connection: self.key,
             client: client.into(),
             by: format!(

@@ -11,6 +11,7 @@ use ahp_types::commands::{
     ChatSource, CreateChatParams, CreateSessionParams, DisposeChatParams, DisposeSessionParams,
     FetchTurnsParams, ResolveSessionConfigParams,
 };
+use ahp_types::common::JsonObject;
 use ahp_types::notifications::ProgressParams;
 use ahp_types::state::{ErrorInfo, Message};
 use hostler_agent::{Conversation, Fork, NewConversation};
@@ -27,6 +28,13 @@ use super::methods::{Answer, read, write};
 use super::session::{LABEL, NO_AGENT};
 use super::uri::{self, ROOT};
 use crate::acp::message::{notification, raw};
+use crate::gateway::Gateway;
+use crate::wire::{NewSession, duration};
+
+/// Of `_meta` of `createSession`: what `POST /v1/sessions` takes.
+const NEW: &str = "dev.hostler/new";
+/// Of `_meta` of `disposeSession`: seconds between SIGTERM and SIGKILL.
+const GRACE: &str = "dev.hostler/grace";
 
 fn nothing() -> Answer {
     write(&Value::Null)
@@ -79,6 +87,24 @@ impl Drop for Creating<'_> {
     }
 }
 
+/// What a session is to be: as the REST API's `POST /v1/sessions` takes it, in `_meta`; and the directory of the protocol.
+fn wanted(
+    gateway: &Gateway,
+    meta: Option<&JsonObject>,
+    directories: Option<&Vec<String>>,
+) -> Result<SessionOptions, AhpError> {
+    let new = match meta.and_then(|meta| meta.get(NEW)) {
+        Some(new) => serde_json::from_value(new.clone())
+            .map_err(|error| AhpError::params(format!("`_meta.{NEW}`: {error}")))?,
+        None => NewSession::default(),
+    };
+    let mut options = new.options(gateway.sessions(), gateway.defaults())?;
+    if directories.is_some() || options.cwd.is_none() {
+        options.cwd = Some(directory(directories)?);
+    }
+    Ok(options)
+}
+
 pub(super) async fn session(connection: &Arc<Connection>, who: &Who, params: &RawValue) -> Answer {
     let params: CreateSessionParams = read(params)?;
     let gateway = &connection.gateway;
@@ -92,7 +118,12 @@ pub(super) async fn session(connection: &Arc<Connection>, who: &Who, params: &Ra
     {
         return Err(AhpError::params("`activeClient` is to be this client"));
     }
-    let cwd = directory(params.working_directories.as_ref())?;
+    let options = wanted(
+        gateway,
+        params.meta.as_ref(),
+        params.working_directories.as_ref(),
+    )?;
+    let cwd = options.cwd.clone().unwrap_or_else(|| "/".into());
     let provider = params
         .provider
         .unwrap_or_else(|| gateway.acp().agent.clone());
@@ -116,10 +147,8 @@ pub(super) async fn session(connection: &Arc<Connection>, who: &Who, params: &Ra
     };
     progress.tell(0, None, "the session is being opened");
     let options = SessionOptions {
-        cwd: Some(cwd.clone()),
-        policy: gateway.defaults().clone(),
         labels: json!({ LABEL: { "session": uri } }),
-        ..SessionOptions::default()
+        ..options
     };
     let by = who.by("createSession");
     if !has_agent {
@@ -191,7 +220,13 @@ pub(super) async fn dispose_session(
     let session = overseer.session(&params.channel).await;
     let session = session.ok_or_else(|| AhpError::no_session(&params.channel))?;
     let by = who.by("disposeSession");
-    let report = session.session.close(CloseReason::Client, by, None).await?;
+    let grace = params.meta.as_ref().and_then(|meta| meta.get(GRACE));
+    let grace = match grace.map(|grace| grace.as_f64().unwrap_or(-1.0)) {
+        Some(seconds) => Some(duration(GRACE, seconds)?),
+        None => None,
+    };
+    let closing = session.session.close(CloseReason::Client, by, grace);
+    let report = closing.await?;
     overseer.reconcile(&connection.gateway).await;
     if !report.is_clean() {
         let why = format!(

@@ -114,6 +114,8 @@ pub(crate) struct Who {
     pub(crate) client: Arc<str>,
     /// For the ledger.
     pub(crate) by: Arc<str>,
+    /// Whether somebody is there who answers what agents ask.
+    pub(crate) answers: bool,
 }
 
 impl Who {

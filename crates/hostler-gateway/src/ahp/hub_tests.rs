@@ -23,6 +23,7 @@ fn client(hub: &Hub, connection: u64, name: &str) -> (Who, Arc<Outbox>) {
         connection,
         client: name.into(),
         by: name.into(),
+        answers: true,
     };
     let outbox = Arc::new(Outbox::default());
     hub.enter(&who, &outbox);

@@ -2,14 +2,18 @@
 //! with `dev.hostler/`, and as notifications on the extension channel `ahp-hostler-session:/ID`.
 
 use ahp_types::actions::{SessionMetaChangedAction, StateAction};
-use hostler_session::Session;
+use ahp_types::commands::ListSessionsParams;
+use hostler_session::{Session, Sessions};
 use serde_json::{Map, Value, json};
 
 use super::hub::{ChannelState, Hub};
-use super::uri;
+use super::{terminal, uri};
+use crate::wire::{CloseReport, Process, Session as Shown};
 
 /// The notification of the extension channel.
 const METHOD: &str = "dev.hostler/sessionChanged";
+/// Of `_meta` of a listing: that processes are wanted; of a session in it: its processes and terminals.
+const RESOURCES: &str = "dev.hostler/resources";
 /// How many processes are told of.
 const MOST: usize = 1000;
 
@@ -36,9 +40,46 @@ pub(super) fn brief(session: &Session) -> Map<String, Value> {
         json!({"memory": limits.memory, "pids": limits.pids, "cpuMillis": limits.cpu_millis}),
     );
     if let Some(report) = session.report() {
-        let report = serde_json::to_value(&*report).unwrap_or_default();
+        let report = CloseReport::from(&*report);
+        let report = serde_json::to_value(report).unwrap_or_default();
         meta.insert("dev.hostler/report".into(), report);
     }
+    meta
+}
+
+/// Whether a listing is to have the processes and terminals of each session.
+pub(super) fn wants_resources(params: &ListSessionsParams) -> bool {
+    let meta = params.meta.as_ref().and_then(|meta| meta.get(RESOURCES));
+    meta.and_then(Value::as_bool) == Some(true)
+}
+
+/// What a listing tells of a session besides: as the REST API shows it; and the processes and terminals, with their channels, of it and
+/// of those that have its chats, where `sessions` are given to find them.
+pub(super) async fn listed(all: &[Session], sessions: Option<&Sessions>) -> Map<String, Value> {
+    let mut meta = Map::new();
+    if let Some(session) = all.first() {
+        let shown = serde_json::to_value(Shown::from(session.info())).unwrap_or_default();
+        meta.insert("dev.hostler/session".into(), shown);
+    }
+    let Some(sessions) = sessions else {
+        return meta;
+    };
+    let mut shown = Vec::new();
+    for session in all {
+        let own = terminal::own_uri(&session.info().labels);
+        // One that closes meanwhile has none to show.
+        for resource in session.resources().await.unwrap_or_default() {
+            let Ok(handle) = sessions.process(resource.id.as_str()) else {
+                continue;
+            };
+            let own = own.as_ref().filter(|_| handle.is_terminal()).cloned();
+            let channel = own.unwrap_or_else(|| uri::terminal(handle.id().as_str()));
+            let mut process = serde_json::to_value(Process::from(&handle)).unwrap_or_default();
+            process["channel"] = channel.into();
+            shown.push(process);
+        }
+    }
+    meta.insert(RESOURCES.into(), shown.into());
     meta
 }
 

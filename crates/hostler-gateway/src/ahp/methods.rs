@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ahp_types::commands::{
-    Implementation, InitializeParams, InitializeResult, ReconnectParams, SubscribeParams,
-    UnsubscribeParams,
+    Implementation, InitializeParams, InitializeResult, ListSessionsParams, ReconnectParams,
+    SubscribeParams, UnsubscribeParams,
 };
 use ahp_types::version::negotiate_protocol_version;
 use serde::Serialize;
@@ -16,7 +16,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use super::connection::Connection;
 use super::error::AhpError;
 use super::hub::{Back, Held, Who, missing};
-use super::{create, list, resource, terminal, uri};
+use super::{create, list, meta, resource, terminal, uri};
 
 /// The most that a subscription may be delayed for coalescing.
 const LATENCY: Duration = Duration::from_secs(10);
@@ -83,7 +83,9 @@ async fn initialize(connection: &Arc<Connection>, params: &RawValue) -> Answer {
         .map_err(AhpError::params)?
         .ok_or_else(AhpError::unsupported_version)?
         .to_owned();
-    let who = connection.introduce(&params.client_id).await?;
+    let who = connection
+        .introduce(&params.client_id, params.meta.as_ref())
+        .await?;
     let hub = connection.hub();
     let mut snapshots = Vec::new();
     for channel in params
@@ -179,9 +181,25 @@ async fn subscribe(connection: &Arc<Connection>, who: &Who, params: &RawValue) -
 }
 
 async fn list_sessions(connection: &Arc<Connection>, params: &RawValue) -> Answer {
-    let params = read(params)?;
-    let all = connection.gateway.ahp().summaries().await;
-    write(&list::page(all, &params)?)
+    let params: ListSessionsParams = read(params)?;
+    let overseer = connection.gateway.ahp();
+    let mut page = list::page(overseer.summaries().await, &params)?;
+    let wanted = meta::wants_resources(&params);
+    // What changes often is in no summary, of which every change is told, but in what is asked for.
+    for summary in &mut page.items {
+        let Some(channel) = overseer.session(&summary.resource).await else {
+            continue;
+        };
+        let mut all = vec![channel.session.clone()];
+        for chat in summary.chats.iter().flatten().filter(|_| wanted) {
+            let chat = overseer.chat(&chat.resource).await;
+            let session = chat.map(|chat| chat.conversation.session().clone());
+            all.extend(session.filter(|session| session.id() != channel.session.id()));
+        }
+        let sessions = wanted.then(|| connection.gateway.sessions());
+        summary.meta = Some(meta::listed(&all, sessions).await);
+    }
+    write(&page)
 }
 
 fn json_of<'a>(
@@ -211,7 +229,9 @@ async fn reconnect(connection: &Arc<Connection>, params: &RawValue) -> Answer {
         let why = format!("at most {CHANNELS} subscriptions");
         return Err(AhpError::params(why));
     }
-    let who = connection.introduce(&params.client_id).await?;
+    let who = connection
+        .introduce(&params.client_id, params.meta.as_ref())
+        .await?;
     let hub = connection.hub();
     hub.supersede(who);
     let last = u64::try_from(params.last_seen_server_seq).unwrap_or(0);

@@ -200,7 +200,7 @@ impl Channel for SessionChannel {
         Box::pin(async move {
             if let Some(chat) = self.default_chat() {
                 let capabilities = ClientCapabilities {
-                    answers: true,
+                    answers: who.answers,
                     raw: None,
                 };
                 let guard = chat.conversation.attach(&who.by, capabilities).await?;

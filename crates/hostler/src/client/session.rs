@@ -309,7 +309,10 @@ async fn open(new: &New) -> Result<u8> {
         if let Some(parent) = &new.parent {
             body.insert("parent".into(), json!(parent));
         }
-        return opened(new, remote::session::open(address, new.agent.as_deref(), body).await?);
+        return opened(
+            new,
+            remote::session::open(address, new.agent.as_deref(), body).await?,
+        );
     }
     let mut host = new.place.host()?;
     let mut body = wanted(new)?;

@@ -23,6 +23,9 @@ use crate::ahp::hub::{Act, Dispatched, Taken, Who};
 
 type Done = Result<Taken, Rejection>;
 
+/// Of `_meta` of a message: a name by which its client knows its turn.
+const PROMPT: &str = "dev.hostler/prompt";
+
 fn refused<T>(why: impl Into<String>) -> Result<T, Rejection> {
     Err(Rejection::new(why))
 }
@@ -143,6 +146,9 @@ impl Chat {
                 "an agent that speaks ACP cannot be steered in the middle of a turn: queue the message",
             );
         }
+        if self.has_begun(&set.message) {
+            return refused("the turn of this message has begun");
+        }
         let params = self.prompt(&set.message, dispatched)?;
         let by = who.by("chat/pendingMessageSet");
         let waits = self.waiting(&set.id);
@@ -151,6 +157,24 @@ impl Chat {
             None => self.conversation.prompt(params, by).await?,
         };
         Ok(Taken::Shown)
+    }
+
+    /// Whether a message that has a name (`dev.hostler/prompt` in its `_meta`) has become a turn: a client that lost its connection
+    /// may send it again.
+    fn has_begun(&self, message: &Message) -> bool {
+        let name = |message: &Message| message.meta.as_ref()?.get(PROMPT).cloned();
+        let Some(wanted) = name(message) else {
+            return false;
+        };
+        let is = |message: &Message| name(message).as_ref() == Some(&wanted);
+        let found = self.look(|state| {
+            let active = state
+                .active_turn
+                .as_ref()
+                .is_some_and(|turn| is(&turn.message));
+            active || state.turns.iter().rev().any(|turn| is(&turn.message))
+        });
+        found == Some(true)
     }
 
     /// The turn that a queued message is to become.

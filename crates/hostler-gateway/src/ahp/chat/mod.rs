@@ -212,7 +212,7 @@ impl Channel for Chat {
         let turns = view.and_then(|view| usize::try_from(view.turns?).ok());
         Box::pin(async move {
             let capabilities = ClientCapabilities {
-                answers: true,
+                answers: who.answers,
                 raw: None,
             };
             let guard = self.conversation.attach(&who.by, capabilities).await?;

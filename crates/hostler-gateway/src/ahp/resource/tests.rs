@@ -630,6 +630,7 @@ mod watches {
             connection: 1,
             client: "c".into(),
             by: "test".into(),
+            answers: true,
         };
         let outbox = Arc::new(Outbox::default());
         hub.enter(&who, &outbox);

@@ -37,6 +37,7 @@ pub(super) mod methods;
 mod model;
 mod modes;
 mod osc;
+mod plain;
 mod screen;
 #[cfg(test)]
 mod tests;
@@ -61,6 +62,7 @@ use super::hub::Hub;
 use super::session::{chat_uri_of, uri_of};
 use super::uri;
 use live::{Live, Opening};
+use plain::Plain;
 
 /// The label of a session that is there for one terminal: the terminal's URI.
 pub(crate) const LABEL: &str = "dev.hostler/terminal";
@@ -293,7 +295,7 @@ impl Terminals {
             .get_key_value(uri)
             .map(|(uri, known)| (uri.clone(), known.clone()));
         let Some((uri, known)) = known else {
-            return false;
+            return self.open_plain(uri).await;
         };
         let cell = known.live.clone();
         let opening = Opening {
@@ -316,6 +318,26 @@ impl Terminals {
             return false;
         }
         opened
+    }
+
+    /// Opens the channel of a process without a terminal, if there is one of this name.
+    async fn open_plain(&self, uri: &str) -> bool {
+        let id = uri::terminal_part(uri);
+        let process = id.and_then(|id| self.inner.sessions.process(id).ok());
+        let Some(process) = process.filter(|process| !process.is_terminal()) else {
+            return false;
+        };
+        let (terminals, uri): (Self, Arc<str>) = (self.clone(), uri.into());
+        let opened = tokio::task::spawn_blocking(move || {
+            // One at a time, so that none is opened twice.
+            let _state = terminals.state();
+            let hub = &terminals.inner.hub;
+            if !hub.has(&uri) {
+                let home = terminals.home(&process.session());
+                Plain::open(uri, process, hub.clone(), home);
+            }
+        });
+        opened.await.is_ok()
     }
 
     /// How they stand.
@@ -393,6 +415,11 @@ impl Terminals {
         }
         self.list();
     }
+}
+
+/// The channel of the terminal that a session with these labels is there for, if it is.
+pub(super) fn own_uri(labels: &serde_json::Value) -> Option<String> {
+    labels.get(LABEL)?.as_str().map(str::to_owned)
 }
 
 /// What people are shown of it before it says so itself.

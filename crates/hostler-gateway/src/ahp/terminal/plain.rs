@@ -95,7 +95,10 @@ impl Content {
         if from + (whole.len() as u64) < at {
             // Something between is not kept: what was held stands alone.
             out.extend(self.replace(stream, from, &std::mem::take(&mut whole)));
-            return out.into_iter().chain(self.output(stream, at, bytes)).collect();
+            return out
+                .into_iter()
+                .chain(self.output(stream, at, bytes))
+                .collect();
         }
         whole.extend_from_slice(bytes);
         let upto = match std::str::from_utf8(&whole) {
@@ -133,7 +136,11 @@ impl Content {
         let data = StateAction::TerminalData(TerminalDataAction {
             data: segment.text.clone(),
         });
-        if let Some(last) = self.segments.back_mut().filter(|last| segment.follows(last)) {
+        if let Some(last) = self
+            .segments
+            .back_mut()
+            .filter(|last| segment.follows(last))
+        {
             self.size += segment.text.len();
             last.text.push_str(&segment.text);
             return vec![data];
@@ -223,8 +230,8 @@ struct State {
 /// A process whose channel is open.
 #[derive(Debug)]
 pub(super) struct Plain {
-    pub(super) uri: Arc<str>,
-    pub(super) process: ProcessHandle,
+    uri: Arc<str>,
+    process: ProcessHandle,
     hub: Hub,
     home: TerminalSessionClaim,
     state: Mutex<State>,
@@ -247,14 +254,13 @@ fn start(output: &Output) -> u64 {
 }
 
 impl Plain {
-    /// Opens it. `done` is told when nobody has followed it for a while, or its hub has it no more.
+    /// Opens it, until nobody has followed it for a while. It reads files: to be called where that may take its time.
     pub(super) fn open(
         uri: Arc<str>,
         process: ProcessHandle,
         hub: Hub,
         home: TerminalSessionClaim,
-        done: impl FnOnce() + Send + 'static,
-    ) -> Arc<Self> {
+    ) {
         let (input, inputs) = mpsc::channel(INPUT);
         let line = process.options().argv.join(" ");
         let claim = TerminalClaim::Session(home.clone());
@@ -307,12 +313,7 @@ impl Plain {
         let state = ChannelState::Terminal(Box::new(whole));
         plain.hub.register(plain.uri.clone(), state, channel);
         tokio::spawn(plain.clone().type_in(inputs));
-        let running = plain.clone();
-        tokio::spawn(async move {
-            running.run(from).await;
-            done();
-        });
-        plain
+        tokio::spawn(plain.run(from));
     }
 
     fn outputs(&self) -> [Option<Output>; 2] {
@@ -460,7 +461,9 @@ impl Plain {
         if matches!(&state.claim, TerminalClaim::Client(claim) if claim.client_id == client) {
             state.claim = TerminalClaim::Session(self.home.clone());
             let claim = state.claim.clone();
-            self.publish([StateAction::TerminalClaimed(TerminalClaimedAction { claim })]);
+            self.publish([StateAction::TerminalClaimed(TerminalClaimedAction {
+                claim,
+            })]);
         }
     }
 }
@@ -579,7 +582,10 @@ mod tests {
         let [(id, text, false)] = &all[..] else {
             panic!("{} parts", all.len());
         };
-        let at: u64 = id.strip_prefix("stdout@").and_then(|at| at.parse().ok()).expect("a place");
+        let at: u64 = id
+            .strip_prefix("stdout@")
+            .and_then(|at| at.parse().ok())
+            .expect("a place");
         assert_eq!(at + text.len() as u64, 200 * piece.len() as u64);
         assert!(text.len() >= KEPT - PART && text.ends_with("abcde\n"));
     }

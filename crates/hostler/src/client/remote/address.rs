@@ -39,7 +39,10 @@ impl Address {
         let mut address = Self::parse(url)?;
         if let Some(file) = token_file {
             let text = std::fs::read_to_string(file).map_err(|error| {
-                Failure::Unclear(format!("cannot read the token in {}: {error}", file.display()))
+                Failure::Unclear(format!(
+                    "cannot read the token in {}: {error}",
+                    file.display()
+                ))
             })?;
             address.token = Some(text.trim().to_owned());
         } else if address.token.is_none() {
@@ -112,9 +115,17 @@ mod tests {
     fn urls_are_read_as_people_write_them() {
         for (url, shown, token) in [
             ("ws://box:8080", "ws://box:8080/ahp", None),
-            ("http://127.0.0.1:7/?token=abc", "ws://127.0.0.1:7/ahp", Some("abc")),
+            (
+                "http://127.0.0.1:7/?token=abc",
+                "ws://127.0.0.1:7/ahp",
+                Some("abc"),
+            ),
             ("https://box", "wss://box:443/ahp", None),
-            ("wss://[::1]:9/x/ahp/?a=b&token=t", "wss://[::1]:9/x/ahp", Some("t")),
+            (
+                "wss://[::1]:9/x/ahp/?a=b&token=t",
+                "wss://[::1]:9/x/ahp",
+                Some("t"),
+            ),
             ("box:8080", "ws://box:8080/ahp", None),
         ] {
             let address = Address::parse(url).expect(url);
@@ -122,7 +133,13 @@ mod tests {
             assert_eq!(address.token.as_deref(), token, "{url}");
             assert_eq!(format!("{address:?}"), shown, "no token");
         }
-        for url in ["", "ftp://box", "http://", "http://u:p@box/?token=secret", "a b"] {
+        for url in [
+            "",
+            "ftp://box",
+            "http://",
+            "http://u:p@box/?token=secret",
+            "a b",
+        ] {
             let failure = Address::parse(url).expect_err(url);
             let line = failure.to_string();
             assert!(!line.contains("secret"), "{line}");

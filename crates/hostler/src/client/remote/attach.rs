@@ -31,9 +31,9 @@ use crate::client::error::{Failure, Result};
 use crate::client::follow::HOLD;
 use crate::client::keys::Scanner;
 use crate::client::modes::Modes;
+use crate::client::signals;
 use crate::client::streams::{self, Output, Stream};
 use crate::client::tty::{self, Raw};
-use crate::client::signals;
 
 /// How it came to an end.
 enum Ending {
@@ -171,7 +171,11 @@ async fn shell(
     let channel = format!("{TERMINAL}{}", fresh());
     let params = CreateTerminalParams {
         channel: channel.clone(),
-        meta: Some([("dev.hostler/env".to_owned(), json!(env))].into_iter().collect()),
+        meta: Some(
+            [("dev.hostler/env".to_owned(), json!(env))]
+                .into_iter()
+                .collect(),
+        ),
         claim: TerminalClaim::Session(claim.clone()),
         name: None,
         cwd: None,
@@ -367,7 +371,8 @@ impl Viewer {
         if matches!(&self.claim, TerminalClaim::Client(_)) && !self.is_held() && !self.told_held {
             self.told_held = true;
             let line = "\r\n[another client has this terminal: you see it, and type when that has left]\r\n";
-            self.pieces.push_back((Stream::Err, Bytes::from_static(line.as_bytes())));
+            self.pieces
+                .push_back((Stream::Err, Bytes::from_static(line.as_bytes())));
         }
     }
 
@@ -448,11 +453,14 @@ impl Viewer {
         if code.is_some() {
             return told;
         }
-        let listed = tokio::time::timeout(Duration::from_secs(2), find::sessions(&mut self.link, true)).await;
+        let listed =
+            tokio::time::timeout(Duration::from_secs(2), find::sessions(&mut self.link, true))
+                .await;
         let all = listed.ok().and_then(Result::ok).unwrap_or_default();
         let mut held = all.iter().flat_map(|one| &one.processes);
-        let process: Option<&Process> =
-            held.find(|one| one.uri == self.channel).map(|one| &one.process);
+        let process: Option<&Process> = held
+            .find(|one| one.uri == self.channel)
+            .map(|one| &one.process);
         process.and_then(|process| process.exit).unwrap_or(told)
     }
 }

@@ -76,7 +76,13 @@ pub(super) fn name_of(uri: &str) -> &str {
 }
 
 fn listed(summary: SessionSummary) -> Listed {
-    let of_meta = |key: &str| summary.meta.as_ref().and_then(|meta| meta.get(key)).cloned();
+    let of_meta = |key: &str| {
+        summary
+            .meta
+            .as_ref()
+            .and_then(|meta| meta.get(key))
+            .cloned()
+    };
     let value = of_meta(SESSION).unwrap_or_else(|| {
         // Of a host of another kind.
         let title = Some(&summary.title).filter(|title| !title.is_empty());
@@ -120,9 +126,8 @@ fn listed(summary: SessionSummary) -> Listed {
 
 /// All sessions; with what they run, if that is wanted.
 pub(super) async fn sessions(link: &mut Link, processes: bool) -> Result<Vec<Listed>> {
-    let meta = processes.then(|| -> JsonObject {
-        [(RESOURCES.to_owned(), true.into())].into_iter().collect()
-    });
+    let meta = processes
+        .then(|| -> JsonObject { [(RESOURCES.to_owned(), true.into())].into_iter().collect() });
     let mut all = Vec::new();
     let mut cursor = None;
     loop {
@@ -168,7 +173,10 @@ pub(super) fn process(all: &[Listed], text: &str) -> Result<Held> {
     }
     let (held, text) = match text.split_once('/') {
         Some((of, text)) => (of_session(all, session(all, of)?), text),
-        None => (all.iter().flat_map(|one| one.processes.clone()).collect(), text),
+        None => (
+            all.iter().flat_map(|one| one.processes.clone()).collect(),
+            text,
+        ),
     };
     choose(&held, text, "process").cloned()
 }
@@ -179,12 +187,16 @@ pub(super) fn of_session(all: &[Listed], session: &Listed) -> Vec<Held> {
         one.uri == session.uri
             || one.chat.is_none() && one.session.parent.as_deref() == Some(session.id())
     };
-    all.iter().filter(own).flat_map(|one| one.processes.clone()).collect()
+    all.iter()
+        .filter(own)
+        .flat_map(|one| one.processes.clone())
+        .collect()
 }
 
 /// A time of RFC 3339 in UTC as a Unix time in milliseconds; 0 where it is none.
 fn milliseconds(text: &str) -> u64 {
-    let number = |range: std::ops::Range<usize>| text.get(range).and_then(|part| part.parse::<i64>().ok());
+    let number =
+        |range: std::ops::Range<usize>| text.get(range).and_then(|part| part.parse::<i64>().ok());
     let read = || {
         let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
         let (hour, minute, second) = (number(11..13)?, number(14..16)?, number(17..19)?);

@@ -238,7 +238,10 @@ impl Link {
                     return Ok(self.passed(Event::Action(Box::new(action))));
                 }
                 None => {
-                    self.tell(&format!("the connection to {} was lost: connecting again", self.address));
+                    self.tell(&format!(
+                        "the connection to {} was lost: connecting again",
+                        self.address
+                    ));
                     let (address, who) = (self.address.clone(), self.who.clone());
                     let (seen, channels) = (self.seen, self.channels.clone());
                     self.coming = Some(Box::pin(come_back(address, who, seen, channels)));
@@ -253,7 +256,8 @@ impl Link {
             && let Some(origin) = &envelope.origin
             && origin.client_id == self.who.id
         {
-            self.undone.retain(|params| params.client_seq != origin.client_seq);
+            self.undone
+                .retain(|params| params.client_seq != origin.client_seq);
         }
         event
     }
@@ -264,26 +268,40 @@ impl Link {
                 for channel in &replay.missing {
                     self.waiting.push_back(Event::Gone(channel.clone()));
                 }
-                self.channels.retain(|channel| !replay.missing.contains(channel));
+                self.channels
+                    .retain(|channel| !replay.missing.contains(channel));
                 let mut done = HashSet::new();
                 for action in replay.actions {
                     self.seen = self.seen.max(action.server_seq);
-                    if let Some(origin) = action.origin.as_ref().filter(|o| o.client_id == self.who.id) {
+                    if let Some(origin) = action
+                        .origin
+                        .as_ref()
+                        .filter(|o| o.client_id == self.who.id)
+                    {
                         done.insert(origin.client_seq);
                     }
                     self.waiting.push_back(Event::Action(Box::new(action)));
                 }
-                self.undone.retain(|params| !done.contains(&params.client_seq));
+                self.undone
+                    .retain(|params| !done.contains(&params.client_seq));
                 for params in &self.undone {
-                    let _ = self.line.client.notify("dispatchAction", params.clone()).await;
+                    let _ = self
+                        .line
+                        .client
+                        .notify("dispatchAction", params.clone())
+                        .await;
                 }
             }
             ReconnectResult::Snapshot(result) => {
                 self.undone.clear();
                 let here = |channel: &String| {
-                    result.snapshots.iter().any(|snapshot| snapshot.resource == *channel)
+                    result
+                        .snapshots
+                        .iter()
+                        .any(|snapshot| snapshot.resource == *channel)
                 };
-                let (here, gone): (Vec<String>, Vec<String>) = self.channels.drain(..).partition(here);
+                let (here, gone): (Vec<String>, Vec<String>) =
+                    self.channels.drain(..).partition(here);
                 self.channels = here;
                 self.waiting.extend(gone.into_iter().map(Event::Gone));
                 let mut last = 0;
@@ -326,7 +344,8 @@ impl Line {
             ..ClientConfig::default()
         };
         let client = Client::connect(wire, config).await;
-        let client = client.map_err(|error| Unconnected::Unreachable(address.clone(), error.to_string()))?;
+        let client =
+            client.map_err(|error| Unconnected::Unreachable(address.clone(), error.to_string()))?;
         Ok(Self { client, told })
     }
 }

@@ -5,10 +5,10 @@ use std::collections::VecDeque;
 use ahp_types::actions::StateAction;
 use ahp_types::state::{SnapshotState, TerminalLifecycleState, TerminalState};
 
+use super::TERMINAL;
 use super::address::Address;
 use super::find;
 use super::link::{Event, Link};
-use super::TERMINAL;
 use super::output::{Piece, Taken};
 use crate::client::error::{Failure, Result};
 use crate::client::logs::{Logs, first_lines, nth_line_back};
@@ -58,7 +58,10 @@ pub(crate) async fn run(address: Address, logs: &Logs) -> Result<u8> {
             }
             Event::Gone(gone) if gone == channel => {
                 output.flush().await?;
-                let why = format!("`{}` is no longer there: its session has closed", logs.process);
+                let why = format!(
+                    "`{}` is no longer there: its session has closed",
+                    logs.process
+                );
                 return Err(Failure::Unclear(why));
             }
             _ => {}
@@ -79,7 +82,10 @@ fn chosen(logs: &Logs, mut pieces: Vec<Piece>) -> Vec<Piece> {
         pieces.retain(|(stream, _)| *stream == wanted);
     }
     if let Some(lines) = logs.tail {
-        let whole: Vec<u8> = pieces.iter().flat_map(|(_, bytes)| bytes.iter().copied()).collect();
+        let whole: Vec<u8> = pieces
+            .iter()
+            .flat_map(|(_, bytes)| bytes.iter().copied())
+            .collect();
         let mut cut = nth_line_back(&whole, lines).unwrap_or(0);
         for (_, bytes) in &mut pieces {
             let here = cut.min(bytes.len());

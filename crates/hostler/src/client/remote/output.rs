@@ -103,7 +103,9 @@ impl Taken {
                 self.place = None;
                 self.redraws = true;
             }
-            StateAction::TerminalCommandExecuted(command) => self.begins(&command.command_id, &mut out),
+            StateAction::TerminalCommandExecuted(command) => {
+                self.begins(&command.command_id, &mut out)
+            }
             StateAction::TerminalCommandFinished(_) => self.place = None,
             StateAction::TerminalData(data) => {
                 let again = std::mem::take(&mut self.redraws) && self.place.is_none();
@@ -174,7 +176,9 @@ mod tests {
     }
 
     fn begin(id: &str) -> StateAction {
-        action(json!({"type": "terminal/commandExecuted", "commandId": id, "commandLine": "x", "timestamp": 1}))
+        action(
+            json!({"type": "terminal/commandExecuted", "commandId": id, "commandLine": "x", "timestamp": 1}),
+        )
     }
 
     fn text(pieces: Vec<Piece>) -> String {
@@ -213,9 +217,7 @@ mod tests {
     #[test]
     fn a_state_tells_what_was_missed() {
         let mut taken = Taken::since(2);
-        let part = |id: &str, output: &str, done: bool| {
-            json!({"type": "command", "commandId": id, "commandLine": "x", "output": output, "timestamp": 1, "isComplete": done})
-        };
+        let part = |id: &str, output: &str, done: bool| json!({"type": "command", "commandId": id, "commandLine": "x", "output": output, "timestamp": 1, "isComplete": done});
         let state = |content| -> TerminalState {
             serde_json::from_value(json!({
                 "title": "", "content": content, "lifecycle": {"status": "running"}, "isPty": false,
@@ -226,7 +228,10 @@ mod tests {
         let first = state(json!([part("stdout@0", "abcd", false)]));
         assert_eq!(text(taken.state(&first)), "cd");
         assert_eq!(text(taken.action(&data("ef"))), "ef");
-        let later = state(json!([part("stdout@0", "abcdefgh", true), part("stderr@0", "x", false)]));
+        let later = state(json!([
+            part("stdout@0", "abcdefgh", true),
+            part("stderr@0", "x", false)
+        ]));
         assert_eq!(text(taken.state(&later)), "gh!x");
         assert_eq!(text(taken.action(&data("y"))), "!y");
     }
@@ -234,7 +239,10 @@ mod tests {
     #[test]
     fn a_terminal_that_is_drawn_again_is_so_only_for_viewers() {
         for draws in [false, true] {
-            let mut taken = Taken { draws, ..Taken::default() };
+            let mut taken = Taken {
+                draws,
+                ..Taken::default()
+            };
             assert_eq!(text(taken.action(&data("$ "))), "$ ");
             taken.action(&action(json!({"type": "terminal/cleared"})));
             let drawn = text(taken.action(&data("base")));

@@ -54,6 +54,7 @@ pub(crate) async fn run(address: Address, prompt: &Prompt) -> Result<u8> {
         typed,
         json: prompt.json,
         sent: 0,
+        again: false,
         began: Instant::now(),
         asked: None,
         cancelled: false,
@@ -100,6 +101,8 @@ struct Asking {
     json: bool,
     /// The number under which the message was dispatched.
     sent: i64,
+    /// Whether it was said again.
+    again: bool,
     began: Instant,
     /// The tool call that somebody here is asked about.
     asked: Option<String>,
@@ -150,7 +153,12 @@ impl Asking {
 
     /// What was answered so far, and how it ended if it has.
     fn answered(&self) -> Option<(&[ResponsePart], Option<TurnState>)> {
-        if let Some(turn) = self.state.active_turn.as_ref().filter(|turn| self.is_own(&turn.message)) {
+        if let Some(turn) = self
+            .state
+            .active_turn
+            .as_ref()
+            .filter(|turn| self.is_own(&turn.message))
+        {
             return Some((&turn.response_parts, None));
         }
         let mut turns = self.state.turns.iter().rev();
@@ -180,6 +188,7 @@ impl Asking {
                         return Ok(Some(End::Cut("it is no longer in the chat".into())));
                     }
                     // It was not heard.
+                    self.again = true;
                     self.say().await;
                     return Ok(None);
                 }
@@ -197,8 +206,10 @@ impl Asking {
                     .as_ref()
                     .filter(|origin| origin.client_id == self.link.id());
                 if let Some(why) = &envelope.rejection_reason {
+                    // One that was said again may have been heard the first time.
                     if own.is_some_and(|origin| origin.client_seq == self.sent)
                         && self.answered().is_none()
+                        && !self.again
                     {
                         let why = format!("the host refuses the prompt: {why}");
                         return Err(Failure::Unclear(why));
@@ -216,7 +227,9 @@ impl Asking {
                     show::print(&format!("{line}\n"))?;
                 }
                 match &envelope.action {
-                    StateAction::ChatTurnComplete(done) if turn.as_deref() == Some(&done.turn_id) => {
+                    StateAction::ChatTurnComplete(done)
+                        if turn.as_deref() == Some(&done.turn_id) =>
+                    {
                         let reason = done.meta.as_ref().and_then(|meta| meta.get(STOP_REASON));
                         self.reason = reason.and_then(Value::as_str).map(str::to_owned);
                     }
@@ -243,7 +256,9 @@ impl Asking {
             Some((parts, end)) => {
                 let shown = match (self.json, action) {
                     (true, _) => Ok(()),
-                    (false, Some(StateAction::ChatDelta(delta))) => drawn.part(parts, &delta.part_id),
+                    (false, Some(StateAction::ChatDelta(delta))) => {
+                        drawn.part(parts, &delta.part_id)
+                    }
                     (false, Some(StateAction::ChatReasoning(delta))) => {
                         drawn.part(parts, &delta.part_id)
                     }
@@ -276,7 +291,10 @@ impl Asking {
         self.asked = id;
         match pending {
             Some(call) => {
-                let title = call.confirmation_title.as_ref().unwrap_or(&call.invocation_message);
+                let title = call
+                    .confirmation_title
+                    .as_ref()
+                    .unwrap_or(&call.invocation_message);
                 let title = match text(title) {
                     "" => "something",
                     title => title,
@@ -289,7 +307,9 @@ impl Asking {
 
     /// Passes on what was typed for an answer.
     async fn answer(&mut self, line: &str) {
-        let call = self.answered().and_then(|(parts, _)| parts.iter().find_map(pending).cloned());
+        let call = self
+            .answered()
+            .and_then(|(parts, _)| parts.iter().find_map(pending).cloned());
         let (Some(call), Some(turn)) = (call, self.running().map(str::to_owned)) else {
             return;
         };
@@ -302,7 +322,9 @@ impl Asking {
         let fitting: Vec<_> = options.filter(|option| option.kind == wanted).collect();
         // One answer is for once, not for ever.
         let lasting = |text: &str| text.to_ascii_lowercase().contains("always");
-        let once = fitting.iter().find(|option| !lasting(&option.id) && !lasting(&option.label));
+        let once = fitting
+            .iter()
+            .find(|option| !lasting(&option.id) && !lasting(&option.label));
         let option = once.or(fitting.first());
         let action = StateAction::ChatToolCallConfirmed(ChatToolCallConfirmedAction {
             turn_id: turn,
@@ -412,7 +434,11 @@ impl Drawn {
             ResponsePart::Reasoning(part) => part.id == id,
             _ => false,
         };
-        parts.iter().rev().find(is).map_or(Ok(()), |part| self.draw(part))
+        parts
+            .iter()
+            .rev()
+            .find(is)
+            .map_or(Ok(()), |part| self.draw(part))
     }
 
     fn draw(&mut self, part: &ResponsePart) -> Result<()> {
@@ -421,10 +447,12 @@ impl Drawn {
                 let from = self.from(&part.id, &part.content);
                 self.shown.says(&part.content[from..])
             }
-            ResponsePart::Reasoning(part) => match &part.content[self.from(&part.id, &part.content)..] {
-                "" => Ok(()),
-                more => self.shown.note("thinks", more),
-            },
+            ResponsePart::Reasoning(part) => {
+                match &part.content[self.from(&part.id, &part.content)..] {
+                    "" => Ok(()),
+                    more => self.shown.note("thinks", more),
+                }
+            }
             ResponsePart::ToolCall(part) => self.call(&part.tool_call),
             _ => Ok(()),
         }
@@ -433,25 +461,43 @@ impl Drawn {
     /// Where what is new begins.
     fn from(&mut self, id: &str, content: &str) -> usize {
         let before = self.texts.insert(id.to_owned(), content.len()).unwrap_or(0);
-        if content.is_char_boundary(before) { before } else { content.len() }
+        if content.is_char_boundary(before) {
+            before
+        } else {
+            content.len()
+        }
     }
 
     fn call(&mut self, call: &ToolCallState) -> Result<()> {
         let (id, name, title, end) = match call {
             ToolCallState::Streaming(c) => (&c.tool_call_id, &c.tool_name, &*c.display_name, None),
-            ToolCallState::PendingConfirmation(c) => {
-                (&c.tool_call_id, &c.tool_name, text(&c.invocation_message), None)
-            }
-            ToolCallState::Running(c) => {
-                (&c.tool_call_id, &c.tool_name, text(&c.invocation_message), None)
-            }
+            ToolCallState::PendingConfirmation(c) => (
+                &c.tool_call_id,
+                &c.tool_name,
+                text(&c.invocation_message),
+                None,
+            ),
+            ToolCallState::Running(c) => (
+                &c.tool_call_id,
+                &c.tool_name,
+                text(&c.invocation_message),
+                None,
+            ),
             ToolCallState::Completed(c) => {
                 let end = if c.success { "completed" } else { "failed" };
-                (&c.tool_call_id, &c.tool_name, text(&c.past_tense_message), Some(end))
+                (
+                    &c.tool_call_id,
+                    &c.tool_name,
+                    text(&c.past_tense_message),
+                    Some(end),
+                )
             }
-            ToolCallState::Cancelled(c) => {
-                (&c.tool_call_id, &c.tool_name, text(&c.invocation_message), Some("failed"))
-            }
+            ToolCallState::Cancelled(c) => (
+                &c.tool_call_id,
+                &c.tool_name,
+                text(&c.invocation_message),
+                Some("failed"),
+            ),
             _ => return Ok(()),
         };
         if name == PLAN {

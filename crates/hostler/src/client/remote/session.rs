@@ -179,7 +179,9 @@ pub(crate) async fn fork(address: Address, text: &str) -> Result<String> {
     };
     let turn = state.turns.last().map(|turn| turn.id.clone());
     let turn = turn.ok_or_else(|| {
-        Failure::Unclear(format!("no turn of `{text}` has ended: there is nothing to fork"))
+        Failure::Unclear(format!(
+            "no turn of `{text}` has ended: there is nothing to fork"
+        ))
     })?;
     let chat = format!("ahp-chat:/{}", fresh());
     let params = CreateChatParams {

@@ -86,9 +86,7 @@ fn broken(error: tungstenite::Error) -> TransportError {
     TransportError::Io(error.to_string())
 }
 
-async fn open(
-    address: &Address,
-) -> Result<Socket, Unconnected> {
+async fn open(address: &Address) -> Result<Socket, Unconnected> {
     let unreachable = |why: String| Unconnected::Unreachable(address.clone(), why);
     let stranger = |why: String| Unconnected::Stranger(address.clone(), why);
     let mut request = address
@@ -96,8 +94,9 @@ async fn open(
         .into_client_request()
         .map_err(|error| stranger(error.to_string()))?;
     if let Some(token) = &address.token {
-        let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
-            .map_err(|_| Unconnected::Unauthorized(address.clone(), "does not take such a token"))?;
+        let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| {
+            Unconnected::Unauthorized(address.clone(), "does not take such a token")
+        })?;
         value.set_sensitive(true);
         request.headers_mut().insert(AUTHORIZATION, value);
     }
