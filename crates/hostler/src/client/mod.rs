@@ -17,6 +17,7 @@ mod prompt;
 mod ps;
 mod relay;
 mod remote;
+pub(crate) mod report;
 pub(crate) mod resolve;
 mod resume;
 mod session;

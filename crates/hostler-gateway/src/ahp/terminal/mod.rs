@@ -37,6 +37,7 @@ pub(super) mod methods;
 mod model;
 mod modes;
 mod osc;
+mod pieces;
 mod plain;
 mod screen;
 #[cfg(test)]

@@ -7,6 +7,7 @@
 
 mod address;
 pub(super) mod attach;
+mod drawn;
 mod find;
 mod link;
 pub(super) mod logs;

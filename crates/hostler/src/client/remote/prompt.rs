@@ -3,7 +3,6 @@
 //! The message is queued, which begins a turn where none runs, and carries a name by which its turn is known in every state. What is
 //! shown is what a state has more than was shown before.
 
-use std::collections::HashMap;
 use std::time::Instant;
 
 use ahp::reducers::apply_action_to_chat;
@@ -11,7 +10,6 @@ use ahp_types::actions::{
     ChatPendingMessageRemovedAction, ChatPendingMessageSetAction, ChatToolCallConfirmedAction,
     ChatTurnCancelledAction, StateAction,
 };
-use ahp_types::common::StringOrMarkdown;
 use ahp_types::state::{
     ChatState, ConfirmationOptionKind, Message, MessageKind, MessageOrigin, PendingMessageKind,
     ResponsePart, SnapshotState, ToolCallCancellationReason, ToolCallConfirmationReason,
@@ -20,20 +18,19 @@ use ahp_types::state::{
 use serde_json::{Value, json};
 
 use super::address::Address;
+use super::drawn::{Drawn, text};
 use super::find;
 use super::fresh;
 use super::link::{Event, Link};
 use crate::client::error::{Failure, Result};
 use crate::client::prompt::Prompt;
-use crate::client::turn::{End, Shown, is_yes, said, typed};
+use crate::client::turn::{End, is_yes, said, typed};
 use crate::client::{show, signals};
 
 /// Of `_meta` of a message: which prompt it is.
 const PROMPT: &str = "dev.hostler/prompt";
 /// Of `_meta` of the end of a turn: why the agent stopped, where it was not for having come to its end.
 const STOP_REASON: &str = "dev.hostler/stopReason";
-/// The tool as which plans are shown, which a prompt does not show.
-const PLAN: &str = "plan";
 
 /// Prompts, and follows the turn to its end. 0 only for one that the agent ended by itself.
 pub(crate) async fn run(address: Address, prompt: &Prompt) -> Result<u8> {
@@ -401,118 +398,5 @@ fn pending(part: &ResponsePart) -> Option<&ToolCallPendingConfirmationState> {
             _ => None,
         },
         _ => None,
-    }
-}
-
-fn text(text: &StringOrMarkdown) -> &str {
-    match text {
-        StringOrMarkdown::Plain(text) => text,
-        StringOrMarkdown::Markdown { markdown } => markdown,
-    }
-}
-
-/// What was drawn of an answer.
-#[derive(Debug, Default)]
-struct Drawn {
-    shown: Shown,
-    /// How much of each text, in bytes.
-    texts: HashMap<String, usize>,
-    /// Which calls, and whether their ends.
-    calls: HashMap<String, bool>,
-    /// The call that was answered from here.
-    mine: Option<String>,
-}
-
-impl Drawn {
-    fn all(&mut self, parts: &[ResponsePart]) -> Result<()> {
-        parts.iter().try_for_each(|part| self.draw(part))
-    }
-
-    fn part(&mut self, parts: &[ResponsePart], id: &str) -> Result<()> {
-        let is = |part: &&ResponsePart| match part {
-            ResponsePart::Markdown(part) => part.id == id,
-            ResponsePart::Reasoning(part) => part.id == id,
-            _ => false,
-        };
-        parts
-            .iter()
-            .rev()
-            .find(is)
-            .map_or(Ok(()), |part| self.draw(part))
-    }
-
-    fn draw(&mut self, part: &ResponsePart) -> Result<()> {
-        match part {
-            ResponsePart::Markdown(part) => {
-                let from = self.from(&part.id, &part.content);
-                self.shown.says(&part.content[from..])
-            }
-            ResponsePart::Reasoning(part) => {
-                match &part.content[self.from(&part.id, &part.content)..] {
-                    "" => Ok(()),
-                    more => self.shown.note("thinks", more),
-                }
-            }
-            ResponsePart::ToolCall(part) => self.call(&part.tool_call),
-            _ => Ok(()),
-        }
-    }
-
-    /// Where what is new begins.
-    fn from(&mut self, id: &str, content: &str) -> usize {
-        let before = self.texts.insert(id.to_owned(), content.len()).unwrap_or(0);
-        if content.is_char_boundary(before) {
-            before
-        } else {
-            content.len()
-        }
-    }
-
-    fn call(&mut self, call: &ToolCallState) -> Result<()> {
-        let (id, name, title, end) = match call {
-            ToolCallState::Streaming(c) => (&c.tool_call_id, &c.tool_name, &*c.display_name, None),
-            ToolCallState::PendingConfirmation(c) => (
-                &c.tool_call_id,
-                &c.tool_name,
-                text(&c.invocation_message),
-                None,
-            ),
-            ToolCallState::Running(c) => (
-                &c.tool_call_id,
-                &c.tool_name,
-                text(&c.invocation_message),
-                None,
-            ),
-            ToolCallState::Completed(c) => {
-                let end = if c.success { "completed" } else { "failed" };
-                (
-                    &c.tool_call_id,
-                    &c.tool_name,
-                    text(&c.past_tense_message),
-                    Some(end),
-                )
-            }
-            ToolCallState::Cancelled(c) => (
-                &c.tool_call_id,
-                &c.tool_name,
-                text(&c.invocation_message),
-                Some("failed"),
-            ),
-            _ => return Ok(()),
-        };
-        if name == PLAN {
-            return Ok(());
-        }
-        let known = self.calls.get(id).copied();
-        if known.is_none() {
-            self.shown.note(name, title)?;
-        }
-        if let Some(end) = end
-            && known != Some(true)
-        {
-            self.shown.note(end, title)?;
-        }
-        self.calls.insert(id.clone(), end.is_some());
-        Ok(())
     }
 }
