@@ -103,6 +103,11 @@ impl Session {
         self.fixed.options.name.as_deref()
     }
 
+    /// The variables that it was opened with, for all its processes.
+    pub fn env(&self) -> &std::collections::BTreeMap<String, String> {
+        &self.fixed.options.env
+    }
+
     /// How it stands.
     pub fn state(&self) -> SessionState {
         self.fixed.status.borrow().state

@@ -198,6 +198,9 @@ fn wanted(
         name: None,
         parent: above.as_ref().map(|above| above.id.clone()),
         cwd: cwd.clone(),
+        env: parent
+            .as_ref()
+            .map_or_else(Default::default, |above| above.env().clone()),
         policy,
         labels: json!({ LABEL: params.channel }),
         ..SessionOptions::default()

@@ -360,8 +360,9 @@ async fn come_back(
     let mut pause = PAUSE.0;
     loop {
         let failed = match Line::new(&address).await {
-            Err(failed @ Unconnected::Unreachable(..)) => unconnected(failed),
-            Err(failed) => return Err(unconnected(failed)),
+            Err(failed @ Unconnected::Unauthorized(..)) => return Err(unconnected(failed)),
+            // It was the host before: something between may still be on its way up, or down.
+            Err(failed) => unconnected(failed),
             Ok(line) => {
                 let params = ReconnectParams {
                     channel: ROOT_RESOURCE_URI.to_owned(),

@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
 
@@ -112,6 +113,9 @@ async fn open(address: &Address) -> Result<Socket, Unconnected> {
     let (socket, _) = made.map_err(|error| match error {
         tungstenite::Error::Http(answer) => refused(address, answer.status()),
         tungstenite::Error::Io(error) => unreachable(plain(&error)),
+        tungstenite::Error::Protocol(ProtocolError::HandshakeIncomplete) => {
+            unreachable("it hangs up".into())
+        }
         tungstenite::Error::Tls(error) => unreachable(error.to_string()),
         error => stranger(error.to_string()),
     })?;
