@@ -92,10 +92,17 @@ fn look(place: &Place, path: &Path) -> Result<Option<(OwnedFd, Stat)>, RpcError>
     Err(RpcError::invalid_params(told))
 }
 
-fn kernels_own(fd: &OwnedFd, path: &Path) -> Result<(), RpcError> {
-    let about = fstatfs(fd).map_err(|errno| failed(path, errno))?;
+/// Whether something is in a file system whose files are the kernel's own, such as `/proc`: no file that is to be opened.
+///
+/// # Errors
+/// The kernel's.
+pub fn is_kernels_own(fd: &OwnedFd) -> Result<bool, Errno> {
     // The types' magic numbers have 32 bits, and the field's width differs.
-    if KERNELS_OWN.contains(&(about.f_type as u64 & 0xffff_ffff)) {
+    Ok(KERNELS_OWN.contains(&(fstatfs(fd)?.f_type as u64 & 0xffff_ffff)))
+}
+
+fn kernels_own(fd: &OwnedFd, path: &Path) -> Result<(), RpcError> {
+    if is_kernels_own(fd).map_err(|errno| failed(path, errno))? {
         let shown = path.display();
         let told = format!("`{shown}` is the kernel's own, not a file");
         return Err(RpcError::invalid_params(told));
@@ -104,7 +111,10 @@ fn kernels_own(fd: &OwnedFd, path: &Path) -> Result<(), RpcError> {
 }
 
 /// Opens what was looked at, and nothing else, for reading or writing.
-pub(super) fn reopen(fd: &OwnedFd, flags: OFlags) -> Result<File, Errno> {
+///
+/// # Errors
+/// The kernel's.
+pub fn reopen(fd: &OwnedFd, flags: OFlags) -> Result<File, Errno> {
     let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
     let flags = flags | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     open(path, flags, Mode::empty()).map(File::from)

@@ -13,6 +13,13 @@ mod replace;
 mod resolve;
 mod terminal;
 
+/// Files below roots, for whoever else serves them: found, opened and replaced so that no link and no exchange leads elsewhere.
+pub mod files {
+    pub use super::fs::{is_kernels_own, reopen};
+    pub use super::replace::{Fill, replace, replace_with};
+    pub use super::resolve::{PathError, Place, Roots};
+}
+
 use std::path::PathBuf;
 use std::sync::Arc;
 

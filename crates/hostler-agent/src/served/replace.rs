@@ -21,14 +21,28 @@ use super::resolve::Place;
 /// What permissions a new file has, before the umask.
 const NEW: u32 = 0o666;
 
+/// Writes a file from its start, and cuts off what is behind.
+pub type Fill<'a> = &'a dyn Fn(&File) -> Result<(), Errno>;
+
 /// Puts a text in a place, over what was found there.
-pub(super) fn replace(
+///
+/// # Errors
+/// The kernel's; `EXIST` where nothing was found there and something has come since.
+pub fn replace(place: &Place, old: Option<(OwnedFd, Stat)>, text: &[u8]) -> Result<(), Errno> {
+    replace_with(place, old, &|file| over(file, text))
+}
+
+/// The same with what is written by a function, which may be called more than once.
+///
+/// # Errors
+/// As [`replace`].
+pub fn replace_with(
     place: &Place,
     old: Option<(OwnedFd, Stat)>,
-    text: &[u8],
+    fill: Fill<'_>,
 ) -> Result<(), Errno> {
     let Some((old, stat)) = old else {
-        return create(place, text);
+        return create(place, fill);
     };
     let writable = match reopen(&old, OFlags::WRONLY) {
         Ok(file) => Some(file),
@@ -39,13 +53,11 @@ pub(super) fn replace(
     if let Some(file) = &writable
         && !is_plain(file, &stat)
     {
-        return over(file, text);
+        return fill(file);
     }
-    let replaced = swap(place, &stat, text);
+    let replaced = swap(place, &stat, fill);
     match (replaced, writable) {
-        (Err(Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::EXIST), Some(file)) => {
-            over(&file, text)
-        }
+        (Err(Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::EXIST), Some(file)) => fill(&file),
         (replaced, _) => replaced,
     }
 }
@@ -73,12 +85,12 @@ fn over(mut file: &File, text: &[u8]) -> Result<(), Errno> {
 }
 
 /// Makes a file that is not there yet.
-fn create(place: &Place, text: &[u8]) -> Result<(), Errno> {
-    match nameless(place, NEW, text)? {
+fn create(place: &Place, fill: Fill<'_>) -> Result<(), Errno> {
+    match nameless(place, NEW, fill)? {
         Some(file) => name(&file, place, place.name()),
         None => {
             let temporary = temporary();
-            named(place, &temporary, NEW, text)?;
+            named(place, &temporary, NEW, fill)?;
             // Not over what has come meanwhile.
             let linked = linkat(
                 &place.parent,
@@ -94,17 +106,17 @@ fn create(place: &Place, text: &[u8]) -> Result<(), Errno> {
 }
 
 /// Puts a new file in the place of the old one, with its mode and its group.
-fn swap(place: &Place, stat: &Stat, text: &[u8]) -> Result<(), Errno> {
+fn swap(place: &Place, stat: &Stat, fill: Fill<'_>) -> Result<(), Errno> {
     let mode = stat.st_mode & 0o7777;
     let temporary = temporary();
-    let file = match nameless(place, 0o600, text)? {
+    let file = match nameless(place, 0o600, fill)? {
         Some(file) => {
             dress(&file, stat, mode)?;
             name(&file, place, &temporary)?;
             file
         }
         None => {
-            let file = named(place, &temporary, 0o600, text)?;
+            let file = named(place, &temporary, 0o600, fill)?;
             if let Err(errno) = dress(&file, stat, mode) {
                 let _ = unlinkat(&place.parent, &temporary, AtFlags::empty());
                 return Err(errno);
@@ -131,12 +143,12 @@ fn dress(file: &File, stat: &Stat, mode: u32) -> Result<(), Errno> {
 }
 
 /// A file without a name that holds the text; `None` where the file system knows none.
-fn nameless(place: &Place, mode: u32, text: &[u8]) -> Result<Option<File>, Errno> {
+fn nameless(place: &Place, mode: u32, fill: Fill<'_>) -> Result<Option<File>, Errno> {
     let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
     match openat(&place.parent, ".", flags, Mode::from_raw_mode(mode)) {
         Ok(file) => {
             let file = File::from(file);
-            over(&file, text)?;
+            fill(&file)?;
             Ok(Some(file))
         }
         Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => Ok(None),
@@ -151,7 +163,7 @@ fn name(file: &File, place: &Place, name: &OsStr) -> Result<(), Errno> {
 }
 
 /// A new file of this name that holds the text.
-fn named(place: &Place, name: &OsStr, mode: u32, text: &[u8]) -> Result<File, Errno> {
+fn named(place: &Place, name: &OsStr, mode: u32, fill: Fill<'_>) -> Result<File, Errno> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = File::from(openat(
         &place.parent,
@@ -159,7 +171,7 @@ fn named(place: &Place, name: &OsStr, mode: u32, text: &[u8]) -> Result<File, Er
         flags,
         Mode::from_raw_mode(mode),
     )?);
-    if let Err(errno) = over(&file, text) {
+    if let Err(errno) = fill(&file) {
         let _ = unlinkat(&place.parent, name, AtFlags::empty());
         return Err(errno);
     }
@@ -188,7 +200,7 @@ mod tests {
             name: "a".into(),
         };
         let temporary = temporary();
-        let file = named(&place, &temporary, 0o600, b"new").expect("made");
+        let file = named(&place, &temporary, 0o600, &|file| over(file, b"new")).expect("made");
         fchmod(&file, Mode::from_raw_mode(0o640)).expect("mode");
         renameat(&place.parent, &temporary, &place.parent, "a").expect("renamed");
         let path = dir.path().join("a");

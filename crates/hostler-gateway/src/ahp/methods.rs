@@ -16,7 +16,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use super::connection::Connection;
 use super::error::AhpError;
 use super::hub::{Back, Held, Who, missing};
-use super::{create, list, terminal, uri};
+use super::{create, list, resource, terminal, uri};
 
 /// The most that a subscription may be delayed for coalescing.
 const LATENCY: Duration = Duration::from_secs(10);
@@ -65,6 +65,9 @@ pub(super) async fn call(connection: &Arc<Connection>, method: &str, params: &Ra
         "resolveSessionConfig" => create::resolve_config(connection, params),
         "createTerminal" | "disposeTerminal" => {
             terminal::methods::call(connection, who, method, params).await
+        }
+        _ if resource::methods::serves(method) => {
+            resource::methods::call(connection, method, params).await
         }
         _ => Err(AhpError::no_method(method)),
     }

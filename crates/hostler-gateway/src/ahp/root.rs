@@ -24,6 +24,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::chat::{self, Begin, Chat, Started};
 use super::hub::{ChannelState, Hub, ReadOnly};
+use super::resource::watch::Watches;
 use super::session::{SessionChannel, chat_uri_of, origin_of, uri_of};
 use super::terminal::Terminals;
 use super::uri::{self, ROOT};
@@ -65,6 +66,7 @@ pub(super) struct Shown {
 struct Inner {
     hub: Hub,
     terminals: OnceLock<Terminals>,
+    watches: Watches,
     awake: AtomicBool,
     /// Held while the channels are made like the sessions.
     shown: tokio::sync::Mutex<HashMap<SessionId, Shown>>,
@@ -88,9 +90,11 @@ impl std::fmt::Debug for Overseer {
 impl Overseer {
     /// For a host whose state is in this directory.
     pub(crate) fn new(state_dir: &std::path::Path) -> Self {
+        let hub = Hub::new(state_dir);
         Self {
             inner: Arc::new(Inner {
-                hub: Hub::new(state_dir),
+                watches: Watches::new(hub.clone()),
+                hub,
                 terminals: OnceLock::new(),
                 awake: AtomicBool::new(false),
                 shown: tokio::sync::Mutex::default(),
@@ -103,6 +107,11 @@ impl Overseer {
     /// The hub.
     pub(crate) fn hub(&self) -> &Hub {
         &self.inner.hub
+    }
+
+    /// The watches of files.
+    pub(super) fn watches(&self) -> &Watches {
+        &self.inner.watches
     }
 
     /// The terminals, once a client was there.
@@ -133,7 +142,7 @@ impl Overseer {
         };
         let state = ChannelState::Root(Box::new(state));
         self.hub().register(ROOT, state, Arc::new(ReadOnly));
-        let terminals = Terminals::new(self.hub().clone(), gateway.sessions().clone());
+        let terminals = Terminals::new(self.hub().clone(), gateway.agents().clone());
         if self.inner.terminals.set(terminals.clone()).is_ok() {
             tokio::spawn(terminals.run());
         }

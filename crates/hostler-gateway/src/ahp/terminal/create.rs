@@ -10,7 +10,7 @@ use hostler_session::{
 };
 use serde_json::json;
 
-use super::{Known, LABEL, Terminals, directory, home, live, title};
+use super::{Known, LABEL, Terminals, directory, live, title};
 use crate::ahp::error::AhpError;
 use crate::ahp::hub::Who;
 use crate::ahp::uri;
@@ -89,7 +89,7 @@ impl Terminals {
                 (home.turn_id, home.tool_call_id) = (None, None);
                 home
             }
-            TerminalClaim::Client(_) => home(parent.as_ref().unwrap_or(session.id())),
+            TerminalClaim::Client(_) => self.home(parent.as_ref().unwrap_or(session.id())),
         };
         let known = Known {
             own: Some(session.id().clone()),
@@ -130,8 +130,7 @@ impl Terminals {
                 self.state().disposed.insert(uri.into());
             }
         }
-        self.forget(uri);
-        self.list();
+        self.let_go(uri).await;
         Ok(())
     }
 

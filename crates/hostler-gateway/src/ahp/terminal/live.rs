@@ -57,6 +57,8 @@ pub(super) struct Live {
     state: Mutex<State>,
     /// How many follow, or are about to.
     followers: watch::Sender<usize>,
+    /// Whether all was told that there is to tell.
+    finished: watch::Sender<bool>,
     input: Mutex<VecDeque<String>>,
     typed: Notify,
     waiting: AtomicUsize,
@@ -101,17 +103,23 @@ impl Live {
         let size = process.size().ok().or(process.options().terminal);
         let size = size.unwrap_or_default();
         let mut model = Model::new(size.rows, size.cols, opening.title, opening.directory);
+        let mut state = blank(&model, size, &opening.claim);
         let mut from = 0;
         let output = process.stdout();
         let upto = output.progress().len;
+        let mut whole = true;
         while from < upto {
             match output.read_at(from, CHUNK) {
                 Ok(chunk) if chunk.next > from => {
                     from = chunk.next;
-                    take(&mut model, &chunk);
+                    whole &= chunk.skipped == 0;
+                    reduce(&mut state, &take(&mut model, &chunk));
                 }
                 _ => break,
             }
+        }
+        if !whole || model.wants_base() {
+            reduce(&mut state, &model.rebase());
         }
         let live = Arc::new(Self {
             uri: opening.uri,
@@ -124,15 +132,16 @@ impl Live {
                 size,
                 exit: None,
                 unfollowed: 0,
-                stale: true,
+                stale: false,
             }),
             followers: watch::Sender::new(0),
+            finished: watch::Sender::new(false),
             input: Mutex::default(),
             typed: Notify::new(),
             waiting: AtomicUsize::new(0),
             listed: opening.listed,
         });
-        live.refresh(&mut live.state());
+        live.register(state);
         tokio::spawn(live.clone().run(from));
         tokio::spawn(live.clone().type_in());
         live
@@ -149,29 +158,20 @@ impl Live {
         (state.model.title().to_owned(), state.claim.clone())
     }
 
+    fn register(self: &Arc<Self>, state: TerminalState) {
+        let channel: Arc<dyn Channel> = Arc::new(Door(self.clone()));
+        let state = ChannelState::Terminal(Box::new(state));
+        self.hub.register(self.uri.clone(), state, channel);
+    }
+
     /// Puts the channel's state in place of what it was: as it is now.
     fn refresh(self: &Arc<Self>, state: &mut State) {
-        let lifecycle = match &state.exit {
-            Some(exit) => TerminalLifecycleState::Exited(exit.clone()),
-            None => TerminalLifecycleState::Running(TerminalRunningLifecycleState {}),
-        };
-        let mut whole = TerminalState {
-            title: state.model.title().to_owned(),
-            cwd: state.model.directory().map(str::to_owned),
-            cols: Some(state.size.cols.into()),
-            rows: Some(state.size.rows.into()),
-            content: Vec::new(),
-            lifecycle,
-            claim: state.claim.clone(),
-            supports_command_detection: state.model.marks().then_some(true),
-            is_pty: Some(true),
-        };
-        for action in state.model.base() {
-            apply_action_to_terminal(&mut whole, &action);
+        let mut whole = blank(&state.model, state.size, &state.claim);
+        if let Some(exit) = &state.exit {
+            whole.lifecycle = TerminalLifecycleState::Exited(exit.clone());
         }
-        let channel: Arc<dyn Channel> = Arc::new(Door(self.clone()));
-        let whole = ChannelState::Terminal(Box::new(whole));
-        self.hub.register(self.uri.clone(), whole, channel);
+        reduce(&mut whole, &state.model.base());
+        self.register(whole);
         (state.stale, state.unfollowed) = (false, 0);
     }
 
@@ -245,8 +245,18 @@ impl Live {
             self.publish(base);
         }
         drop(state);
+        self.finished.send_replace(true);
         self.typed.notify_one();
         self.listed.notify_one();
+    }
+
+    /// Waits until all was told that there is to tell of a terminal that has ended; not for ever, for a follower may take its time.
+    pub(super) async fn finished(&self) {
+        let mut finished = self.finished.subscribe();
+        let told = async {
+            let _ = finished.wait_for(|finished| *finished).await;
+        };
+        let _ = tokio::time::timeout(PATIENCE, told).await;
     }
 
     /// Types what clients have sent.
@@ -365,6 +375,27 @@ impl Live {
         }
         state.unfollowed = 0;
         Box::new(following)
+    }
+}
+
+/// The state of a terminal without content.
+fn blank(model: &Model, size: TerminalSize, claim: &TerminalClaim) -> TerminalState {
+    TerminalState {
+        title: model.title().to_owned(),
+        cwd: model.directory().map(str::to_owned),
+        cols: Some(size.cols.into()),
+        rows: Some(size.rows.into()),
+        content: Vec::new(),
+        lifecycle: TerminalLifecycleState::Running(TerminalRunningLifecycleState {}),
+        claim: claim.clone(),
+        supports_command_detection: model.marks().then_some(true),
+        is_pty: Some(true),
+    }
+}
+
+fn reduce(state: &mut TerminalState, actions: &[StateAction]) {
+    for action in actions {
+        apply_action_to_terminal(state, action);
     }
 }
 

@@ -8,7 +8,7 @@ use crate::ahp::connection::Connection;
 use crate::ahp::error::AhpError;
 use crate::ahp::hub::Who;
 use crate::ahp::methods::{Answer, read, write};
-use crate::ahp::uri;
+use crate::ahp::session::uri_of;
 
 /// Carries one out.
 pub(in crate::ahp) async fn call(
@@ -30,7 +30,10 @@ pub(in crate::ahp) async fn call(
         return write(&json!(null));
     }
     let params: CreateTerminalParams = read(params)?;
-    let session_of = |uri: &str| gateway.sessions().get(uri::session_part(uri)?).ok();
+    let session_of = |uri: &str| {
+        let sessions = gateway.sessions().list();
+        sessions.into_iter().find(|session| uri_of(session) == uri)
+    };
     terminals
         .create(who, params, gateway.defaults(), session_of)
         .await?;

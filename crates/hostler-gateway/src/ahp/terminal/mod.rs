@@ -50,6 +50,7 @@ use ahp_types::state::{
     TerminalClaim, TerminalExitedLifecycleState, TerminalInfo, TerminalLifecycleState,
     TerminalRunningLifecycleState, TerminalSessionClaim,
 };
+use hostler_agent::Agents;
 use hostler_session::{
     ProcessHandle, ResourceState, Session, SessionEvent, SessionId, SessionState, Sessions,
 };
@@ -57,6 +58,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Notify, OnceCell};
 
 use super::hub::Hub;
+use super::session::{chat_uri_of, uri_of};
 use super::uri;
 use live::{Live, Opening};
 
@@ -95,6 +97,7 @@ struct State {
 struct Inner {
     hub: Hub,
     sessions: Sessions,
+    agents: Agents,
     state: Mutex<State>,
     /// Told when something that is listed may have changed.
     changed: Arc<Notify>,
@@ -107,12 +110,13 @@ pub(crate) struct Terminals {
 }
 
 impl Terminals {
-    /// Those of these sessions. Nothing is done before [`Terminals::run`].
-    pub(crate) fn new(hub: Hub, sessions: Sessions) -> Self {
+    /// Those of the sessions in which these conversations are. Nothing is done before [`Terminals::run`].
+    pub(crate) fn new(hub: Hub, agents: Agents) -> Self {
         Self {
             inner: Arc::new(Inner {
                 hub,
-                sessions,
+                sessions: agents.sessions().clone(),
+                agents,
                 state: Mutex::default(),
                 changed: Arc::default(),
             }),
@@ -194,8 +198,11 @@ impl Terminals {
                     gone.map(|(uri, _)| uri.clone()).collect()
                 };
                 for uri in gone {
-                    self.forget(&uri);
-                    self.state().disposed.remove(&uri);
+                    let terminals = self.clone();
+                    tokio::spawn(async move {
+                        terminals.let_go(&uri).await;
+                        terminals.state().disposed.remove(&uri);
+                    });
                 }
             }
             _ => return,
@@ -228,7 +235,7 @@ impl Terminals {
             (Some(_), Some(parent)) => parent.clone(),
             _ => info.id.clone(),
         };
-        let home = home(&of);
+        let home = self.home(&of);
         let known = Known {
             own: label.map(|_| info.id.clone()),
             claim: TerminalClaim::Session(home.clone()),
@@ -239,6 +246,34 @@ impl Terminals {
             process,
         };
         state.known.insert(uri, known);
+    }
+
+    /// The claim of a session that does nothing with the terminal.
+    fn home(&self, id: &SessionId) -> TerminalSessionClaim {
+        let session = self.inner.sessions.get(id.as_str()).ok();
+        let live = self.inner.agents.live();
+        let chat = live.iter().find(|chat| chat.session().id() == id);
+        TerminalSessionClaim {
+            session: session.map_or_else(|| uri::session(id.as_str()), |session| uri_of(&session)),
+            // One without a conversation has the name that its chat would have.
+            chat: chat.map_or_else(|| uri::chat(id.as_str()), chat_uri_of),
+            turn_id: None,
+            tool_call_id: None,
+        }
+    }
+
+    /// Lets go of one that has ended, when those who follow it have been told so.
+    async fn let_go(&self, uri: &str) {
+        let live = self
+            .state()
+            .known
+            .get(uri)
+            .and_then(|known| known.live.get().cloned());
+        if let Some(live) = live {
+            live.finished().await;
+        }
+        self.forget(uri);
+        self.list();
     }
 
     /// Lets go of one.
@@ -357,16 +392,6 @@ impl Terminals {
             }
         }
         self.list();
-    }
-}
-
-/// The claim of a session that does nothing with the terminal.
-fn home(session: &SessionId) -> TerminalSessionClaim {
-    TerminalSessionClaim {
-        session: uri::session(session.as_str()),
-        chat: uri::chat(session.as_str()),
-        turn_id: None,
-        tool_call_id: None,
     }
 }
 
