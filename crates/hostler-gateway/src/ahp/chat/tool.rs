@@ -365,11 +365,15 @@ impl Call {
             _ => None,
         };
         let error = (!success).then(|| {
-            let texts = self.content.iter().filter_map(|content| match content {
-                ToolResultContent::Text(text) => Some(&*text.text),
-                _ => None,
-            });
-            let message = texts.last().unwrap_or("the tool failed");
+            let texts = self
+                .content
+                .iter()
+                .rev()
+                .filter_map(|content| match content {
+                    ToolResultContent::Text(text) => Some(&*text.text),
+                    _ => None,
+                });
+            let message = last.unwrap_or("the tool failed");
             serde_json::json!({ "message": message })
         });
         StateAction::ChatToolCallComplete(ChatToolCallCompleteAction {
