@@ -13,6 +13,8 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::sync::Notify;
 
+use super::channel::Act;
+
 /// How many bytes of actions may wait for a client.
 const ROOM: usize = 8 << 20;
 /// Below how many of them there is room for a stream that waits for its fastest reader.
@@ -131,6 +133,15 @@ pub(super) fn envelope(
     // Values of the protocol's own types always have a text.
     let text = serde_json::to_string(&envelope).unwrap_or_default();
     format!("{ENVELOPE}{text}}}")
+}
+
+/// The message with an action, as the client wrote it where one did.
+pub(super) fn text_of(uri: &str, seq: u64, act: &Act, rejection: Option<&str>) -> Utf8Bytes {
+    let text = match &act.raw {
+        Some(raw) => envelope(uri, raw, seq, act.origin.as_ref(), rejection),
+        None => envelope(uri, &act.action, seq, act.origin.as_ref(), rejection),
+    };
+    text.into()
 }
 
 #[derive(Debug)]

@@ -19,7 +19,7 @@ use serde_json::value::RawValue;
 pub(crate) use super::channel::{
     Act, Back, Channel, ChannelState, Dispatched, Gone, Held, ReadOnly, Taken, Who, Work, missing,
 };
-use super::delivery::{ENVELOPE, Frame, Outbox, Piece, envelope};
+use super::delivery::{ENVELOPE, Frame, Outbox, Piece, text_of};
 use super::error::AhpError;
 use super::numbers::Numbers;
 use super::replay::{Replay, Sent};
@@ -490,15 +490,6 @@ impl Hub {
             }
         }
     }
-}
-
-/// The message with an action, as the client wrote it where one did.
-fn text_of(uri: &str, seq: u64, act: &Act, rejection: Option<&str>) -> Utf8Bytes {
-    let text = match &act.raw {
-        Some(raw) => envelope(uri, raw, seq, act.origin.as_ref(), rejection),
-        None => envelope(uri, &act.action, seq, act.origin.as_ref(), rejection),
-    };
-    text.into()
 }
 
 #[cfg(test)]
