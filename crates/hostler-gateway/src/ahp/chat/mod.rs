@@ -24,7 +24,7 @@ use ahp_types::actions::{
 use ahp_types::commands::SubscribeView;
 use ahp_types::state::{BackgroundWork, ChatState, ChatSummary, Message, SessionStatus};
 use hostler_agent::{ClientCapabilities, Conversation, Entry, EntryKind, RequestId, Seq};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use self::ask::Asked;
 use self::fold::{Folded, Places, each, each_after};
@@ -38,6 +38,8 @@ pub(super) use note::Note;
 
 /// How many entries are read at once.
 const BATCH: usize = 1024;
+/// How long a dispatch waits for what was dispatched before to be shown.
+const BEHIND: std::time::Duration = std::time::Duration::from_secs(2);
 /// How much of a transcript is shown before those who follow are waited for, in bytes.
 const PIECE: usize = 64 << 10;
 
@@ -77,6 +79,8 @@ pub(super) struct Chat {
     hub: Hub,
     asks: mpsc::UnboundedSender<Ask>,
     seen: Mutex<Seen>,
+    /// The last entry that was shown.
+    shown: watch::Sender<Seq>,
     /// Told when what the session shows of it has changed.
     changed: Arc<Notify>,
 }
@@ -109,6 +113,7 @@ impl Chat {
             hub: hub.clone(),
             asks,
             seen: Mutex::default(),
+            shown: watch::Sender::new(upto),
             changed: begin.changed,
         });
         let mut state = begin.state;
@@ -228,7 +233,13 @@ impl Channel for Chat {
         who: &'a Who,
         dispatched: Dispatched,
     ) -> Work<'a, Result<Taken, Rejection>> {
-        Box::pin(self.dispatched(who, dispatched))
+        Box::pin(async move {
+            // What was dispatched before is seen.
+            let (last, mut shown) = (self.conversation.last(), self.shown.subscribe());
+            let seen = shown.wait_for(|shown| *shown >= last);
+            let _ = tokio::time::timeout(BEHIND, seen).await;
+            self.dispatched(who, dispatched).await
+        })
     }
 
     fn followed(&self, by: usize) {
@@ -410,6 +421,8 @@ impl Task {
         seen.queue = self.projector.queue.iter().cloned().collect();
         let asked = self.projector.asked.iter();
         seen.asked = asked.map(|(id, asked)| (*id, asked.clone())).collect();
+        drop(seen);
+        self.chat.shown.send_replace(self.at);
     }
 
     /// What the session shows of the chat.
