@@ -283,7 +283,7 @@ fn background_processes_are_shown_and_gone_when_they_end() {
         let (session, chat) = peer.open("bg").await;
         let list = host.client.get("/v1/sessions").await.json();
         let id = list[0]["id"].as_str().expect("an id").to_owned();
-        let body = json!({"argv": ["sleep", "1000"], "name": "sleeper", "mode": "background",
+        let body = json!({"argv": ["sleep", "1000"], "name": "sleeper",
             "env": {"MARK": place.mark}});
         let started = host
             .client

@@ -307,11 +307,12 @@ impl Peer {
         }
     }
 
-    /// How a channel stands, as JSON. What is told of processes once a second is left out.
+    /// How a channel stands, as JSON. What is looked at once a second is left out: processes.
     pub(crate) fn state(&self, channel: &str) -> Value {
         let mut value = serde_json::to_value(&self.states[channel]).expect("JSON");
         if let Value::Object(state) = &mut value {
             state.remove("_meta");
+            state.remove("backgroundWork");
         }
         value
     }

@@ -148,6 +148,11 @@ fn messages_wait_are_changed_reordered_and_withdrawn() {
         assert!(peer.refusal(steer).await.contains("queue"));
         let mut late = Peer::new(&host.client, "late").await;
         late.follow(&chat).await;
+        for one in [&mut peer, &mut late] {
+            let runs = |one: &Peer| !calls(&one.chat(&chat)).is_empty();
+            one.until("its command runs", runs).await;
+            one.settle().await;
+        }
         assert_eq!(late.state(&chat), peer.state(&chat));
         std::fs::write(&gate, "").expect("written");
         for one in [&mut peer, &mut late] {

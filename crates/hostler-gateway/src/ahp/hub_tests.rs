@@ -1,5 +1,6 @@
 use super::*;
 use ahp_types::actions::RootActiveSessionsChangedAction;
+use ahp_types::state::RootState;
 
 fn hub(dir: &tempfile::TempDir) -> Hub {
     let hub = Hub::new(dir.path());

@@ -16,6 +16,7 @@
 //! a replay or a snapshot then ([`replay`]). It slows nobody.
 
 mod background;
+mod channel;
 mod chat;
 mod config;
 mod connection;
@@ -32,6 +33,7 @@ mod resource;
 mod root;
 mod session;
 mod terminal;
+mod tops;
 mod uri;
 pub(crate) mod ws;
 

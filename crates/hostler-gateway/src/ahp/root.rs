@@ -27,6 +27,7 @@ use super::hub::{ChannelState, Hub, ReadOnly};
 use super::resource::watch::Watches;
 use super::session::{SessionChannel, chat_uri_of, origin_of, uri_of};
 use super::terminal::Terminals;
+use super::tops::tops;
 use super::uri::{self, ROOT};
 use super::{background, list, meta};
 use crate::gateway::{Gateway, Phase};
@@ -494,40 +495,4 @@ impl Overseer {
 /// Waits until the sessions are no longer here.
 async fn over(phases: &mut tokio::sync::watch::Receiver<Phase>) {
     let _ = phases.wait_for(|phase| phase.is_over()).await;
-}
-
-/// The sessions that are shown as such, each with those that have its conversations: a conversation of a session that belongs to
-/// another one is a chat of the topmost.
-fn tops(
-    sessions: &HashMap<SessionId, Session>,
-    conversations: &HashMap<SessionId, Conversation>,
-    early: impl Fn(&SessionId) -> bool,
-) -> HashMap<SessionId, Vec<SessionId>> {
-    let mut tops: HashMap<SessionId, Vec<SessionId>> = HashMap::new();
-    for (id, session) in sessions {
-        let talks = conversations.contains_key(id);
-        let info = session.info();
-        if !talks && info.labels.get("spare_agent").is_some() {
-            // An agent that is kept ready for whoever comes.
-            continue;
-        }
-        if info.state == Stands::Starting || (!talks && early(id)) {
-            continue;
-        }
-        if !talks {
-            tops.entry(id.clone()).or_default();
-            continue;
-        }
-        let mut top = id.clone();
-        // A parent outlives its children; the bound is for what cannot be.
-        for _ in 0..100 {
-            let above = sessions.get(&top).and_then(|session| session.info().parent);
-            match above.filter(|above| sessions.contains_key(above)) {
-                Some(above) => top = above,
-                None => break,
-            }
-        }
-        tops.entry(top).or_default().push(id.clone());
-    }
-    tops
 }

@@ -34,11 +34,6 @@ pub(crate) fn extension(session: &str) -> Option<String> {
     Some(format!("{EXTENSION}{}", session.strip_prefix(SESSION)?))
 }
 
-/// The session whose extension channel this is.
-pub(crate) fn extended(uri: &str) -> Option<String> {
-    Some(session(uri.strip_prefix(EXTENSION)?))
-}
-
 /// Whether a client may give a session this name.
 pub(crate) fn may_be_session(uri: &str) -> bool {
     may_be(uri, SESSION)
@@ -57,11 +52,6 @@ pub(crate) fn may_be_terminal(uri: &str) -> bool {
 /// The part behind the scheme of a session's URI.
 pub(crate) fn session_part(uri: &str) -> Option<&str> {
     uri.strip_prefix(SESSION)
-}
-
-/// The part behind the scheme of a chat's URI.
-pub(crate) fn chat_part(uri: &str) -> Option<&str> {
-    uri.strip_prefix(CHAT)
 }
 
 /// The part behind the scheme of a terminal's URI.
@@ -149,8 +139,8 @@ mod tests {
             assert!(!may_be_session(uri), "{uri}");
         }
         assert_eq!(
-            extended("ahp-hostler-session:/a").as_deref(),
-            Some("ahp-session:/a")
+            extension("ahp-session:/a").as_deref(),
+            Some("ahp-hostler-session:/a")
         );
     }
 }

@@ -1,5 +1,6 @@
 //! Messages of people, and content of agents: the protocol's way and ACP's.
 
+use ahp_types::actions::{ChatResponsePartAction, StateAction};
 use ahp_types::state::{
     Message, MessageAttachment, MessageEmbeddedResourceAttachment, MessageKind, MessageOrigin,
     MessageResourceAttachment, ResourceResponsePart, ResponsePart, ToolResultContent,
@@ -67,6 +68,15 @@ pub(super) fn part_of(raw: &RawValue) -> Option<ResponsePart> {
         content_type,
         nonce: None,
     }))
+}
+
+/// A part that is added to a turn.
+pub(super) fn part_action(turn_id: String, part: ResponsePart) -> StateAction {
+    StateAction::ChatResponsePart(ChatResponsePartAction {
+        turn_id,
+        part,
+        meta: None,
+    })
 }
 
 /// A block as a part of a tool's result.

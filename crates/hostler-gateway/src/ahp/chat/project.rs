@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use ahp_types::actions::{
     ChatDeltaAction, ChatErrorAction, ChatPendingMessageRemovedAction, ChatPendingMessageSetAction,
-    ChatReasoningAction, ChatResponsePartAction, ChatTurnCancelledAction, ChatTurnCompleteAction,
-    ChatTurnStartedAction, ChatUsageAction, StateAction,
+    ChatReasoningAction, ChatTurnCancelledAction, ChatTurnCompleteAction, ChatTurnStartedAction,
+    ChatUsageAction, StateAction,
 };
 use ahp_types::state::{
     ErrorInfo, ErrorResponsePart, MarkdownResponsePart, Message, PendingMessageKind,
@@ -376,7 +376,7 @@ impl Projector {
         let Some(content) = message::text_of(content) else {
             active.part = None;
             if let Some(part) = message::part_of(content) {
-                self.act(part_action(turn_id, part));
+                self.act(message::part_action(turn_id, part));
             }
             return;
         };
@@ -411,7 +411,7 @@ impl Projector {
             false => ResponsePart::Markdown(MarkdownResponsePart { id, content }),
             true => ResponsePart::Reasoning(ReasoningResponsePart { id, content }),
         };
-        self.act(part_action(turn_id, part));
+        self.act(message::part_action(turn_id, part));
     }
 
     /// How full the agent's context is: there is no word for it but in `_meta`.
@@ -480,14 +480,6 @@ impl Projector {
             self.over(&ended, at);
         }
     }
-}
-
-fn part_action(turn_id: String, part: ResponsePart) -> StateAction {
-    StateAction::ChatResponsePart(ChatResponsePartAction {
-        turn_id,
-        part,
-        meta: None,
-    })
 }
 
 fn complete(turn_id: String, duration: i64, why: Option<&str>) -> StateAction {

@@ -9,7 +9,8 @@ use ahp_types::state::ChatState;
 use hostler_agent::{Entry, EntryKind, Seq};
 use serde_json::{Value, json};
 
-use super::super::{Folded, empty};
+use super::super::empty;
+use super::super::fold::{Folded, Trimming};
 use super::*;
 
 /// A small generator (xorshift): seeds are printed when something does not hold.
@@ -194,7 +195,7 @@ fn however_it_came_about_the_state_is_the_same() {
         // Trimmed: all but the turns that are over.
         let mut trimmed = empty("ahp-chat:/x", String::new(), 0);
         let mut folded = Folded::default();
-        let mut trimming = super::super::Trimming::default();
+        let mut trimming = Trimming::default();
         for entry in &all {
             trimming.take(entry.clone(), &mut folded, &mut trimmed);
         }

@@ -365,12 +365,11 @@ impl Call {
             _ => None,
         };
         let error = (!success).then(|| {
-            let texts = self.content.iter().filter_map(|content| match content {
+            let last = self.content.iter().rev().find_map(|content| match content {
                 ToolResultContent::Text(text) => Some(&*text.text),
                 _ => None,
             });
-            let message = texts.last().unwrap_or("the tool failed");
-            serde_json::json!({ "message": message })
+            serde_json::json!({ "message": last.unwrap_or("the tool failed") })
         });
         StateAction::ChatToolCallComplete(ChatToolCallCompleteAction {
             turn_id: turn.to_owned(),
