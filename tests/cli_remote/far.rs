@@ -24,14 +24,14 @@ pub(crate) struct Far {
 /// What is between clients and the host.
 pub(crate) struct Net {
     pub(crate) address: SocketAddr,
-    open: Arc<Mutex<Vec<TcpStream>>>,
+    open: Arc<Mutex<Vec<(TcpStream, TcpStream)>>>,
 }
 
 impl Net {
     fn new(host: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
         let address = listener.local_addr().expect("an address");
-        let open: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
+        let open: Arc<Mutex<Vec<(TcpStream, TcpStream)>>> = Arc::default();
         let all = open.clone();
         std::thread::spawn(move || {
             for near in listener.incoming().map_while(Result::ok) {
@@ -40,9 +40,7 @@ impl Net {
                     continue;
                 };
                 let clone = |stream: &TcpStream| stream.try_clone().expect("dup");
-                all.lock()
-                    .expect("whole")
-                    .extend([clone(&near), clone(&far)]);
+                all.lock().expect("whole").push((clone(&near), clone(&far)));
                 for (from, to) in [(clone(&near), clone(&far)), (far, near)] {
                     std::thread::spawn(move || copy(from, to));
                 }
@@ -54,10 +52,13 @@ impl Net {
     /// Cuts every connection that there is; says how many.
     pub(crate) fn cut(&self) -> usize {
         let open = std::mem::take(&mut *self.open.lock().expect("whole"));
-        let cut = open
-            .iter()
-            .filter(|stream| stream.shutdown(Shutdown::Both).is_ok());
-        cut.count() / 2
+        // The ends at the clients, as they are: what has ended before is none.
+        let cut = open.into_iter().filter(|(near, far)| {
+            let lived = near.shutdown(Shutdown::Both).is_ok();
+            let _ = far.shutdown(Shutdown::Both);
+            lived
+        });
+        cut.count()
     }
 }
 
@@ -209,6 +210,15 @@ pub(crate) fn failed(command: &mut Command) -> (Option<i32>, String) {
 
 impl Drop for Far {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let told = std::fs::read_to_string(self.dir.path().join("host.out"));
+            let log = self.beside(&["log"]);
+            eprintln!(
+                "the host: {}\n{}",
+                told.unwrap_or_default(),
+                text(&log.stdout)
+            );
+        }
         signal(&self.host, Signal::TERM);
         let _ = self.host.wait();
     }

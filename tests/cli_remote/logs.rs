@@ -11,9 +11,12 @@ fn output_is_followed_to_its_end_through_cuts() {
     const LINES: u32 = 60_000;
     let far = Far::new();
     far.ok(&["session", "new", "--name", "s"]);
+    // It goes on when it is told to, so that there is a connection to cut whenever one is cut.
+    let go = far.dir.path().join("go");
     let script = format!(
-        "seq 1 {}; sleep 0.5; seq {} {LINES}",
+        "seq 1 {}; until [ -e {} ]; do sleep 0.01; done; seq {} {LINES}",
         LINES / 2,
+        go.display(),
         LINES / 2 + 1
     );
     let id = far.ok_beside(&[
@@ -27,8 +30,11 @@ fn output_is_followed_to_its_end_through_cuts() {
     let mut next = 1;
     for line in BufReader::new(child.stdout.take().expect("stdout")).lines() {
         assert_eq!(line.expect("a line"), next.to_string());
-        if next % (LINES / 4) == 100 && next < LINES - 100 {
+        if [1, LINES / 4, LINES / 2].contains(&next) {
             wait_until("a connection to cut", SOON, || far.net.cut() > 0);
+        }
+        if next == LINES / 2 {
+            std::fs::write(&go, "").expect("written");
         }
         next += 1;
     }
