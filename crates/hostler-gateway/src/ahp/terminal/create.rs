@@ -203,7 +203,6 @@ fn wanted(
             .map_or_else(Default::default, |above| above.env().clone()),
         policy,
         labels: json!({ LABEL: params.channel }),
-        ..SessionOptions::default()
     };
     Ok(Wanted {
         session,
