@@ -127,8 +127,8 @@ impl Modes {
             && self.private.get(&7).is_none_or(|wraps| *wraps)
     }
 
-    /// Sets them in an emulator that was just reset and has the cursor in this line and column, from 0 on.
-    pub(super) fn restore(&self, (line, column): (u16, u16), to: &mut String) {
+    /// Sets them in an emulator that was just reset and has the cursor in this line and column, from 0 on; `back` puts it there again.
+    pub(super) fn restore(&self, (line, column): (u16, u16), back: &str, to: &mut String) {
         // Writing to a string cannot fail.
         if let Some((top, bottom)) = self.region {
             // This puts the cursor into the corner.
@@ -137,7 +137,7 @@ impl Modes {
                 _ => write!(to, "\x1B[{top};{bottom}r"),
             };
             if !self.origin {
-                let _ = write!(to, "\x1B[{};{}H", line + 1, column + 1);
+                to.push_str(back);
             }
         }
         if self.origin {
@@ -186,7 +186,7 @@ mod tests {
             modes.control(sequence);
         }
         let mut text = String::new();
-        modes.restore((4, 2), &mut text);
+        modes.restore((4, 2), "\x1B[5;3H", &mut text);
         assert_eq!(text, "\x1B[2;10r\x1B[5;3H\x1B[4h\x1B[?7l\x1B[?1004h");
         assert!(!modes.is_simple());
         modes.control("\x1B[!p");

@@ -179,7 +179,9 @@ impl Screen {
         }
         let screen = self.emulator.screen();
         text.push_str(&screen.input_mode_formatted());
-        modes.restore(screen.cursor_position(), &mut text);
+        // A cursor that waits behind the last column can only be put there by drawing what is in it.
+        let back = screen.cursor_state_formatted() + &screen.attributes_formatted();
+        modes.restore(screen.cursor_position(), &back, &mut text);
         text
     }
 

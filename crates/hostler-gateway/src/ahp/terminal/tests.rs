@@ -105,7 +105,7 @@ fn merged(actions: Vec<StateAction>) -> Vec<StateAction> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(160))]
+    #![proptest_config(ProptestConfig { cases: 160, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// However the bytes are cut, the actions and what is seen are the same.
     #[test]
@@ -182,6 +182,16 @@ proptest! {
             }
         }
     }
+}
+
+/// A cursor that waits behind the last column, in a part of the screen that scrolls alone.
+#[test]
+fn a_line_that_is_full_is_drawn_as_it_is() {
+    let mut model = model();
+    model.output("\x1b[2;4r\x1b[31m01234567890123456789".as_bytes(), 0);
+    let mut emulator = emulator(6, 20);
+    emulator.process(model.drawn().as_bytes());
+    assert_eq!(seen(emulator.screen()), seen(model.shown()));
 }
 
 #[test]
