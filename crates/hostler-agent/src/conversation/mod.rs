@@ -10,6 +10,7 @@ mod pending;
 mod resumed;
 mod shared;
 mod turns;
+mod writing;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
