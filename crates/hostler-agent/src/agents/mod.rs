@@ -308,6 +308,7 @@ impl Agents {
             options,
             mailbox,
             used: UsedCell::default(),
+            said: false.into(),
             row: Mutex::new(row),
             agents: self.weakly(),
             ledger: self.ledger().clone(),

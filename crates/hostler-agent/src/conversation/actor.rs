@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use hostler_ledger::{ConversationUpdate, EntrySeq as Seq};
@@ -11,7 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 
-use super::asked::Asked;
+use super::asked::{Answers, Asked};
 use super::pending::{Pending, PendingAnswer, PendingServed};
 use super::turns::{Queued, Running};
 use super::{Answered, Ready, Shared, Turn};
@@ -39,8 +40,8 @@ pub(crate) enum Message {
         by: By,
         reply: oneshot::Sender<Result<Turn>>,
     },
-    /// Whoever asked for this turn did not hear that it is there.
-    Unheard {
+    /// This turn is not wanted any more.
+    Withdraw {
         turn: u64,
     },
     Cancel {
@@ -63,7 +64,7 @@ pub(crate) enum Message {
     },
     Attach {
         client: u64,
-        answers: bool,
+        answers: Answers,
     },
     Detach {
         client: u64,
@@ -162,7 +163,8 @@ pub(crate) struct Actor {
     pub(crate) next_key: u64,
     /// Answers that the kernel does not have yet.
     pub(crate) unsent: BTreeMap<u64, PendingAnswer>,
-    pub(crate) clients: HashMap<u64, bool>,
+    /// Who is attached, and what each answers.
+    pub(crate) clients: HashMap<u64, Answers>,
     /// How many lines are being written that may be cut if the host dies.
     pub(crate) long: u32,
     /// How much of what makes no sense was noted of this agent.
@@ -188,6 +190,7 @@ impl Actor {
         agent_session: Option<String>,
         pending: &Pending,
     ) -> Self {
+        shared.said.store(pending.next_turn > 1, Ordering::Relaxed);
         Self {
             last: shared.log.last(),
             shared,
@@ -270,7 +273,7 @@ impl Actor {
                 self.unneeded();
             }
             Message::Prompt { params, by, reply } => self.prompt(params, by, reply).await,
-            Message::Unheard { turn } => self.withdraw(turn),
+            Message::Withdraw { turn } => self.withdraw(turn),
             Message::Cancel { by, reply } => {
                 self.cancel(&by);
                 self.then(move || {
@@ -297,10 +300,11 @@ impl Actor {
             }
             Message::Attach { client, answers } => {
                 self.clients.insert(client, answers);
+                self.attendance_changed();
             }
             Message::Detach { client } => {
                 self.clients.remove(&client);
-                self.nobody_is_there();
+                self.attendance_changed();
             }
             Message::Evict { forget, by, reply } => self.evict(forget, &by, reply),
             Message::Retire { by } => self.retire(&by),

@@ -1,14 +1,12 @@
 //! What client and host say of themselves before anything else: `initialize`.
 
-use std::sync::Arc;
-
 use hostler_agent::{Answer, ClientCapabilities, Error as AgentError, Ready};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::connection::{Connection, Task};
-use super::message::Members;
+use super::message;
 use super::methods::{failure, parse, to_raw};
 
 /// The version of ACP that is spoken here.
@@ -17,10 +15,18 @@ const VERSION: u64 = 1;
 impl Connection {
     /// Whether the client said that it can do this.
     pub(super) fn can(&self, what: &str) -> bool {
-        let raw = self.capabilities().raw;
-        let raw = raw.as_deref().map(Members::of);
-        let value = raw.as_ref().and_then(|members| members.get(what));
-        value.is_some_and(|value| !matches!(value.get(), "null" | "false"))
+        self.capabilities().can(what)
+    }
+
+    /// The questions that it can show, if it can.
+    pub(super) fn elicitation(&self) -> Option<Box<RawValue>> {
+        let raw = self
+            .capabilities()
+            .raw
+            .filter(|_| self.can("elicitation"))?;
+        message::Members::of(&raw)
+            .get("elicitation")
+            .map(ToOwned::to_owned)
     }
 
     pub(super) async fn initialize(&self, task: Task) {
@@ -42,9 +48,12 @@ impl Connection {
         if self.gateway.agents().catalogue().get(agent).is_none() {
             return Err(failure(AgentError::NoAgent(agent.clone())));
         }
+        let capabilities = hello.capabilities.map(ToOwned::to_owned);
+        let capabilities = capabilities.unwrap_or_else(|| message::raw("{}".into()));
         self.initialized(ClientCapabilities {
             answers: true,
-            raw: hello.capabilities.map(|raw| Arc::from(raw.to_owned())),
+            // Who says nothing can do nothing that has to be said.
+            raw: Some(capabilities.into()),
         });
         let known = self.gateway.handshake(agent);
         Ok(to_raw(&introduction(agent, known.as_deref())))
@@ -99,7 +108,6 @@ fn introduction(agent: &str, known: Option<&RawValue>) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::acp::message;
 
     #[test]
     fn the_agents_own_capabilities_are_kept_and_the_hosts_added() {

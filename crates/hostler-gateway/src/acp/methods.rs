@@ -64,34 +64,59 @@ impl Connection {
                 return;
             }
             "session/list" => self.list(params.as_deref()).await,
-            _ => match self.only_conversation() {
-                Some(conversation) => {
-                    let params = params.unwrap_or_else(|| message::raw("{}".into()));
-                    let call = conversation.call(&method, params, self.by(&*method));
-                    match self.cancellable(&id, call).await {
-                        Some(answer) => answer.map_err(failure).and_then(|answer| answer),
-                        None => return,
-                    }
-                }
-                None if method == "authenticate" => Err(RpcError::invalid_params(
-                    "an agent has its credentials from the host's configuration, or from the session that it is in",
-                )),
-                None => Err(RpcError::method_not_found(&method)),
-            },
+            _ => {
+                let params = params.unwrap_or_else(|| message::raw("{}".into()));
+                self.about_the_agent(&id, &method, params).await
+            }
         };
         self.answer(&id, answer).await;
     }
 
-    /// Does it, unless the client takes the request back; that is answered then.
-    async fn cancellable<T>(&self, id: &str, work: impl Future<Output = T>) -> Option<T> {
-        let Some(flight) = self.flight(id) else {
-            return Some(work.await);
+    /// What is about the agent rather than a session goes to that of the client's only session; who is logged in, to those of
+    /// all its sessions, for each is a program of its own.
+    async fn about_the_agent(&self, id: &str, method: &str, params: Box<RawValue>) -> Answer {
+        let conversations = match method {
+            "authenticate" | "logout" => self.conversations(),
+            _ => self.only_conversation().into_iter().collect(),
         };
+        let mut answer = None;
+        for conversation in conversations {
+            let by = self.by(method);
+            let call = conversation.call_until(method, params.clone(), by, self.taken_back(id));
+            let result = call.await.map_err(failure)??;
+            answer.get_or_insert(result);
+        }
+        match answer {
+            Some(answer) => Ok(answer),
+            None if method == "authenticate" => self.log_in(id, params).await,
+            None => Err(RpcError::method_not_found(method)),
+        }
+    }
+
+    /// `authenticate` before there is a session: an agent is started to be told, and ended.
+    async fn log_in(&self, id: &str, params: Box<RawValue>) -> Answer {
+        let _starting = self
+            .gateway
+            .starting()
+            .map_err(|error| RpcError::internal(error.message))?;
+        let agents = self.gateway.agents();
+        let asking = agents.authenticate(&self.client.agent, params, self.by("authenticate"));
+        tokio::select! {
+            answer = asking => answer.map_err(failure)?,
+            () = self.taken_back(id) => Err(RpcError::cancelled()),
+        }
+    }
+
+    /// Does it, unless the client takes the request back; that is answered then.
+    pub(super) async fn cancellable<T>(
+        &self,
+        id: &str,
+        work: impl Future<Output = T>,
+    ) -> Option<T> {
         tokio::select! {
             done = work => Some(done),
-            () = flight.cancelled.notified() => {
-                let error = RpcError::new(RpcError::CANCELLED, "the request was cancelled");
-                self.answer(id, Err(error)).await;
+            () = self.taken_back(id) => {
+                self.answer(id, Err(RpcError::cancelled())).await;
                 None
             }
         }
@@ -120,11 +145,11 @@ impl Connection {
         };
         match method.as_str() {
             "session/prompt" => {
-                self.is_turn(&id, session);
                 let by = self.by(feed::why(&id));
                 // It is answered when the transcript has the turn's end.
-                if let Err(error) = conversation.prompt(params, by).await {
-                    self.answer(&id, Err(failure(error))).await;
+                match conversation.prompt(params, by).await {
+                    Ok(turn) => self.is_turn(&id, &conversation, turn.id),
+                    Err(error) => self.answer(&id, Err(failure(error))).await,
                 }
             }
             "session/close" => {
@@ -145,20 +170,21 @@ impl Connection {
             }
             _ => {
                 // In the order in which they came; their answers as they come.
-                let by = self.by(&*method);
-                let mut call =
-                    Box::pin(async move { conversation.call(&method, params, by).await });
+                let (by, taken_back) = (self.by(&*method), self.taken_back(&id));
+                let mut call = Box::pin(async move {
+                    conversation
+                        .call_until(&method, params, by, taken_back)
+                        .await
+                });
                 let first = futures_util::poll!(call.as_mut());
-                let (connection, id) = (self.clone(), id);
+                let connection = self.clone();
                 let rest = async move {
                     let answer = match first {
-                        std::task::Poll::Ready(answer) => Some(answer),
-                        std::task::Poll::Pending => connection.cancellable(&id, call).await,
+                        std::task::Poll::Ready(answer) => answer,
+                        std::task::Poll::Pending => call.await,
                     };
-                    if let Some(answer) = answer {
-                        let answer = answer.map_err(failure).and_then(|answer| answer);
-                        connection.answer(&id, answer).await;
-                    }
+                    let answer = answer.map_err(failure).and_then(|answer| answer);
+                    connection.answer(&id, answer).await;
                 };
                 self.spawn(rest);
             }

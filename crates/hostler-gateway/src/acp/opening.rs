@@ -98,6 +98,7 @@ impl Connection {
             mcp_servers: new.mcp_servers.into_iter().map(ToOwned::to_owned).collect(),
             meta: new.meta.map(ToOwned::to_owned),
             more: more.filter(|more| more.get() != "{}"),
+            elicitation: self.elicitation(),
             cwd: new.cwd,
             permission: None,
         };
@@ -182,6 +183,9 @@ impl Connection {
             true => (*ready.session).to_owned(),
             false => Members::of(&ready.session).without("sessionId"),
         };
+        for (turn, id) in &back.turns {
+            self.still_flies(id.get(), &conversation, *turn);
+        }
         let turns = back.turns.into_iter();
         let start = Start {
             after,
