@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use hostler_session::{By, CloseReason, ExecOptions, Farewell};
 use serde_json::json;
 
-use super::{Conversation, Shared};
+use super::Conversation;
 use crate::catalogue::BeforeClose;
 use crate::rpc::raw;
 

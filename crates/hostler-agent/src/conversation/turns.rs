@@ -339,6 +339,9 @@ impl Actor {
         // Before the answers, so that the agent knows what they come of.
         self.send(line);
         self.cancel_requests();
+        if let Ok(agents) = self.shared.agents() {
+            agents.end_delegated(self.shared.session.id());
+        }
     }
 
     /// Ends an agent that did not end its turn, and the turn.

@@ -38,6 +38,8 @@ pub(super) struct Config {
     pub agent_idle: Duration,
     /// How many agents may be up.
     pub max_agents: Option<usize>,
+    /// How many agents are kept started ahead at the most, of all kinds together.
+    pub max_warm: usize,
     /// How deep, and how many at a time, sessions of agents may have others.
     pub delegation: Delegation,
     /// How clients that speak ACP are served.
@@ -70,6 +72,7 @@ impl Default for Draft {
                 default_agent: "shell".into(),
                 agent_idle: Duration::ZERO,
                 max_agents: None,
+                max_warm: hostler_agent::AgentsOptions::default().max_spares,
                 delegation: Delegation::default(),
                 acp: AcpOptions::default(),
             },
@@ -149,6 +152,9 @@ const KEYS: &[Key] = &[
     key!("max_agents", COUNT, |draft, value| {
         let most = usize::try_from(count(value)?).ok()?;
         draft.config.max_agents = Some(most).filter(|most| *most != 0)
+    }),
+    key!("max_warm", "a number", |draft, value| {
+        draft.config.max_warm = usize::try_from(count(value)?).ok()?
     }),
     key!("delegation.max_depth", "a number", |draft, value| {
         draft.config.delegation.max_depth = usize::try_from(count(value)?).ok()?

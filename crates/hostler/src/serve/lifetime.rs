@@ -104,6 +104,7 @@ async fn live(parts: Parts) -> Result<Outcome, Refused> {
         agent_idle: parts.config.agent_idle,
         max_agents: parts.config.max_agents,
         delegation: parts.config.delegation,
+        max_spares: parts.config.max_warm,
         spare_policy: parts.config.policy.clone(),
         ..AgentsOptions::default()
     };
