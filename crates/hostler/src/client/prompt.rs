@@ -183,6 +183,17 @@ pub(crate) async fn run(prompt: &Prompt) -> Result<u8> {
                     ));
                 }
             }
+            "request" if typed => {
+                shown.end_line()?;
+                let method = show::plain(&show::at(&entry.data, "method"));
+                say(&format!(
+                    "the agent asks what cannot be answered here: {method}"
+                ));
+                let error = json!({"code": -32601, "message": "this client cannot show it"});
+                let body = json!({"request": entry.data["id"], "error": error});
+                host.json(Method::POST, &format!("{path}/answer"), Some(&body))
+                    .await?;
+            }
             "answer"
                 if asked
                     .as_ref()
