@@ -266,7 +266,14 @@ async fn one_whose_keeper_is_asked_meanwhile_is_handed_over() {
     let (session, process) = (session.id().to_string(), process.id().to_string());
     let next = Stage::at(dir.path(), &mark, |_| {});
     next.sessions.recover(&next.earlier).await.unwrap();
-    assert!(next.sessions.process(&process).unwrap().status().exit.is_none());
+    assert!(
+        next.sessions
+            .process(&process)
+            .unwrap()
+            .status()
+            .exit
+            .is_none()
+    );
     let session = next.sessions.get(&session).unwrap();
     let report = session.close(CloseReason::Client, by(), None).await;
     assert!(report.unwrap().is_clean() && next.living().is_empty());
