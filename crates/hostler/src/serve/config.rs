@@ -449,10 +449,11 @@ mod tests {
 
     #[test]
     fn the_file_is_read_and_the_environment_goes_over_it() {
-        let toml = "listen = 'none'\nmax_sessions = 5\nenv = ['PATH', 'MY_*']\n[policy]\nidle = '10m'\nmemory = '2G'\ncpu = 1.5\n";
+        let toml = "listen = 'none'\nmax_sessions = 5\nmax_warm = 3\nenv = ['PATH', 'MY_*']\n[policy]\nidle = '10m'\nmemory = '2G'\ncpu = 1.5\n";
         let config = read(toml, &[]).expect("a configuration");
         assert_eq!(config.listen, None);
         assert_eq!(config.max_sessions, Some(5));
+        assert_eq!(config.max_warm, 3);
         assert_eq!(config.policy.idle, Some(Duration::from_secs(600)));
         assert_eq!(config.policy.limits.memory, Some(2 << 30));
         assert_eq!(config.policy.limits.cpu_millis, Some(1500));
