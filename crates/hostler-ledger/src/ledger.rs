@@ -119,6 +119,7 @@ impl Ledger {
             syncing: options.durability,
             unsynced: None,
             since_checkpoint: 0,
+            awake: None,
             lock: Arc::clone(&lock),
             events: events.clone(),
             counters: Arc::clone(&counters),
@@ -216,8 +217,8 @@ impl Ledger {
         });
     }
 
-    /// As [`write_later`](Self::write_later), but committed with the next write that is, or with the next sync: within a tenth of
-    /// a second. For what the next host would find out by itself, should this one be killed in that time.
+    /// As [`write_later`](Self::write_later), but committed with the next write that is, or after some 2 ms. For what the next
+    /// host would find out by itself, should this one be killed in that time.
     pub fn write_soon(&self, changes: Vec<Change>) {
         self.put(Write {
             changes,

@@ -110,6 +110,8 @@ pub(crate) struct Writer {
     pub(crate) unsynced: Option<Instant>,
     /// How many commits were made since the last checkpoint.
     pub(crate) since_checkpoint: u32,
+    /// Until when the thread sleeps.
+    pub(crate) awake: Option<Instant>,
     /// Held until the file is closed.
     pub(crate) lock: Arc<HostLock>,
     pub(crate) events: broadcast::Sender<Event>,
@@ -137,11 +139,10 @@ impl Writer {
     /// what there is to do for it.
     pub(crate) fn write_here(&mut self, write: Write) -> bool {
         if write.soon {
-            let begins = self.held.is_empty();
             self.held.push(write);
-            self.held_since.get_or_insert_with(Instant::now);
-            // It comes for the next sync at the latest.
-            return begins && self.unsynced.is_none();
+            let due = *self.held_since.get_or_insert_with(Instant::now) + SOON;
+            // Where it comes by then in any case, it need not be woken now.
+            return self.awake.is_none_or(|awake| awake > due + SOON);
         }
         let was_synced = self.unsynced.is_none();
         let mut writes = self.take_held();
@@ -212,8 +213,13 @@ impl Writer {
         }
     }
 
-    /// Until when there is nothing to do without being asked; `None` for ever.
-    pub(crate) fn pause(&self) -> Option<Instant> {
+    /// Until when there is nothing to do without being asked; `None` for ever. The thread sleeps until then.
+    pub(crate) fn pause(&mut self) -> Option<Instant> {
+        self.awake = self.next_due();
+        self.awake
+    }
+
+    fn next_due(&self) -> Option<Instant> {
         let now = Instant::now();
         let prune = (!self.prunes.is_empty()).then_some(now);
         let retry = (!self.overdue.is_empty()).then(|| now + RETRY);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::cgroup::Enforced;
 use crate::identity::{Comm, Key, ProcessId};
-use crate::message::{Failure, Group, Rlimit, Spawn, Started, Step, Target};
+use crate::message::{Failure, Group, Rlimit, Spawn, Started, Step, Target, Tidy};
 use crate::outcome::{EndReason, EndReport, Exit, ExitStatus, How, Left, ProcessInfo, Usage};
 use crate::wire::{Reader, WireError, Writer};
 
@@ -200,6 +200,11 @@ impl Encode for Spawn<'_> {
         self.rlimits.put(w);
         w.u64(self.blocked);
         self.ignored.put(w);
+        // Appended later; and nothing at all where there is none.
+        if !self.stored.is_empty() || !self.tidy.is_empty() {
+            put_names(&self.stored, w);
+            self.tidy.put(w);
+        }
     }
 }
 
@@ -219,8 +224,40 @@ impl<'a> Decode<'a> for Spawn<'a> {
             rlimits: Vec::get(r)?,
             blocked: r.u64()?,
             ignored: Option::get(r)?,
+            stored: r.appended(names)?,
+            tidy: r.appended(Tidy::get)?,
         })
     }
+}
+
+impl Encode for Tidy<'_> {
+    fn put(&self, w: &mut Writer) {
+        self.forget.put(w);
+        put_names(&self.discard, w);
+    }
+}
+
+impl<'a> Decode<'a> for Tidy<'a> {
+    fn get(r: &mut Reader<'a>) -> Result<Self, WireError> {
+        Ok(Tidy {
+            forget: Vec::get(r)?,
+            discard: names(r)?,
+        })
+    }
+}
+
+/// Names of what is kept.
+fn put_names(names: &[&[u8]], w: &mut Writer) {
+    w.u32(names.len() as u32);
+    for name in names {
+        w.bytes(name);
+    }
+}
+
+fn names<'a>(r: &mut Reader<'a>) -> Result<Vec<&'a [u8]>, WireError> {
+    let count = r.u32()?;
+    // Grown as it is read: a count that could not be true reserves no memory.
+    (0..count).map(|_| r.bytes()).collect()
 }
 
 impl Encode for Target {
