@@ -294,8 +294,11 @@ mod tests {
             }],
             blocked: 1 << 63,
             ignored: Some(1),
-            stored: Vec::new(),
-            tidy: Tidy::default(),
+            stored: vec![b"7.stdout"],
+            tidy: Tidy {
+                forget: vec![Key(5), Key(6)],
+                discard: vec![b"6.stdout", b""],
+            },
         }))
     }
 
