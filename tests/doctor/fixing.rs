@@ -8,7 +8,7 @@ use rustix::process::{Signal, getuid};
 use serde_json::Value;
 
 use crate::support::{Cell, Found, Pty, SOON, wait_until};
-use crate::{FIXED, Stage, WILLING, lives, pids};
+use crate::{FIXED, Stage, WILLING, lives};
 
 #[test]
 fn without_a_terminal_it_does_not_choose() {

@@ -1,5 +1,6 @@
 //! What is listed, and why.
 
+use std::io::pipe;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;

@@ -10,16 +10,13 @@ mod fixing;
 mod listing;
 
 use std::fs;
-use std::io::{BufRead, BufReader, PipeReader, PipeWriter, pipe};
-use std::os::fd::OwnedFd;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::io::{PipeReader, PipeWriter, pipe};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Signal, getuid};
 use serde_json::Value;
-use support::{Cell, Contain, Found, Front, Lines, Outcome, Pty, SOON, Scene, User, wait_until};
+use support::{Cell, Contain, Found, Lines, Outcome, SOON, Scene, User, wait_until};
 
 /// An agent that has a child and heeds neither the end of its input nor SIGTERM.
 const STUBBORN: &str =

@@ -131,7 +131,10 @@ fn sigterm_leaves_what_is_to_be_kept_and_a_shutdown_of_all_does_not() {
     let host = place.host();
     run(async {
         for keep in ["kill", "keep"] {
-            let session = host.client.open(json!({ "on_host_exit": keep, "keep_for": 300 })).await;
+            let session = host
+                .client
+                .open(json!({ "on_host_exit": keep, "keep_for": 300 }))
+                .await;
             host.client.start(&session, "exec sleep 1000").await;
         }
     });
