@@ -172,15 +172,21 @@ async fn revive(
     actor.has_tree(tree.clone());
     actor.status.send_modify(|status| status.adopted = true);
     for resource in with_ended(host, &row.id, resources).await {
-        if let Some(released) = &resource.released {
-            let end = serde_json::from_value(released.outcome.clone()).unwrap_or_default();
-            actor.show_ended(&resource, end);
-            continue;
-        }
         let key = serde_json::from_value::<Detail>(resource.detail.clone())
             .ok()
             .map(|detail| (Key(detail.key), detail));
         let process = key.as_ref().and_then(|(key, _)| processes.remove(key));
+        if let Some(released) = &resource.released {
+            let end = serde_json::from_value(released.outcome.clone()).unwrap_or_default();
+            actor.show_ended(&resource, end);
+            // Where the keeper knows it yet, it is told by the guard's end. What is stored of it stays: others may write there.
+            continue;
+        }
+        // That one has ended, and what goes on is the pause after it.
+        let process = process.filter(|process| {
+            let paused = key.as_ref().and_then(|(_, detail)| detail.paused);
+            paused.is_none_or(|paused| paused.key != process.key().0)
+        });
         match (key, process) {
             (Some((_, detail)), Some(process)) => {
                 actor
