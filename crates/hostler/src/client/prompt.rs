@@ -1,6 +1,7 @@
 //! `hostler prompt`: one turn of a session's agent, from the prompt to its end.
 
 use std::io::{BufRead, IsTerminal};
+use std::pin::pin;
 
 use clap::Args;
 use http_body_util::{BodyExt, Full};
@@ -112,13 +113,26 @@ pub(crate) async fn run(prompt: &Prompt) -> Result<u8> {
     host.json(Method::POST, &format!("{path}/load"), None)
         .await?;
     let body = json!({"text": text});
-    let asked = host
-        .json(
-            Method::POST,
-            &format!("{path}/prompt?wait=false"),
-            Some(&body),
-        )
-        .await?;
+    // From here on a signal cancels the turn, also one that comes while the turn is being asked for.
+    let mut told = signals::receive()?;
+    let mut interrupted = false;
+    let asked = {
+        let to = format!("{path}/prompt?wait=false");
+        let mut asking = pin!(host.json(Method::POST, &to, Some(&body)));
+        loop {
+            tokio::select! {
+                asked = &mut asking => break asked?,
+                Some(signal) = told.recv() => {
+                    if signals::is_deadly(signal) {
+                        if interrupted || signal != signals::INT {
+                            return Err(Failure::Signal(signal));
+                        }
+                        interrupted = true;
+                    }
+                }
+            }
+        }
+    };
     let number = |key: &str| asked.get(key).and_then(Value::as_u64);
     let (Some(turn), Some(seq)) = (number("turn"), number("seq")) else {
         return Err(Failure::Nonsense("a turn without a number".into()));
@@ -132,10 +146,13 @@ pub(crate) async fn run(prompt: &Prompt) -> Result<u8> {
         body: None,
         rest: Vec::new(),
     };
-    let mut told = signals::receive()?;
     let mut asked: Option<Value> = None;
     let mut shown = Shown::default();
-    let mut cancelled = false;
+    let mut cancelled = interrupted;
+    if interrupted {
+        let to = format!("{path}/cancel");
+        host.json(Method::POST, &to, None).await?;
+    }
     loop {
         let line = tokio::select! {
             line = lines.next() => line?,
@@ -182,6 +199,17 @@ pub(crate) async fn run(prompt: &Prompt) -> Result<u8> {
                         show::plain(call)
                     ));
                 }
+            }
+            "request" if typed => {
+                shown.end_line()?;
+                let method = show::plain(&show::at(&entry.data, "method"));
+                say(&format!(
+                    "the agent asks what cannot be answered here: {method}"
+                ));
+                let error = json!({"code": -32601, "message": "this client cannot show it"});
+                let body = json!({"request": entry.data["id"], "error": error});
+                host.json(Method::POST, &format!("{path}/answer"), Some(&body))
+                    .await?;
             }
             "answer"
                 if asked
