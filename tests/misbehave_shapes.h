@@ -302,6 +302,42 @@ static void shape_stderr_sleep(void) {
     die("sleep");
 }
 
+/* When a process was started, in clock ticks since boot; -1 where it is gone. */
+static long long started(pid_t pid) {
+    char path[64], text[1024] = "";
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return -1;
+    ssize_t length = read(fd, text, sizeof text - 1);
+    close(fd);
+    char *field = length > 0 ? strrchr(text, ')') : NULL;
+    /* The name is the second field; this is the 22nd. */
+    for (int at = 2; field && at < 22; at++) field = strchr(field + 1, ' ');
+    return field ? atoll(field + 1) : -1;
+}
+
+/* A parent and its child of the same clock tick: who asks which of them is older is told neither. */
+static void shape_same_tick(void) {
+    ignore();
+    for (int round = 0; round < 1000; round++) {
+        pid_t parent = spawn();
+        if (parent == 0) {
+            pid_t child = spawn();
+            if (child == 0) {
+                if (started(getpid()) != started(getppid())) _exit(1);
+                ready("same-tick");
+                hold();
+            }
+            if (started(child) == started(getpid())) hold();
+            waitpid(child, NULL, 0);
+            _exit(1);
+        }
+        /* It ends only if it has to be tried again. */
+        waitpid(parent, NULL, 0);
+    }
+    die("no two of the same tick");
+}
+
 /* A group whose leader is gone: getpgid() of the leader fails. */
 static void shape_no_leader(void) {
     setpgid(0, 0);
@@ -367,6 +403,7 @@ static const struct shape {
     {"respawner", shape_respawner, 1, 3, 1},
     {"stderr-sleep", shape_stderr_sleep, 1, 1, 0},
     {"no-leader", shape_no_leader, 1, 1, 0},
+    {"same-tick", shape_same_tick, 1, 3, 0},
     {"terminal-jobs", shape_terminal_jobs, 2, 4, 1},
 };
 #define SHAPES (int)(sizeof shapes / sizeof *shapes)

@@ -16,7 +16,7 @@ use hostler_keeper::config::{Contain, KeeperConfig};
 use hostler_keeper::connection::Connection;
 use hostler_keeper::identity::Key;
 use hostler_keeper::message::{
-    Event, Failure, Group, Reply, Request, Spawn, Step, ZygoteReply, ZygoteRequest,
+    Event, Failure, Group, Reply, Request, Spawn, Step, Tidy, ZygoteReply, ZygoteRequest,
 };
 use hostler_keeper::zygote::Zygote;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
@@ -154,6 +154,8 @@ fn spawn_sleep<'a>(env: &'a [&'a CStr]) -> Request<'a> {
         rlimits: Vec::new(),
         blocked: 0,
         ignored: None,
+        stored: Vec::new(),
+        tidy: Tidy::default(),
     }))
 }
 
@@ -165,7 +167,7 @@ fn what_cannot_be_named_is_not_started() {
         panic!("a keeper");
     };
     let ready = keeper.receive().unwrap().expect("a word");
-    assert!(matches!(ready.message(), Ok(Event::Ready(_))));
+    assert!(matches!(ready.message(), Ok(Event::Ready { .. })));
     let pid = Pid::from_raw(id.pid.cast_signed()).unwrap();
     let before = limit_descriptors(pid, lowest_free(pid));
     let mark = CString::new(format!("HOSTLER_TEST_MARK=unnamed-{}", id.pid)).unwrap();

@@ -10,5 +10,6 @@ mod http;
 mod official;
 mod peer;
 mod protocol;
+mod scripted;
 mod sdk;
 mod stdio;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
@@ -65,8 +65,7 @@ impl Peer {
 
     /// Takes one message in; `false` at the end.
     pub(crate) async fn hear(&mut self) -> bool {
-        let next = timeout(long(), self.socket.next());
-        match next.await.expect("a message in time") {
+        match self.socket.next().await {
             Some(Ok(Message::Text(text))) => {
                 let value: Value = serde_json::from_str(&text).expect("JSON");
                 match value.get("method") {
@@ -81,11 +80,16 @@ impl Peer {
     }
 
     pub(crate) async fn answer(&mut self, id: &Value) -> Value {
+        // A deadline for all of it: pings come for ever.
+        let until = Instant::now() + long();
         loop {
             if let Some(n) = self.answers.iter().position(|answer| answer["id"] == *id) {
                 return self.answers.remove(n);
             }
-            assert!(self.hear().await, "closed before the answer to {id}");
+            match timeout_at(until, self.hear()).await {
+                Ok(more) => assert!(more, "closed before the answer to {id}"),
+                Err(_) => panic!("no answer to {id} in time; heard: {:?}", self.heard),
+            }
         }
     }
 
@@ -116,8 +120,12 @@ impl Peer {
 
     /// Waits until something was heard.
     pub(crate) async fn until(&mut self, holds: impl Fn(&[Value]) -> bool) {
+        let until = Instant::now() + long();
         while !holds(&self.heard) {
-            assert!(self.hear().await, "closed early: {:?}", self.heard);
+            match timeout_at(until, self.hear()).await {
+                Ok(more) => assert!(more, "closed early: {:?}", self.heard),
+                Err(_) => panic!("not in time; heard: {:?}", self.heard),
+            }
         }
     }
 

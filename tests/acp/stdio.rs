@@ -217,8 +217,12 @@ fn prompts_from_the_command_line_stream_and_say_how_they_ended() {
         .stderr(Stdio::piped())
         .spawn()
         .expect("hostler");
-    wait_until("it runs", || !place.living().is_empty());
-    let pid = rustix::process::Pid::from_raw(child.id().cast_signed()).expect("a pid");
+    // The client carries the mark too, in its arguments: it has handed on what it was given once that runs.
+    let client = child.id().cast_signed();
+    wait_until("it runs", || {
+        place.living().iter().any(|found| found.pid != client)
+    });
+    let pid = rustix::process::Pid::from_raw(client).expect("a pid");
     rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("a signal");
     let status = child.wait().expect("waited");
     assert_eq!(status.code(), Some(1), "{status:?}");

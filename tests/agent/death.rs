@@ -29,6 +29,8 @@ async fn the_host_that_dies() {
     );
     host.stage.sessions.recover(&[]).await.expect("recovered");
     let mut new = host.conversation();
+    // So long it is there at the most, where the test is broken off.
+    new.session.policy.keep_for = Duration::from_secs(300);
     new.session.policy.on_host_exit = if keep {
         OnHostExit::Keep
     } else {

@@ -47,6 +47,8 @@ async fn the_host_that_answers_and_dies() {
     let host = Host::on(stage, agent(&dir.with_file_name("go")), options());
     let mut new = host.conversation();
     new.session.policy.on_host_exit = OnHostExit::Keep;
+    // So long it is there at the most, where the test is broken off.
+    new.session.policy.keep_for = std::time::Duration::from_secs(300);
     let conversation = host.agents.open(new, by()).await.expect("a conversation");
     let client = conversation.attach("a client", ClientCapabilities::default());
     let _client = client.await.expect("attached");

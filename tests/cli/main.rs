@@ -9,4 +9,5 @@ mod attach;
 mod exec;
 mod listing;
 mod place;
+mod prompt;
 mod takeover;

@@ -19,7 +19,13 @@ pub(crate) struct Place {
 impl Place {
     /// A host that answers.
     pub(crate) fn new() -> Self {
+        Self::with_config("")
+    }
+
+    /// One that is configured so.
+    pub(crate) fn with_config(text: &str) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
+        std::fs::write(dir.path().join("config.toml"), text).expect("written");
         let host = serve(&dir, &[]);
         let place = Self { dir, host };
         wait_until("the host answers", SOON, || {
@@ -140,6 +146,8 @@ fn serve(dir: &tempfile::TempDir, more: &[&str]) -> Child {
     Command::new(env!("CARGO_BIN_EXE_hostler"))
         .args(["serve", "--listen", "none", "--state-dir"])
         .arg(dir.path().join("state"))
+        .arg("--config")
+        .arg(dir.path().join("config.toml"))
         .args(more)
         .env("XDG_CONFIG_HOME", "/nonexistent")
         .stdin(Stdio::null())

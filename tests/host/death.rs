@@ -64,7 +64,9 @@ fn after_kill_9_what_is_to_go_goes_and_what_is_to_stay_is_adopted() {
                 .open(json!({ "grace": 0.5, "on_host_exit": "kill" }))
                 .await;
             client.start(&kill, STUBBORN).await;
-            let keep = client.open(json!({ "on_host_exit": "keep" })).await;
+            let keep = client
+                .open(json!({ "on_host_exit": "keep", "keep_for": 300 }))
+                .await;
             let script = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.02; done";
             let id = client.start(&keep, script).await;
             ids = Some((kill, keep, id));
@@ -129,7 +131,10 @@ fn sigterm_leaves_what_is_to_be_kept_and_a_shutdown_of_all_does_not() {
     let host = place.host();
     run(async {
         for keep in ["kill", "keep"] {
-            let session = host.client.open(json!({ "on_host_exit": keep })).await;
+            let session = host
+                .client
+                .open(json!({ "on_host_exit": keep, "keep_for": 300 }))
+                .await;
             host.client.start(&session, "exec sleep 1000").await;
         }
     });

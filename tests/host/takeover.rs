@@ -55,7 +55,7 @@ fn every_line_comes_once_and_in_order_over_hosts_that_take_over() {
         let mut followers = Vec::new();
         let mut sessions = Vec::new();
         for turn in 0..number("HOSTLER_TEST_SESSIONS", 3) {
-            let policy = json!({ "on_host_exit": if turn % 2 == 0 { "kill" } else { "keep" } });
+            let policy = json!({ "on_host_exit": if turn % 2 == 0 { "kill" } else { "keep" }, "keep_for": 300 });
             let session = client.open(policy).await;
             let piped = client.start(&session, script).await;
             let argv = ["sh".into(), "-c".into(), format!("stty -opost; {script}")];

@@ -4,8 +4,8 @@ use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 
 use rmcp::ServiceExt;
-use rmcp::model::CallToolRequestParams;
-use rmcp::service::{RoleClient, RunningService};
+use rmcp::model::{CallToolRequestParams, ClientRequest, Request};
+use rmcp::service::{PeerRequestOptions, RequestHandle, RoleClient, RunningService};
 use serde_json::{Value, json};
 use tokio::net::unix::pipe;
 
@@ -66,6 +66,28 @@ impl Mcp {
             text.join("\n"),
             answer.structured_content.unwrap_or_default(),
         )
+    }
+
+    /// Asks a tool and waits for nothing: what takes it back, and what waits for its answer.
+    pub(crate) async fn begin(
+        &self,
+        tool: &'static str,
+        arguments: Value,
+    ) -> RequestHandle<RoleClient> {
+        let Value::Object(arguments) = arguments else {
+            panic!("arguments are an object");
+        };
+        let call = CallToolRequestParams::new(tool).with_arguments(arguments);
+        let call = ClientRequest::CallToolRequest(Request::new(call));
+        let options = PeerRequestOptions::no_options();
+        let asked = self.service.send_cancellable_request(call, options).await;
+        asked.expect("sent")
+    }
+
+    /// Kills the server.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().expect("killed");
+        self.child.wait().expect("waited");
     }
 
     /// What a tool answers that does what it is told.

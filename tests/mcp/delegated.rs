@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::client::Mcp;
-use crate::support::{Place, run};
+use crate::support::{Host, Place, long, run};
 
 #[test]
 fn the_result_comes_back_and_nothing_is_left_below() {
@@ -67,4 +67,71 @@ fn depth_and_number_are_bounded_and_children_close_with_their_parent() {
     });
     host.stop();
     place.all_gone();
+}
+
+/// Sessions that are not closed.
+async fn open(host: &Host) -> usize {
+    let sessions = host.client.get("/v1/sessions").await.expect(200);
+    let sessions = sessions.as_array().expect("a list").iter();
+    sessions.filter(|one| one["state"] != "closed").count()
+}
+
+#[test]
+fn work_that_is_not_wanted_any_more_ends_at_once() {
+    let place = Place::new();
+    let host = place.host();
+    let work = format!("env MARK={} setsid sleep 1000", place.mark);
+    let work = json!({ "agent": "shell", "prompt": work });
+    run(async {
+        for why in ["taken back", "killed", "cancelled"] {
+            let parent = json!({ "agent": "shell", "session": { "cwd": "/" } });
+            let parent = host.client.post("/v1/conversations", parent).await;
+            let parent = parent.expect(201)["id"].as_str().expect("an id").to_owned();
+            let path = format!("/v1/conversations/{parent}");
+            let turn = json!({ "text": "sleep 1000" });
+            let prompt = format!("{path}/prompt?wait=false");
+            host.client.post(&prompt, turn).await.expect(202);
+            let mcp = Mcp::new(&host.client, &parent).await;
+            let call = mcp.begin("delegate", work.clone()).await;
+            let began = tokio::time::Instant::now();
+            while place.living().is_empty() || attached(&host, &parent).await == 0 {
+                assert!(began.elapsed() < long(), "it is not at work");
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+            match why {
+                "taken back" => call.cancel(None).await.expect("told"),
+                "killed" => mcp.kill(),
+                _ => {
+                    let cancel = format!("{path}/cancel");
+                    let cancelled = host.client.post(&cancel, json!({})).await;
+                    assert_eq!(cancelled.status, 204);
+                    let answer = call.await_response().await;
+                    let answer = format!("{:?}", answer.expect("an answer"));
+                    assert!(
+                        answer.contains("cut off") || answer.contains("closed"),
+                        "{answer}"
+                    );
+                }
+            }
+            let took = place.all_gone();
+            println!("{why}: gone after {took:?}");
+            let began = tokio::time::Instant::now();
+            while open(&host).await > 1 {
+                assert!(began.elapsed() < long(), "{why}: its session is open");
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+            let closed = host.client.delete(&format!("/v1/sessions/{parent}")).await;
+            assert_eq!(closed.expect(200)["remaining"], 0);
+        }
+    });
+    host.stop();
+    place.all_gone();
+}
+
+/// How many clients the sessions below this one have.
+async fn attached(host: &Host, parent: &str) -> u64 {
+    let sessions = host.client.get("/v1/sessions").await.expect(200);
+    let sessions = sessions.as_array().expect("a list").iter();
+    let below = sessions.filter(|one| one["parent"] == *parent);
+    below.filter_map(|one| one["clients"].as_u64()).sum()
 }

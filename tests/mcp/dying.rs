@@ -10,7 +10,10 @@ fn a_host_that_is_gone_is_said_and_the_next_one_is_found() {
     let place = Place::new();
     let host = place.host();
     run(async {
-        let session = host.client.open(json!({ "on_host_exit": "keep" })).await;
+        let session = host
+            .client
+            .open(json!({ "on_host_exit": "keep", "keep_for": 300 }))
+            .await;
         let mcp = Mcp::new(&host.client, &session).await;
         let id = mcp.start(SERVER).await;
         let port = mcp.listening(&id, 1).await[0];

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use hostler_keeper::connection::Connection;
-use hostler_keeper::message::{Event, Hello, Message, Reply, Request, Spawn};
+use hostler_keeper::message::{Event, Hello, Message, Reply, Request, Spawn, Tidy};
 use hostler_keeper::wire::{HEADER_LEN, Header, Writer};
 use hostler_process::{Group, Key, OnHostExit, Target, TreeOptions};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
@@ -66,6 +66,8 @@ fn said() -> Vec<(bool, Vec<u8>, usize, usize)> {
             }],
             blocked: 0,
             ignored: Some(0),
+            stored: Vec::new(),
+            tidy: Tidy::default(),
         }))
     };
     let hello = || {

@@ -286,7 +286,7 @@ async fn a_tree_is_handed_over_whatever_its_policy() {
     until("it waits", || stage.living().len() == 1).await;
     stage.await_none("nobody came").await;
 
-    // One that nobody could find is not handed over, but dropped.
+    // One that nobody could find is not handed over.
     let tree = stage.tree().await;
     let _process = tree
         .spawn(stage.command("sleep").arg("1000"))
@@ -297,6 +297,8 @@ async fn a_tree_is_handed_over_whatever_its_policy() {
         error.failure().map(|failure| failure.step),
         Some(Step::Rendezvous)
     );
+    assert_eq!(stage.living().len(), 1);
+    drop(tree);
     stage.await_none("dropped").await;
 }
 

@@ -77,6 +77,7 @@ alone! {
     it_is_started_again_when_it_dies "respawner",
     it_holds_only_stderr "stderr-sleep",
     the_leader_of_its_group_is_gone "no-leader",
+    it_is_as_old_as_its_parent "same-tick",
     it_is_a_job_in_a_terminal "terminal-jobs",
 }
 

@@ -4,6 +4,7 @@ mod agreement;
 mod basics;
 mod cancel;
 mod connected;
+mod counted_on;
 mod death;
 mod keeping;
 mod measure;

@@ -167,6 +167,7 @@ impl World {
                 .random
                 .percent(20)
                 .then(|| Duration::from_millis(1 + self.random.below(50))),
+            keep_for: KEEP_FOR,
             ..Policy::default()
         }
     }

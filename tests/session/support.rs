@@ -19,6 +19,9 @@ pub(crate) use processes::{Found, children_of, find};
 /// A grace that is short, for what is to be killed.
 pub(crate) const GRACE: Duration = Duration::from_millis(300);
 
+/// How long what is kept waits for the next host: so long it is there at the most, where a test is broken off.
+pub(crate) const KEEP_FOR: Duration = Duration::from_secs(300);
+
 /// How much longer than usual things may take on this machine.
 pub(crate) fn slack() -> u32 {
     std::env::var("HOSTLER_TEST_SLACK")
@@ -138,6 +141,7 @@ pub(crate) fn options() -> SessionOptions {
     SessionOptions {
         policy: Policy {
             grace: GRACE,
+            keep_for: KEEP_FOR,
             ..Policy::default()
         },
         ..SessionOptions::default()

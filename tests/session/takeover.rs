@@ -237,3 +237,44 @@ async fn lines_are_watched_for_over_hosts_each_once() {
         assert!(report.unwrap().is_clean());
     }
 }
+
+#[tokio::test]
+async fn one_whose_keeper_is_asked_meanwhile_is_handed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let mark = format!("mark-asked-{}", std::process::id());
+    let stage = Stage::at(dir.path(), &mark, |_| {});
+    let session = stage.open().await;
+    let process = exec(&session, shell("sleep 1000").background()).await;
+    let keeper = i32::try_from(session.info().keeper.unwrap()).unwrap();
+    let keeper = rustix::process::Pid::from_raw(keeper).unwrap();
+    rustix::process::kill_process(keeper, rustix::process::Signal::STOP).unwrap();
+    let asking = {
+        let session = session.clone();
+        tokio::spawn(async move { session.census().await })
+    };
+    let sessions = stage.sessions.clone();
+    let mut handing =
+        tokio::spawn(async move { sessions.hand_over(Duration::from_secs(30)).await });
+    // Longer than whoever asks is waited for.
+    let early = tokio::time::timeout(Duration::from_secs(3), &mut handing).await;
+    assert!(early.is_err(), "{early:?}");
+    rustix::process::kill_process(keeper, rustix::process::Signal::CONT).unwrap();
+    let failed = handing.await.unwrap();
+    assert!(failed.is_empty(), "{failed:?}");
+    assert!(asking.await.unwrap().is_ok());
+    stage.sessions.ledger().clone().close().unwrap();
+    let (session, process) = (session.id().to_string(), process.id().to_string());
+    let next = Stage::at(dir.path(), &mark, |_| {});
+    next.sessions.recover(&next.earlier).await.unwrap();
+    assert!(
+        next.sessions
+            .process(&process)
+            .unwrap()
+            .status()
+            .exit
+            .is_none()
+    );
+    let session = next.sessions.get(&session).unwrap();
+    let report = session.close(CloseReason::Client, by(), None).await;
+    assert!(report.unwrap().is_clean() && next.living().is_empty());
+}

@@ -8,6 +8,7 @@
 //! `HOSTLER_TEST_SLACK` (default 5) multiplies every deadline, for loaded machines. What was measured is printed.
 
 mod files;
+mod front;
 mod group;
 mod kit;
 mod processes;
@@ -18,9 +19,10 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 pub(crate) use files::{Lines, read_text};
+pub(crate) use front::{Front, Outcome};
 pub(crate) use kit::{Kit, Shape};
 pub(crate) use processes::{Found, alive, children_of, find};
-pub(crate) use scene::{Cell, Contain, Front, Outcome, Scene, User};
+pub(crate) use scene::{Cell, Contain, Scene, User};
 pub(crate) use terminal::Pty;
 
 /// How long the suites let a stubborn process live after SIGTERM.

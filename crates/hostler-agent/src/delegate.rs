@@ -1,6 +1,8 @@
 //! Conversations that belong to another: opened in sessions below that one's, which closes them, and bounded in depth and number.
 
 use hostler_ledger::SessionId;
+use hostler_session::{By, CloseReason, SessionInfo};
+use serde_json::{Value, json};
 
 use crate::agents::Agents;
 use crate::error::{Error, Result};
@@ -26,7 +28,29 @@ impl Default for Delegation {
 /// How deep sessions can be followed up, whatever is configured: each step is a look-up.
 const DEEPEST: usize = 1000;
 
+/// The labels of a session whose work a turn of its parent's conversation has handed on.
+pub fn delegated() -> Value {
+    json!({ "delegated": true })
+}
+
+fn is_delegated(info: &SessionInfo, parent: &SessionId) -> bool {
+    info.parent.as_ref() == Some(parent) && info.labels["delegated"] == true
+}
+
 impl Agents {
+    /// Closes what the turn that is cancelled in this session has handed on, each by itself.
+    pub(crate) fn end_delegated(&self, parent: &SessionId) {
+        let children = self.sessions().list().into_iter();
+        for child in children.filter(|child| is_delegated(&child.info(), parent)) {
+            tokio::spawn(async move {
+                let by = By::new("host", "the turn that handed its work on is cancelled");
+                if let Err(error) = child.close(CloseReason::ParentClosed, by, None).await {
+                    tracing::debug!(%error, "work that was handed on");
+                }
+            });
+        }
+    }
+
     /// Whether a conversation may be opened below this session.
     pub(crate) fn may_delegate(&self, parent: &SessionId) -> Result<()> {
         let limits = self.options().delegation;

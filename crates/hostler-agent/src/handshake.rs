@@ -192,12 +192,8 @@ pub(crate) async fn ahead(plan: Plan, limits: (usize, usize)) -> Result<Warm> {
     let mut link = Link::new(&plan.agent, process.clone(), 0, limits);
     let caller = link.caller.clone();
     let answered = {
-        let answer = initialize(&caller);
-        let read = async {
-            while let Heard::Bytes(offset, bytes) = link.hear().await {
-                hear_ahead(&mut link, offset, &bytes);
-            }
-        };
+        let answer = initialize(&caller, &plan.new);
+        let read = read_ahead(&mut link);
         tokio::select! {
             answer = timeout(plan.spec.handshake_timeout, answer) => answer.unwrap_or_else(|_| {
                 let limit = plan.spec.handshake_timeout;
@@ -223,6 +219,15 @@ pub(crate) async fn ahead(plan: Plan, limits: (usize, usize)) -> Result<Warm> {
                 stderr: last_words(&process),
             })
         }
+    }
+}
+
+/// Takes what an agent says that has no session yet, until it ends.
+///
+/// Cancel safe.
+pub(crate) async fn read_ahead(link: &mut Link) {
+    while let Heard::Bytes(offset, bytes) = link.hear().await {
+        hear_ahead(link, offset, &bytes);
     }
 }
 
@@ -279,13 +284,20 @@ async fn ask(
     }
 }
 
-async fn initialize(caller: &Caller) -> std::result::Result<Box<RawValue>, Failed> {
+async fn initialize(
+    caller: &Caller,
+    new: &NewConversation,
+) -> std::result::Result<Box<RawValue>, Failed> {
+    let mut capabilities = json!({
+        "fs": { "readTextFile": true, "writeTextFile": true },
+        "terminal": true,
+    });
+    if let Some(elicitation) = &new.elicitation {
+        capabilities["elicitation"] = json!(elicitation);
+    }
     let params = raw(&json!({
         "protocolVersion": VERSION,
-        "clientCapabilities": {
-            "fs": { "readTextFile": true, "writeTextFile": true },
-            "terminal": true,
-        },
+        "clientCapabilities": capabilities,
         "clientInfo": { "name": "hostler", "title": "Hostler", "version": env!("CARGO_PKG_VERSION") },
     }));
     ask(caller, Step::Initialize, &params, Waiter::Call).await
@@ -299,7 +311,7 @@ async fn shake(
 ) -> std::result::Result<Built, Failed> {
     let initialize: Arc<RawValue> = match initialized {
         Some(initialized) => initialized,
-        None => initialize(caller).await?.into(),
+        None => initialize(caller, &plan.new).await?.into(),
     };
     let known: Initialized = serde_json::from_str(initialize.get()).unwrap_or_default();
     let capabilities = &known.agent_capabilities;

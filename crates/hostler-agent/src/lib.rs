@@ -58,7 +58,7 @@ pub use catalogue::{AgentSpec, BeforeClose, Catalogue, CatalogueError};
 pub use conversation::{
     Answered, ClientCapabilities, ClientGuard, Conversation, Fork, Ready, Turn, TurnEnd,
 };
-pub use delegate::Delegation;
+pub use delegate::{Delegation, delegated};
 pub use error::{Error, Result, Step};
 pub use follow::Follower;
 pub use hostler_ledger::{By, ConversationId, EntrySeq as Seq};

@@ -14,11 +14,12 @@ use serde_json::value::RawValue;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use crate::agents::{Agents, NewConversation, Weakly};
+use crate::agents::{Agents, CloseUnless, NewConversation, Weakly};
 use crate::catalogue::AgentSpec;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::handshake::{self, Plan};
-use crate::link::Link;
+use crate::link::{Link, Waiter};
+use crate::rpc::Answer;
 
 /// Between tries to start one that did not come up.
 const AGAIN: Duration = Duration::from_secs(30);
@@ -108,6 +109,8 @@ impl Pool {
         let fits = asked.name.is_none()
             && asked.parent.is_none()
             && asked.env.is_empty()
+            // It was told that nobody can be asked so.
+            && new.elicitation.is_none()
             && asked.labels.is_null()
             && asked.policy.contain == policy.contain
             && limits == spec.limits.unwrap_or(policy.limits);
@@ -193,7 +196,7 @@ impl Agents {
     ) -> Option<(Session, Warm)> {
         let spec = self.catalogue().get(&new.agent)?;
         let spare = self.pool().take(new, &self.options().spare_policy, spec)?;
-        let guard = super::agents::CloseUnless(Some(spare.session.clone()));
+        let guard = CloseUnless(Some(spare.session.clone()));
         let mut policy = new.session.policy.clone();
         policy.limits = spec.limits.unwrap_or(policy.limits);
         spare.session.set_policy(policy, by.clone()).await.ok()?;
@@ -203,8 +206,30 @@ impl Agents {
         Some((spare.session, spare.warm))
     }
 
-    async fn make_spare(&self, name: &str, spec: &AgentSpec) -> Result<Spare> {
-        let by = By::new("host", "an agent is kept started ahead");
+    /// Logs in to an agent that no conversation has yet, by the parameters of `authenticate`: one is started and initialized
+    /// in a session of its own, told, and closed. What it answers; how it remembers is its own affair.
+    ///
+    /// Cancel safe: dropped at any await, what was made is closed.
+    ///
+    /// # Errors
+    /// [`Error::NoAgent`], [`Error::Session`], [`Error::Handshake`], [`Error::AgentEnded`].
+    pub async fn authenticate(&self, agent: &str, params: Box<RawValue>, by: By) -> Result<Answer> {
+        let spec = self.catalogue().get(agent);
+        let spec = spec.ok_or_else(|| Error::NoAgent(agent.to_owned()))?;
+        let mut spare = self.make_spare(agent, spec, by.clone()).await?;
+        let guard = CloseUnless(Some(spare.session.clone()));
+        let caller = spare.warm.link.caller.clone();
+        let answer = tokio::select! {
+            answer = caller.call("authenticate", &params, Waiter::Call) => answer,
+            () = handshake::read_ahead(&mut spare.warm.link) => None,
+        };
+        let answer = answer.ok_or_else(|| spare.warm.link.ended());
+        guard.keep();
+        spare.session.close(CloseReason::Client, by, None).await?;
+        answer
+    }
+
+    async fn make_spare(&self, name: &str, spec: &AgentSpec, by: By) -> Result<Spare> {
         let cwd = spec.cwd.clone().unwrap_or_else(|| PathBuf::from("/"));
         let options = SessionOptions {
             cwd: Some(cwd.clone()),
@@ -213,7 +238,7 @@ impl Agents {
             ..SessionOptions::default()
         };
         let session = self.sessions().open(options, by.clone()).await?;
-        let guard = super::agents::CloseUnless(Some(session.clone()));
+        let guard = CloseUnless(Some(session.clone()));
         let busy = session.busy();
         let plan = Plan {
             agent: name.to_owned(),
@@ -259,7 +284,8 @@ async fn keep(agents: Weakly, pool: Arc<Pool>) {
                 if wanted == 0 {
                     break;
                 }
-                match all.make_spare(&name, &spec).await {
+                let by = By::new("host", "an agent is kept started ahead");
+                match all.make_spare(&name, &spec, by).await {
                     Ok(spare) => {
                         let process = spare.warm.link.process.clone();
                         let session = spare.session.clone();

@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 use hostler_keeper::config::{Contain, KeeperConfig};
 use hostler_keeper::connection::Connection;
 use hostler_keeper::identity::{Key, ProcessId};
-use hostler_keeper::message::{Event, Group, Reply, Request, Spawn, ZygoteReply, ZygoteRequest};
+use hostler_keeper::message::{
+    Event, Group, Reply, Request, Spawn, Tidy, ZygoteReply, ZygoteRequest,
+};
 use hostler_keeper::zygote::Zygote;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -57,7 +59,7 @@ impl Keeper {
         zygote.connection.send(1, &request, &[theirs.as_fd()])?;
         drop(theirs);
         let ready = connection.receive()?.ok_or("the keeper hung up")?;
-        let Event::Ready(_) = ready.message()? else {
+        let Event::Ready { .. } = ready.message()? else {
             return Err("the keeper is not ready".into());
         };
         loop {
@@ -180,6 +182,8 @@ fn program(key: Key) -> Spawn<'static> {
         rlimits: Vec::new(),
         blocked: 0,
         ignored: Some(0),
+        stored: Vec::new(),
+        tidy: Tidy::default(),
     }
 }
 

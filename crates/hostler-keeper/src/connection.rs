@@ -1,6 +1,6 @@
 //! A connection between two of the host, the zygote and a keeper: whole messages, with descriptors beside them.
 
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -8,10 +8,10 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
-    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 
+use crate::frame::{self, Frame};
 use crate::message::Message;
 use crate::wire::{BODY_MAX, HEADER_LEN, Header, INLINE_MAX, WireError, Writer};
 
@@ -197,33 +197,21 @@ impl Connection {
     /// [`io::ErrorKind::WouldBlock`] when there is none yet; [`WireError`] for a frame that is none (it is then gone from
     /// the socket).
     pub fn try_receive(&self) -> Result<Option<Received>, ConnectionError> {
-        let peek = RecvFlags::PEEK | RecvFlags::TRUNC | RecvFlags::DONTWAIT;
-        let mut nothing: [u8; 0] = [];
-        let (_, size) = retry_on_reset(|| rustix::net::recv(&self.socket, &mut nothing, peek))?;
-        if size == 0 {
+        let Some(Frame {
+            bytes,
+            mut fds,
+            lacks_fds,
+            is_cut,
+        }) = frame::take(&self.socket)?
+        else {
             return Ok(None);
-        }
-        let mut frame = vec![0; size];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX + 1))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-        let received = retry_on_reset(|| {
-            rustix::net::recvmsg(
-                &self.socket,
-                &mut [IoSliceMut::new(&mut frame)],
-                &mut control,
-                flags,
-            )
-        })?;
-        let mut fds: Vec<OwnedFd> = Vec::new();
-        for message in control.drain() {
-            if let RecvAncillaryMessage::ScmRights(received) = message {
-                fds.extend(received);
-            }
-        }
-        let (header, inline) = Header::decode(&frame)?;
-        if received.flags.contains(ReturnFlags::CTRUNC) {
+        };
+        let (header, _) = Header::decode(&bytes)?;
+        if lacks_fds {
             return Err(ConnectionError::Descriptors { id: header.id });
+        }
+        if is_cut {
+            return Err(WireError::Long(bytes.len()).into());
         }
         let body = if header.in_file {
             if fds.is_empty() {
@@ -231,7 +219,9 @@ impl Connection {
             }
             read_file(&fds.remove(0))?
         } else {
-            inline.to_vec()
+            let mut body = bytes;
+            body.drain(..HEADER_LEN);
+            body
         };
         Ok(Some(Received { header, body, fds }))
     }
@@ -262,17 +252,6 @@ impl Connection {
     }
 }
 
-/// Reads, past the interruptions. That the other end went without having read all is said once (`CONNRESET`), and before
-/// what it had sent itself: that must not be taken for the end.
-fn retry_on_reset<T>(mut read: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
-    loop {
-        match read() {
-            Err(Errno::INTR | Errno::CONNRESET) => {}
-            other => return other,
-        }
-    }
-}
-
 /// A long body, from its memory file.
 fn read_file(file: &OwnedFd) -> Result<Vec<u8>, ConnectionError> {
     let size = usize::try_from(rustix::fs::fstat(file)?.st_size).unwrap_or(usize::MAX);
@@ -294,7 +273,7 @@ fn read_file(file: &OwnedFd) -> Result<Vec<u8>, ConnectionError> {
 mod tests {
     use super::*;
     use crate::identity::Key;
-    use crate::message::{Request, Spawn};
+    use crate::message::{Request, Spawn, Tidy};
 
     fn spawn<'a>(env: Vec<&'a std::ffi::CStr>) -> Request<'a> {
         Request::Spawn(Box::new(Spawn {
@@ -315,6 +294,11 @@ mod tests {
             }],
             blocked: 1 << 63,
             ignored: Some(1),
+            stored: vec![b"7.stdout"],
+            tidy: Tidy {
+                forget: vec![Key(5), Key(6)],
+                discard: vec![b"6.stdout", b""],
+            },
         }))
     }
 

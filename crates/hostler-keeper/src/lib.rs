@@ -51,6 +51,7 @@ pub mod connection;
 mod descriptors;
 mod ending;
 pub mod entry;
+mod frame;
 pub mod hook;
 pub mod identity;
 pub mod inherit;

@@ -187,6 +187,27 @@ pub struct Spawn<'a> {
     pub blocked: u64,
     /// Signals that it starts with ignored; `None` for those that the keeper does.
     pub ignored: Option<u64>,
+    /// The names under which the last of the descriptors beside it are kept ([`Request::Store`]), from before it runs; where it
+    /// does not come to run, they are not. Only for keepers of [`LEVEL`](crate::wire::LEVEL) 1.
+    pub stored: Vec<&'a [u8]>,
+    /// What is let go of first. Only for keepers of level 1.
+    pub tidy: Tidy<'a>,
+}
+
+/// What a host has no use for any more.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Tidy<'a> {
+    /// Processes, as with [`Request::Forget`].
+    pub forget: Vec<Key>,
+    /// Names of descriptors, as with [`Request::Discard`]; those that are not there are none to tell of.
+    pub discard: Vec<&'a [u8]>,
+}
+
+impl Tidy<'_> {
+    /// Whether there is nothing to be let go of.
+    pub fn is_empty(&self) -> bool {
+        self.forget.is_empty() && self.discard.is_empty()
+    }
 }
 
 /// What a signal goes to.
@@ -270,6 +291,8 @@ pub enum Request<'a> {
         /// Which.
         key: Key,
     },
+    /// Let go of all this. Only for keepers of [`LEVEL`](crate::wire::LEVEL) 1.
+    Tidy(Tidy<'a>),
     /// The tree is tied to the life of the process on the pidfd beside this.
     Owner,
     /// The first message on a connection to the keeper's rendezvous: who knocks is the next host, and speaks these versions.
@@ -319,6 +342,8 @@ pub struct Welcome {
     pub ending: Option<EndReason>,
     /// The report, where the tree ended and no host has read it. The keeper goes when it is asked to end.
     pub ended: Option<EndReport>,
+    /// The keeper's [`LEVEL`](crate::wire::LEVEL); 0 where it does not say.
+    pub level: u8,
 }
 
 /// One process that a keeper started.
@@ -363,8 +388,13 @@ pub enum Reply {
 /// What a keeper tells unasked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// The keeper is up; nothing runs under it yet. Says which limits the kernel enforces.
-    Ready(Enforced),
+    /// The keeper is up; nothing runs under it yet.
+    Ready {
+        /// Which limits the kernel enforces.
+        enforced: Enforced,
+        /// The keeper's [`LEVEL`](crate::wire::LEVEL); 0 where it does not say.
+        level: u8,
+    },
     /// The keeper could not be set up; it has exited.
     Unfit(Failure),
     /// A process that it started has ended. Kept until it is forgotten, so a new host learns it too.

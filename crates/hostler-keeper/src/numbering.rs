@@ -8,7 +8,7 @@ use crate::codec::{Decode, Encode};
 use crate::config::{KeeperConfig, OnHostExit};
 use crate::identity::{Key, ProcessId};
 use crate::message::{
-    Event, Failure, Hello, Message, Reply, Request, Spawn, Target, Welcome, ZygoteReply,
+    Event, Failure, Hello, Message, Reply, Request, Spawn, Target, Tidy, Welcome, ZygoteReply,
     ZygoteRequest,
 };
 use crate::outcome::{EndReason, EndReport, Exit};
@@ -76,6 +76,10 @@ impl<'a> Message<'a> for Request<'a> {
                 w.i32(*signal).i32(*sender);
                 18
             }
+            Request::Tidy(tidy) => {
+                tidy.put(w);
+                19
+            }
         }
     }
 
@@ -120,6 +124,7 @@ impl<'a> Message<'a> for Request<'a> {
                 signal: r.i32()?,
                 sender: r.i32()?,
             },
+            19 => Request::Tidy(Tidy::get(r)?),
             _ => return Err(WireError::Kind(kind)),
         })
     }
@@ -187,8 +192,9 @@ impl<'a> Message<'a> for Reply {
 impl<'a> Message<'a> for Event {
     fn encode(&self, w: &mut Writer) -> u8 {
         match self {
-            Event::Ready(enforced) => {
+            Event::Ready { enforced, level } => {
                 enforced.put(w);
+                w.u8(*level);
                 128
             }
             Event::Unfit(failure) => {
@@ -224,7 +230,10 @@ impl<'a> Message<'a> for Event {
     fn decode(kind: u8, body: &'a [u8]) -> Result<Self, WireError> {
         let r = &mut Reader::new(body);
         Ok(match kind {
-            128 => Event::Ready(Enforced::get(r)?),
+            128 => Event::Ready {
+                enforced: Enforced::get(r)?,
+                level: r.appended(Reader::u8)?,
+            },
             129 => Event::Unfit(Failure::get(r)?),
             130 => Event::Exited {
                 key: Key::get(r)?,

@@ -65,27 +65,45 @@ impl Signals {
         Ok(Self { fd })
     }
 
-    /// The next signal, if one is waiting.
+    /// The signals that are waiting, in the order in which the kernel gives them; none where there are none. Mostly one call.
     ///
     /// # Errors
     /// read(2)'s; never `WouldBlock`.
-    pub fn next(&self) -> io::Result<Option<Received>> {
-        let mut bytes = [0u8; size_of::<libc::signalfd_siginfo>()];
-        match rustix::io::retry_on_intr(|| rustix::io::read(&self.fd, &mut bytes)) {
-            Err(Errno::AGAIN) => Ok(None),
-            Err(errno) => Err(errno.into()),
-            Ok(_) => {
-                // SAFETY: the kernel filled in a whole structure of plain numbers.
-                let info: libc::signalfd_siginfo = unsafe { mem::transmute(bytes) };
-                let sender = if info.ssi_code == libc::SI_KERNEL {
-                    KERNEL
-                } else {
-                    info.ssi_pid as i32
-                };
-                let signal = info.ssi_signo as i32;
-                Ok(Some(Received { signal, sender }))
+    pub fn waiting(&self) -> io::Result<Vec<Received>> {
+        const ONE: usize = size_of::<libc::signalfd_siginfo>();
+        let mut found = Vec::new();
+        let mut bytes = [0u8; AT_ONCE * ONE];
+        loop {
+            let length = match rustix::io::retry_on_intr(|| rustix::io::read(&self.fd, &mut bytes))
+            {
+                Err(Errno::AGAIN) => return Ok(found),
+                Err(errno) => return Err(errno.into()),
+                Ok(length) => length,
+            };
+            let (each, _) = bytes[..length].as_chunks::<ONE>();
+            found.extend(each.iter().map(received));
+            if each.len() < AT_ONCE {
+                // What comes later is seen with the next wait.
+                return Ok(found);
             }
         }
+    }
+}
+
+/// How many signals are read at once.
+const AT_ONCE: usize = 4;
+
+fn received(bytes: &[u8; size_of::<libc::signalfd_siginfo>()]) -> Received {
+    // SAFETY: the kernel filled in a whole structure of plain numbers, for which all values are valid.
+    let info: libc::signalfd_siginfo = unsafe { mem::transmute_copy(bytes) };
+    let sender = if info.ssi_code == libc::SI_KERNEL {
+        KERNEL
+    } else {
+        info.ssi_pid as i32
+    };
+    Received {
+        signal: info.ssi_signo as i32,
+        sender,
     }
 }
 

@@ -18,6 +18,10 @@ pub const VERSION: u8 = 1;
 /// The oldest version that this side speaks too, so that it adopts the keepers of earlier releases.
 pub const OLDEST: u8 = 1;
 
+/// What was added to this version since it was first released: a keeper says its level, and is sent nothing that came with a
+/// later one. Level 1: [`Request::Tidy`](crate::message::Request::Tidy), and spawns that carry one and what is to be stored.
+pub const LEVEL: u8 = 1;
+
 /// The most bytes of a body that travel inside the frame; longer ones go in a memory file beside it.
 pub const INLINE_MAX: usize = 16 * 1024;
 
@@ -189,6 +193,21 @@ impl<'a> Reader<'a> {
     /// Whether every field was read: the place from which appended fields are absent.
     pub fn at_end(&self) -> bool {
         self.rest.is_empty()
+    }
+
+    /// A field that was appended later: its default where the peer is older than that.
+    ///
+    /// # Errors
+    /// Those of `read`.
+    pub fn appended<T: Default>(
+        &mut self,
+        read: impl FnOnce(&mut Self) -> Result<T, WireError>,
+    ) -> Result<T, WireError> {
+        if self.at_end() {
+            Ok(T::default())
+        } else {
+            read(self)
+        }
     }
 
     fn take(&mut self, len: usize) -> Result<&'a [u8], WireError> {

@@ -15,6 +15,7 @@ use tokio::sync::{broadcast, oneshot};
 use crate::apply::{Failed, Pen};
 use crate::change::Change;
 use crate::conversation::{self, ConversationRow, ConversationsFilter, EntryRows, LinkRow};
+use crate::desk::{self, AtOnce, Desk};
 use crate::error::{OpenError, ReadError, WriteError};
 use crate::fault::Fault;
 use crate::id::{ConversationId, EntrySeq, ResourceId, Seq, SessionId};
@@ -69,6 +70,7 @@ struct Inner {
     dir: PathBuf,
     /// `None` only while it is dropped.
     jobs: Option<Sender<Job>>,
+    desk: Arc<Desk>,
     /// `None` once it was waited for.
     writer: Mutex<Option<JoinHandle<Result<(), WriteError>>>>,
     /// `None` once the ledger was closed.
@@ -116,6 +118,8 @@ impl Ledger {
             durability: options.durability,
             syncing: options.durability,
             unsynced: None,
+            since_checkpoint: 0,
+            awake: None,
             lock: Arc::clone(&lock),
             events: events.clone(),
             counters: Arc::clone(&counters),
@@ -126,9 +130,11 @@ impl Ledger {
             prunes: VecDeque::new(),
             answers: Vec::new(),
         };
+        let desk = Arc::new(Desk::new(writer));
+        let at = Arc::clone(&desk);
         let writer = thread::Builder::new()
             .name("ledger".to_owned())
-            .spawn(move || writer.run(&queue))
+            .spawn(move || desk::run(&at, &queue))
             .map_err(|error| OpenError::Io {
                 doing: "start the ledger's thread".to_owned(),
                 error,
@@ -136,6 +142,7 @@ impl Ledger {
         let inner = Inner {
             dir: state_dir.to_path_buf(),
             jobs: Some(jobs),
+            desk,
             writer: Mutex::new(Some(writer)),
             reader: Mutex::new(Some(reader)),
             events,
@@ -188,12 +195,12 @@ impl Ledger {
         durability: Durability,
     ) -> impl Future<Output = Result<Seq, WriteError>> + Send + use<> {
         let (answer, answered) = oneshot::channel();
-        self.ask(Job::Write(Write {
+        self.put(Write {
             changes,
             answer: Some(answer),
             durability,
             soon: false,
-        }));
+        });
         async move { answered.await.unwrap_or(Err(WriteError::Gone)) }
     }
 
@@ -202,23 +209,23 @@ impl Ledger {
     /// does not let it, they are tried again, in their order, until they are made or the ledger is closed; what is refused,
     /// and what is too much to keep, is counted in [`Stats::lost`].
     pub fn write_later(&self, changes: Vec<Change>) {
-        self.ask(Job::Write(Write {
+        self.put(Write {
             changes,
             answer: None,
             durability: Durability::Process,
             soon: false,
-        }));
+        });
     }
 
-    /// As [`write_later`](Self::write_later), but committed with the next write that is, or after 2 ms. For what the next host
-    /// would find out by itself, should this one be killed in that time.
+    /// As [`write_later`](Self::write_later), but committed with the next write that is, or after some 2 ms. For what the next
+    /// host would find out by itself, should this one be killed in that time.
     pub fn write_soon(&self, changes: Vec<Change>) {
-        self.ask(Job::Write(Write {
+        self.put(Write {
             changes,
             answer: None,
             durability: Durability::Process,
             soon: true,
-        }));
+        });
     }
 
     /// Says in the lock file where this host listens, for those who find it locked.
@@ -396,9 +403,19 @@ impl Ledger {
         self.inner.finish().unwrap_or(Err(WriteError::Gone))
     }
 
+    /// Makes a write here, or queues it.
+    fn put(&self, write: Write) {
+        match self.inner.desk.at_once(write) {
+            AtOnce::Done { look: false } => {}
+            AtOnce::Done { look: true } => self.ask(Job::Look),
+            AtOnce::Busy(write) => self.ask(Job::Write(write)),
+        }
+    }
+
     /// Queues `job`. When the writer is gone, the one who waits learns it by the end of the channel.
     fn ask(&self, job: Job) {
         if let Some(jobs) = &self.inner.jobs {
+            self.inner.desk.expect();
             let _ = jobs.send(job);
         }
     }

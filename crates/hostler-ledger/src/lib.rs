@@ -54,6 +54,7 @@
 mod apply;
 mod change;
 mod conversation;
+mod desk;
 mod error;
 mod fault;
 mod id;

@@ -119,9 +119,16 @@ fn settle(connection: &Connection, durability: Durability) -> rusqlite::Result<(
     connection.pragma_update(None, "foreign_keys", true)?;
     // Nothing outside the state directory.
     connection.pragma_update(None, "temp_store", "memory")?;
+    // Done by the writer's thread when it is due, for it waits for the disk.
+    connection.pragma_update_and_check(None, "wal_autocheckpoint", 0, |_| Ok(()))?;
     // The log is kept after a burst, but not all of it.
     connection.pragma_update_and_check(None, "journal_size_limit", 8 << 20, |_| Ok(()))?;
     Ok(())
+}
+
+/// Writes what is in the log back into the file, as far as nobody reads it. Waits for the disk.
+pub(crate) fn checkpoint(connection: &Connection) -> rusqlite::Result<()> {
+    connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
 }
 
 /// What the commits from now on survive.

@@ -17,6 +17,7 @@ const ENTRIES: i64 = 200;
 const PAGES: i64 = 1_000;
 
 /// A prune that is under way.
+#[derive(Debug)]
 pub(crate) struct Prune {
     before: u64,
     done: Pruned,
@@ -24,7 +25,7 @@ pub(crate) struct Prune {
 }
 
 /// How far it is.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 enum At {
     Begin,
     /// Events from `from` up to, but without, `to`.

@@ -1,11 +1,10 @@
-//! The one thread that writes.
+//! What writes: one connection, which commits in groups.
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, TransactionBehavior};
@@ -22,13 +21,12 @@ use crate::open;
 use crate::prune::{self, Prune, Stage};
 use crate::record::{Event, Pruned, Stats};
 
-/// The most writes that are committed together. More than wait at any time in practice; a bound, so that the first of them
-/// does not wait for ever.
-const GROUP: usize = 1024;
 /// How long a write that nobody waits to see on the disk may be committed and not synced.
 const SYNCED_AFTER: Duration = Duration::from_millis(100);
 /// How long a write that may wait for others is held, so that it is committed with them.
 const SOON: Duration = Duration::from_millis(2);
+/// After how many commits what is in the log is written back into the file. A command takes two, of about seven pages each.
+const CHECKPOINT: u32 = 100;
 /// How often overdue writes are tried again, when nothing else is written.
 const RETRY: Duration = Duration::from_secs(1);
 /// The most writes that nobody waits for which are kept while they cannot be made.
@@ -37,6 +35,7 @@ const OVERDUE: usize = 65_536;
 type Answer<T> = oneshot::Sender<Result<T, WriteError>>;
 
 /// Changes that are made together or not at all.
+#[derive(Debug)]
 pub(crate) struct Write {
     pub(crate) changes: Vec<Change>,
     /// Who waits; `None` for writes that are to be made some time.
@@ -50,7 +49,12 @@ pub(crate) struct Write {
 /// What the writer is asked.
 pub(crate) enum Job {
     Write(Write),
-    Prune { before: u64, answer: Answer<Pruned> },
+    Prune {
+        before: u64,
+        answer: Answer<Pruned>,
+    },
+    /// To look whether there is something to do.
+    Look,
     Close,
 }
 
@@ -81,7 +85,18 @@ pub(crate) fn now() -> u64 {
         .map_or(0, |since| since.as_millis() as u64)
 }
 
-/// The writer's state; [`run`](Self::run) is its thread.
+/// The log that is to be synced.
+pub(crate) struct Sync(PathBuf);
+
+impl Sync {
+    /// Syncs it as SQLite would with its next commit.
+    pub(crate) fn make(self) {
+        let _ = File::open(self.0).and_then(|log| log.sync_data());
+    }
+}
+
+/// What writes.
+#[derive(Debug)]
 pub(crate) struct Writer {
     pub(crate) connection: Connection,
     pub(crate) dir: PathBuf,
@@ -93,6 +108,10 @@ pub(crate) struct Writer {
     pub(crate) syncing: Durability,
     /// Since when there is something committed that was not synced.
     pub(crate) unsynced: Option<Instant>,
+    /// How many commits were made since the last checkpoint.
+    pub(crate) since_checkpoint: u32,
+    /// Until when the thread sleeps.
+    pub(crate) awake: Option<Instant>,
     /// Held until the file is closed.
     pub(crate) lock: Arc<HostLock>,
     pub(crate) events: broadcast::Sender<Event>,
@@ -110,39 +129,54 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Writes what it is asked to until it is told to close, or until nobody is left who could ask. Only the first is a
-    /// goodbye.
-    pub(crate) fn run(mut self, jobs: &Receiver<Job>) -> Result<(), WriteError> {
-        let goodbye = loop {
-            let mut group: Vec<Write> = Vec::new();
-            let mut close = None;
-            match self.next(jobs) {
-                Ok(Some(job)) => self.take(job, &mut group, &mut close),
-                Ok(None) => {}
-                Err(()) => close = Some(false),
-            }
-            while close.is_none() && group.len() < GROUP {
-                match jobs.try_recv() {
-                    Ok(job) => self.take(job, &mut group, &mut close),
-                    Err(TryRecvError::Empty) => break,
-                    Err(TryRecvError::Disconnected) => close = Some(false),
-                }
-            }
-            if close.is_some() || self.is_due(&group) {
-                let mut writes = std::mem::take(&mut self.held);
-                self.held_since = None;
-                writes.append(&mut group);
-                self.write(writes);
-            } else if !group.is_empty() {
-                self.held_since.get_or_insert_with(Instant::now);
-                self.held.append(&mut group);
-            }
-            if let Some(goodbye) = close {
-                break goodbye;
-            }
-            self.prune();
-        };
-        // The goodbye, and the last words without one, are synced by the close of the file.
+    /// Whether a write can be made now without waiting for the disk: nothing is to be tried again before it, and no sync is due.
+    pub(crate) fn is_free(&self) -> bool {
+        let is_late = |since: Instant| since.elapsed() >= SYNCED_AFTER;
+        self.overdue.is_empty() && self.prunes.is_empty() && !self.unsynced.is_some_and(is_late)
+    }
+
+    /// Makes a write, with what is held; one that may wait is held, where the thread comes by soon. Whether the thread is to look
+    /// what there is to do for it.
+    pub(crate) fn write_here(&mut self, write: Write) -> bool {
+        if write.soon {
+            self.held.push(write);
+            let due = *self.held_since.get_or_insert_with(Instant::now) + SOON;
+            // Where it comes by then in any case, it need not be woken now.
+            return self.awake.is_none_or(|awake| awake > due + SOON);
+        }
+        let was_synced = self.unsynced.is_none();
+        let mut writes = self.take_held();
+        writes.push(write);
+        self.write(writes);
+        self.unsynced.is_some() && was_synced
+            || !self.overdue.is_empty()
+            || self.since_checkpoint >= CHECKPOINT
+    }
+
+    /// Writes what was queued, what is held and what is overdue, as far as that is due, and does a piece of what else there is.
+    pub(crate) fn turn(&mut self, mut group: Vec<Write>, last: bool) {
+        if last || self.is_due(&group) {
+            let mut writes = self.take_held();
+            writes.append(&mut group);
+            self.write(writes);
+        } else if !group.is_empty() {
+            self.held_since.get_or_insert_with(Instant::now);
+            self.held.append(&mut group);
+        }
+        if self.since_checkpoint >= CHECKPOINT {
+            self.since_checkpoint = 0;
+            // Where it cannot be done now, the log grows until the next one.
+            let _ = open::checkpoint(&self.connection);
+        }
+        self.prune();
+    }
+
+    pub(crate) fn will_prune(&mut self, before: u64, answer: Answer<Pruned>) {
+        self.prunes.push_back((Prune::new(before), answer));
+    }
+
+    /// The goodbye, where it is one. The last words without one are synced by the close of the file.
+    pub(crate) fn end(self, goodbye: bool) -> Result<(), WriteError> {
         let Self {
             connection,
             dir,
@@ -165,6 +199,11 @@ impl Writer {
         ended
     }
 
+    fn take_held(&mut self) -> Vec<Write> {
+        self.held_since = None;
+        std::mem::take(&mut self.held)
+    }
+
     /// Whether these are to be written now, with what is held.
     fn is_due(&self, group: &[Write]) -> bool {
         match self.held_since {
@@ -174,49 +213,38 @@ impl Writer {
         }
     }
 
-    /// The next job; `None` when there is something to do without one; an error when there will be none.
-    fn next(&mut self, jobs: &Receiver<Job>) -> Result<Option<Job>, ()> {
-        if !self.prunes.is_empty() {
-            return match jobs.try_recv() {
-                Ok(job) => Ok(Some(job)),
-                Err(TryRecvError::Empty) => Ok(None),
-                Err(TryRecvError::Disconnected) => Err(()),
-            };
-        }
-        if let Some(since) = self.held_since {
-            return match jobs.recv_timeout(SOON.saturating_sub(since.elapsed())) {
-                Ok(job) => Ok(Some(job)),
-                Err(RecvTimeoutError::Timeout) => Ok(None),
-                Err(RecvTimeoutError::Disconnected) => Err(()),
-            };
-        }
-        if !self.overdue.is_empty() {
-            return match jobs.recv_timeout(RETRY) {
-                Ok(job) => Ok(Some(job)),
-                Err(RecvTimeoutError::Timeout) => Ok(None),
-                Err(RecvTimeoutError::Disconnected) => Err(()),
-            };
-        }
-        if let Some(since) = self.unsynced {
-            let left = SYNCED_AFTER.saturating_sub(since.elapsed());
-            return match jobs.recv_timeout(left) {
-                Ok(job) => Ok(Some(job)),
-                Err(RecvTimeoutError::Timeout) => {
-                    self.sync();
-                    Ok(None)
-                }
-                Err(RecvTimeoutError::Disconnected) => Err(()),
-            };
-        }
-        jobs.recv().map(Some).map_err(|_| ())
+    /// Until when there is nothing to do without being asked; `None` for ever. The thread sleeps until then.
+    pub(crate) fn pause(&mut self) -> Option<Instant> {
+        self.awake = self.next_due();
+        self.awake
     }
 
-    /// Syncs the log as SQLite would with its next commit. Where that fails, a commit that is waited for tells.
-    fn sync(&mut self) {
+    fn next_due(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let prune = (!self.prunes.is_empty()).then_some(now);
+        let retry = (!self.overdue.is_empty()).then(|| now + RETRY);
+        let held = self.held_since.map(|since| since + SOON);
+        let sync = self.unsynced.map(|since| since + SYNCED_AFTER);
+        [prune, retry, held, sync].into_iter().flatten().min()
+    }
+
+    /// What is to be synced by now. It counts as synced from here on: where it fails, a commit that is waited for tells.
+    pub(crate) fn sync_due(&mut self) -> Option<Sync> {
+        self.unsynced
+            .take_if(|since| since.elapsed() >= SYNCED_AFTER)
+            .map(|_| self.log())
+    }
+
+    fn log(&self) -> Sync {
         let mut path = self.dir.join(open::NAME).into_os_string();
         path.push("-wal");
-        let _ = File::open(path).and_then(|log| log.sync_data());
+        Sync(path.into())
+    }
+
+    /// Syncs the log now.
+    fn sync(&mut self) {
         self.unsynced = None;
+        self.log().make();
     }
 
     /// Has the next commit synced where one of `writes`, or an earlier one, is to be by then.
@@ -237,14 +265,6 @@ impl Writer {
             self.syncing = wanted;
         }
         Ok(())
-    }
-
-    fn take(&mut self, job: Job, group: &mut Vec<Write>, close: &mut Option<bool>) {
-        match job {
-            Job::Write(write) => group.push(write),
-            Job::Prune { before, answer } => self.prunes.push_back((Prune::new(before), answer)),
-            Job::Close => *close = Some(true),
-        }
     }
 
     /// Writes what is overdue and then `group`, and answers.
@@ -373,6 +393,7 @@ impl Writer {
             Durability::Process => self.unsynced.or_else(|| Some(Instant::now())),
         };
         self.last = last;
+        self.since_checkpoint += 1;
         self.counters.commits.fetch_add(1, Ordering::Relaxed);
         let made = results.iter().filter(|result| result.is_ok()).count();
         self.counters

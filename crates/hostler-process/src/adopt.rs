@@ -102,6 +102,7 @@ async fn adopt(path: &CStr) -> Result<Adopted> {
             zygote: welcome.zygote,
         },
         config: welcome.config,
+        level: welcome.level,
     };
     let (tree, processes) = actor::go_on(keeper, welcome.next_key, &welcome.processes);
     Ok(Adopted {

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use hostler_keeper::identity::Key;
-use hostler_keeper::message::{Group, Rlimit, Spawn};
+use hostler_keeper::message::{Group, Rlimit, Spawn, Tidy};
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::net::unix::pipe;
@@ -51,6 +51,7 @@ pub struct Command {
     grace: Duration,
     key: Option<Key>,
     stored: Option<String>,
+    kept: Vec<(Vec<u8>, OwnedFd)>,
 }
 
 impl Command {
@@ -73,6 +74,7 @@ impl Command {
             grace: Duration::from_secs(5),
             key: None,
             stored: None,
+            kept: Vec::new(),
         }
     }
 
@@ -209,6 +211,13 @@ impl Command {
         self
     }
 
+    /// Has the keeper keep a descriptor under a name, as [`Tree::store`](crate::Tree::store) does, from before the process runs.
+    /// Where the spawn fails it is discarded.
+    pub fn keep(mut self, name: Vec<u8>, fd: OwnedFd) -> Self {
+        self.kept.push((name, fd));
+        self
+    }
+
     /// Makes the strings and descriptors ready. Must be called in a runtime.
     pub(crate) fn prepare(self) -> Result<(Prepared, Pipes)> {
         let mut pipes = Pipes::default();
@@ -260,10 +269,10 @@ impl Command {
             numbers.push(number);
             fds.push(fd);
         }
-        let stored = match &self.stored {
-            Some(name) => pipes.duplicates(name).doing("duplicate its pipes")?,
-            None => Vec::new(),
-        };
+        let mut stored = self.kept;
+        if let Some(name) = &self.stored {
+            stored.extend(pipes.duplicates(name).doing("duplicate its pipes")?);
+        }
         let shown = self.program.to_string_lossy().into_owned();
         let program = text(&self.program)?;
         let args =
@@ -345,8 +354,13 @@ pub(crate) struct Prepared {
 }
 
 impl Prepared {
-    /// The request for it.
-    pub(crate) fn request(&self, key: Key) -> Spawn<'_> {
+    /// The request for it, with what is stored by it and let go of first.
+    pub(crate) fn request<'a>(
+        &'a self,
+        key: Key,
+        stored: &'a [Vec<u8>],
+        tidy: Tidy<'a>,
+    ) -> Spawn<'a> {
         fn refs(list: &[CString]) -> Vec<&CStr> {
             list.iter().map(CString::as_c_str).collect()
         }
@@ -364,6 +378,8 @@ impl Prepared {
             rlimits: self.rlimits.clone(),
             blocked: 0,
             ignored: Some(0),
+            stored: stored.iter().map(Vec::as_slice).collect(),
+            tidy,
         }
     }
 }

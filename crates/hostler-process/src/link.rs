@@ -3,11 +3,13 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 use hostler_keeper::connection::{Connection, ConnectionError, Packet, Received};
 use hostler_keeper::message::Message;
-use tokio::io::unix::AsyncFd;
-use tokio::io::{Interest, Ready};
+use tokio::io::Interest;
+use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
+use tokio::time::sleep;
 
 #[derive(Debug)]
 struct Socket(Connection);
@@ -24,6 +26,15 @@ pub fn register(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     Ok(unsafe { AsyncFd::register(fd)? })
 }
 
+/// The same, to be told of nothing but this.
+fn register_for(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: as above.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, interest)? })
+}
+
+/// How long to wait for room in a socket that there is no descriptor left to watch for it.
+const PAUSE: Duration = Duration::from_millis(10);
+
 #[derive(Debug)]
 struct Outgoing {
     id: u32,
@@ -35,7 +46,10 @@ struct Outgoing {
 /// One end of a connection.
 #[derive(Debug)]
 pub(crate) struct Link {
+    /// Watched for what comes only: to be told that there is room would wake this process whenever the other end has read.
     socket: AsyncFd<Socket>,
+    /// Watched for room, while there is none.
+    room: Option<AsyncFd<OwnedFd>>,
     outbox: VecDeque<Outgoing>,
     unsent: Vec<(u32, io::Error)>,
 }
@@ -44,9 +58,11 @@ impl Link {
     /// Takes the connection into the runtime that this is called in.
     pub(crate) fn new(connection: Connection) -> io::Result<Self> {
         // SAFETY: `Socket` owns its descriptor, and nothing replaces or closes that before it is dropped.
-        let socket = unsafe { AsyncFd::register(Socket(connection))? };
+        let socket =
+            unsafe { AsyncFd::register_with_interest(Socket(connection), Interest::READABLE)? };
         Ok(Self {
             socket,
+            room: None,
             outbox: VecDeque::new(),
             unsent: Vec::new(),
         })
@@ -81,27 +97,45 @@ impl Link {
     /// Cancel safe: a message is either returned or still in the socket.
     pub(crate) async fn receive(&mut self) -> Result<Option<Received>, ConnectionError> {
         loop {
-            let interest = if self.outbox.is_empty() {
-                Interest::READABLE
-            } else {
-                Interest::READABLE | Interest::WRITABLE
-            };
-            let mut guard = self.socket.ready(interest).await?;
-            if guard.ready().is_writable()
-                && !flush(&self.socket, &mut self.outbox, &mut self.unsent)
-            {
-                guard.clear_ready_matching(Ready::WRITABLE);
+            if self.outbox.is_empty() {
+                self.room = None;
+            } else if self.room.is_none() {
+                let again = self.socket.get_ref().0.as_fd().try_clone_to_owned();
+                self.room = again
+                    .and_then(|again| register_for(again, Interest::WRITABLE))
+                    .ok();
             }
-            if guard.ready().is_readable() {
-                match self.socket.get_ref().0.try_receive() {
-                    Err(ConnectionError::Io(error))
-                        if error.kind() == io::ErrorKind::WouldBlock =>
-                    {
-                        guard.clear_ready_matching(Ready::READABLE);
+            tokio::select! {
+                guard = self.socket.readable() => {
+                    let mut guard = guard?;
+                    match self.socket.get_ref().0.try_receive() {
+                        Err(ConnectionError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                            guard.clear_ready();
+                        }
+                        other => return other,
                     }
-                    other => return other,
+                }
+                guard = room(self.room.as_ref()), if !self.outbox.is_empty() => {
+                    if !flush(&self.socket, &mut self.outbox, &mut self.unsent)
+                        && let Some(Ok(mut guard)) = guard
+                    {
+                        guard.clear_ready();
+                    }
                 }
             }
+        }
+    }
+}
+
+/// Waits until there may be room; how to say that there is none, where that is known.
+async fn room(
+    socket: Option<&AsyncFd<OwnedFd>>,
+) -> Option<io::Result<AsyncFdReadyGuard<'_, OwnedFd>>> {
+    match socket {
+        Some(socket) => Some(socket.writable().await),
+        None => {
+            sleep(PAUSE).await;
+            None
         }
     }
 }

@@ -17,8 +17,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::error::{Doing, Error, Result};
 use crate::link::register;
 
-/// The most that is moved out of a terminal by one call: what a pipe holds by default.
-const AT_ONCE: usize = 64 << 10;
+/// The most that is moved out of a terminal by one call. A terminal holds 4 KiB ready to be read (`N_TTY_BUF_SIZE` in
+/// `drivers/tty/n_tty.c`), and the kernel allocates pages for all that is asked for.
+const AT_ONCE: usize = 8 << 10;
 /// Where a terminal has to be copied, so much at a time: what any empty pipe takes whole.
 const COPIED: usize = 4 << 10;
 

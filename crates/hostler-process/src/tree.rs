@@ -369,14 +369,14 @@ impl Tree {
     /// Lets go of the tree without ending anything: the next host has so long to adopt it, whatever the options say of a
     /// host that dies. When this returns the keeper waits for it. Guards of its processes own nothing from then on (they end
     /// as [`ExitStatus::Lost`](crate::ExitStatus::Lost) here, and go on there); one that is dropped before releases its
-    /// process as ever.
+    /// process as ever. Whoever shares the tree and asks it for something after that hears [`Error::KeeperGone`].
     ///
     /// Cancel safe: dropped once it was polled, it is carried out all the same.
     ///
     /// # Errors
-    /// [`Error::Failed`] for a tree without a [rendezvous](TreeOptions::rendezvous), which is then dropped;
+    /// [`Error::Failed`] for a tree without a [rendezvous](TreeOptions::rendezvous), which is as before;
     /// [`Error::Ended`], [`Error::KeeperGone`]; [`Error::Superseded`] when the next host has it already.
-    pub async fn hand_over(self, wait: Duration) -> Result<()> {
+    pub async fn hand_over(&self, wait: Duration) -> Result<()> {
         self.ask(|reply| Ask::HandOver { wait, reply }).await
     }
 

@@ -126,6 +126,7 @@ impl Zygote {
         let handle = pidfd_open(pid, PidfdFlags::NONBLOCK);
         // A keeper that answers a question which was put after that was alive all the time: the handle is its own.
         link.post(1, &Request::Names, Vec::new())?;
+        let mut its_level = 0;
         loop {
             let Some(received) = link.receive().await? else {
                 return Err(Error::KeeperGone);
@@ -133,8 +134,10 @@ impl Zygote {
             if received.header.id == 1 {
                 break;
             }
-            if let Ok(Event::Unfit(failure)) = received.message::<Event>() {
-                return Err(Error::Keeper(failure));
+            match received.message::<Event>() {
+                Ok(Event::Unfit(failure)) => return Err(Error::Keeper(failure)),
+                Ok(Event::Ready { level, .. }) => its_level = level,
+                _ => {}
             }
         }
         let handle = handle.doing("open the keeper's pidfd")?;
@@ -148,6 +151,7 @@ impl Zygote {
                 zygote: self.clone(),
             },
             config,
+            level: its_level,
         })
     }
 }

@@ -13,7 +13,7 @@ use hostler_keeper::connection::{Connection, ConnectionError};
 use hostler_keeper::identity::Key;
 use hostler_keeper::inherit;
 use hostler_keeper::message::{
-    Event, Failure, Group, Reply, Request, Rlimit, Spawn, Step, ZygoteReply,
+    Event, Failure, Group, Reply, Request, Rlimit, Spawn, Step, Tidy, ZygoteReply,
 };
 use hostler_keeper::outcome::{EndReason, EndReport, ExitStatus};
 use hostler_keeper::proc::Proc;
@@ -182,6 +182,8 @@ fn command(args: &[CString], file_size: Option<Rlimit>) -> Spawn<'_> {
         rlimits: file_size.into_iter().collect(),
         blocked: inherit::blocked(),
         ignored: inherit::ignored(),
+        stored: Vec::new(),
+        tidy: Tidy::default(),
     }
 }
 
@@ -344,7 +346,7 @@ impl Front {
 
     fn take_event(&mut self, event: Event, options: &Options) -> Result<(), Refusal> {
         match event {
-            Event::Ready(enforced) => {
+            Event::Ready { enforced, .. } => {
                 let made = |path: &CString| {
                     rustix::fs::access(path.as_c_str(), rustix::fs::Access::EXISTS)
                 };
@@ -416,7 +418,7 @@ impl Front {
     }
 
     fn read_signals(&mut self) -> Result<(), Refusal> {
-        while let Some(received) = self.signals.next()? {
+        for received in self.signals.waiting()? {
             let sender = received.sender.cast_unsigned();
             let own = sender != 0 && Some(sender) == self.keeper_pid;
             if received.signal == hostler_keeper::signals::CHLD || own {

@@ -433,10 +433,14 @@ impl Actor {
             crate::policy::OnDisconnect::Detach => {
                 self.detached_at = Some(Instant::now());
                 self.set_state(SessionState::Detached, None);
-                self.record_state(
-                    SessionState::Detached,
-                    By::new("host", "the last client left"),
-                );
+                if self.in_ledger {
+                    // With the moment, from which the next host counts on.
+                    let by = By::new("host", "the last client left");
+                    self.host.ledger.write_later(vec![
+                        self.detail_change(false),
+                        self.state_change(SessionState::Detached, by),
+                    ]);
+                }
             }
         }
     }

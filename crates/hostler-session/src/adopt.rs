@@ -1,12 +1,13 @@
 //! Going on with sessions of an earlier host.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use hostler_ledger::{By, Change, ResourceFilter, ResourceId, ResourceRecord, SessionId};
 use hostler_process::{Adopted, Error, Key, Process, Terminal, Tree};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::actor::{Actor, Kept};
 use crate::event::{ExitInfo, SessionState};
@@ -164,18 +165,28 @@ async fn revive(
         actor.is_lent_by(from);
     }
     actor.has_age();
+    if let (true, Some(since)) = (detail.handed_over, detail.quiet_since) {
+        // A host that was killed could not say when something was done last.
+        actor.last_activity = crate::open::of_shared(since);
+    }
     actor.has_tree(tree.clone());
     actor.status.send_modify(|status| status.adopted = true);
     for resource in with_ended(host, &row.id, resources).await {
-        if let Some(released) = &resource.released {
-            let end = serde_json::from_value(released.outcome.clone()).unwrap_or_default();
-            actor.show_ended(&resource, end);
-            continue;
-        }
         let key = serde_json::from_value::<Detail>(resource.detail.clone())
             .ok()
             .map(|detail| (Key(detail.key), detail));
         let process = key.as_ref().and_then(|(key, _)| processes.remove(key));
+        if let Some(released) = &resource.released {
+            let end = serde_json::from_value(released.outcome.clone()).unwrap_or_default();
+            actor.show_ended(&resource, end);
+            // Where the keeper knows it yet, it is told by the guard's end. What is stored of it stays: others may write there.
+            continue;
+        }
+        // That one has ended, and what goes on is the pause after it.
+        let process = process.filter(|process| {
+            let paused = key.as_ref().and_then(|(_, detail)| detail.paused);
+            paused.is_none_or(|paused| paused.key != process.key().0)
+        });
         match (key, process) {
             (Some((_, detail)), Some(process)) => {
                 actor
@@ -212,7 +223,8 @@ async fn revive(
     actor.touch_status();
     fail::fail_point!("adopt.revived");
     let state = if row.state == SessionState::Detached.as_str() {
-        actor.detached_at = Some(Instant::now());
+        let since = detail.detached_since.map(crate::open::of_shared);
+        actor.detached_at = Some(since.unwrap_or_else(Instant::now));
         SessionState::Detached
     } else {
         SessionState::Active
@@ -281,9 +293,7 @@ impl Actor {
             outputs,
             mailbox,
         ));
-        shared
-            .key
-            .store(detail.key, std::sync::atomic::Ordering::Relaxed);
+        shared.key.store(detail.key, Ordering::Relaxed);
         lock(&shared.running).input = input;
         let grace: Duration = self.status.borrow().policy.grace;
         let mut life = self.life(&shared, (out, err), detail.starts.max(1), grace);
@@ -312,6 +322,13 @@ impl Actor {
         {
             let output = shared.stdout.follow(watched);
             tokio::spawn(patterns.watch(self.host.clone(), shared.clone(), output));
+        }
+        if shared.options.is_foreground() {
+            let policy = self.status.borrow().policy.clone();
+            let grace = policy.detached_grace.unwrap_or(COME_BACK);
+            if !grace.is_zero() {
+                tokio::spawn(end_unclaimed(Arc::downgrade(&shared), grace));
+            }
         }
         let mut entry = self.entry(&shared);
         entry.task = Some(tokio::spawn(life.adopted(now)));
@@ -402,6 +419,21 @@ fn watch_from(output: &Output) -> u64 {
 /// Has a process wait for its client, until that is there or has been long enough in coming.
 async fn hold(place: Follower) {
     let _ = timeout(COME_BACK, place.output().ended()).await;
+}
+
+/// Ends a process in the foreground whose client has not come back in that time: the guard that would have ended it was the former
+/// host's.
+async fn end_unclaimed(process: Weak<Shared>, grace: Duration) {
+    sleep(grace).await;
+    if let Some(shared) = process.upgrade()
+        && !shared.claimed.load(Ordering::Relaxed)
+    {
+        shared.owner().send(Message::EndProcess {
+            id: shared.id.clone(),
+            grace: None,
+            by: By::new("host", "its client has not come back"),
+        });
+    }
 }
 
 /// The host's ends, from the keeper's store. What is not there had been closed.

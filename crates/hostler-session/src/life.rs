@@ -3,19 +3,17 @@
 //!
 //! Order matters: the intent, with its number in the tree, is in the ledger before there is a process; the host's ends of the
 //! pipes are in the keeper's store before the process is. So whoever dies whenever, the next host finds either the process with
-//! its record, or a record of what never was. What is written of a process is committed at each step (its identity up to 2 ms
-//! later, for the keeper knows it too), so that it survives the death of the host, and synced to the disk a little later: a loss of power ends the process as well, and leaves nothing that
+//! its record, or a record of what never was. What is written of a process is committed at each step (its identity with the
+//! next one, for the keeper knows it too), so that it survives the death of the host, and synced to the disk a little later: a loss of power ends the process as well, and leaves nothing that
 //! its record would be needed for.
 
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use futures_util::future::try_join_all;
 use hostler_ledger::{By, Change, Identity, ResourceId, ResourceRow};
 use hostler_process::{Command, Exit, Key, Process, Size, Stdio, Terminal, Tree};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -82,8 +80,8 @@ pub(crate) enum Now {
     Paused(Paused),
 }
 
-/// The command, this side's ends, and what the keeper is to keep of them, under which names.
-type Ready = (Command, Streams, Input, Vec<(Vec<u8>, OwnedFd)>);
+/// The command, with what the keeper is to keep of this side's ends, and these.
+type Ready = (Command, Streams, Input);
 
 /// How a while of tending ended.
 enum Tended {
@@ -183,16 +181,8 @@ impl Life {
             return Err(Error::Cancelled(self.shared.id.clone()));
         }
         self.starts += 1;
-        let (command, streams, input, stored) = ready;
-        // Asked for one after the other and then awaited, so the keeper has the descriptors before it has the process.
-        let names: Vec<Vec<u8>> = stored.iter().map(|(name, _)| name.clone()).collect();
-        let stores = stored
-            .into_iter()
-            .zip(&names)
-            .map(|((_, fd), name)| tree.store(name, fd));
-        let (stored, process) = tokio::join!(try_join_all(stores), tree.spawn(command));
-        let process = process?;
-        stored?;
+        let (command, streams, input) = ready;
+        let process = tree.spawn(command).await?;
         fail::fail_point!("exec.spawned");
         lock(&self.shared.running).input = input;
         Ok((Arc::new(process), streams))
@@ -218,7 +208,7 @@ impl Life {
             command = command.cwd(cwd);
         }
         let mut streams = Streams::default();
-        let mut stored = Vec::new();
+        let name = |stream| stored_name(id, stream);
         if let Some(size) = options.terminal {
             let terminal = Terminal::new(Size {
                 rows: size.rows,
@@ -226,19 +216,20 @@ impl Life {
             })?;
             let doing = "make the pipe of its terminal";
             let screen = Screen::new(terminal.clone()).doing(doing)?;
-            stored.push((stored_name(id, "terminal"), terminal.master()?));
-            stored.push((stored_name(id, "stage"), screen.stage().doing(doing)?));
-            let command = command.terminal(&terminal)?;
+            let command = command
+                .keep(name("terminal"), terminal.master()?)
+                .keep(name("stage"), screen.stage().doing(doing)?)
+                .terminal(&terminal)?;
             streams.terminal = Some(screen);
-            return Ok((command, streams, Input::Terminal(terminal), stored));
+            return Ok((command, streams, Input::Terminal(terminal)));
         }
         let doing = "make its pipes";
         let (read, write) = pipe_with(PipeFlags::CLOEXEC).doing(doing)?;
-        stored.push((stored_name(id, "stdout"), read.try_clone().doing(doing)?));
+        command = command.keep(name("stdout"), read.try_clone().doing(doing)?);
         streams.out = Some(watched(read).doing(doing)?);
         if self.err.is_some() {
             let (read, write) = pipe_with(PipeFlags::CLOEXEC).doing(doing)?;
-            stored.push((stored_name(id, "stderr"), read.try_clone().doing(doing)?));
+            command = command.keep(name("stderr"), read.try_clone().doing(doing)?);
             streams.err = Some(watched(read).doing(doing)?);
             command = command.stderr(Stdio::Fd(write));
         } else {
@@ -248,11 +239,11 @@ impl Life {
         let mut input = Input::None;
         if options.stdin {
             let (read, write) = pipe_with(PipeFlags::CLOEXEC).doing(doing)?;
-            stored.push((stored_name(id, "stdin"), write.try_clone().doing(doing)?));
+            command = command.keep(name("stdin"), write.try_clone().doing(doing)?);
             input = Input::Pipe(Arc::new(watched(write).doing(doing)?));
             command = command.stdin(Stdio::Fd(read));
         }
-        Ok((command, streams, input, stored))
+        Ok((command, streams, input))
     }
 
     /// It runs: says so, and records how the kernel knows it.
@@ -335,10 +326,12 @@ impl Life {
         }
         // The guard has nothing left to own; what the process orphaned is the tree's.
         lock(&self.shared.running).process = None;
-        farewell.1 = false;
         self.shared
             .status
             .send_modify(|status| status.state = ResourceState::Ended);
+        // Still under the guard, so it is told in any case: whoever waits for the end hears of it first.
+        tokio::task::yield_now().await;
+        farewell.1 = false;
         self.shared.owner().send(Message::Exited {
             id: self.shared.id.clone(),
         });

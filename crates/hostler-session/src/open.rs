@@ -10,6 +10,7 @@ use hostler_ledger::{By, Change, SessionId, SessionRow};
 use hostler_process::{Contain, Limits, Tree, TreeOptions};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use crate::actor::Actor;
 use crate::error::{Error, Result};
@@ -45,6 +46,13 @@ pub(crate) struct Detail {
     /// It was left to the next host on purpose.
     #[serde(default)]
     pub(crate) handed_over: bool,
+    /// Since when nobody has done anything in it, on the clock that two hosts share ([`crate::restart::clock`]). As old as this
+    /// record, so it counts only where that was written on leaving.
+    #[serde(default)]
+    pub(crate) quiet_since: Option<u64>,
+    /// Since when no client is there, on that clock.
+    #[serde(default)]
+    pub(crate) detached_since: Option<u64>,
 }
 
 /// Who a keeper is.
@@ -60,6 +68,18 @@ pub(crate) fn now() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |time| time.as_millis() as u64)
+}
+
+/// A moment on the clock that two hosts share.
+fn shared(moment: Instant) -> u64 {
+    crate::restart::clock().saturating_sub(moment.elapsed().as_millis() as u64)
+}
+
+/// A moment that an earlier host wrote down.
+pub(crate) fn of_shared(clock: u64) -> Instant {
+    let ago = Duration::from_millis(crate::restart::clock().saturating_sub(clock));
+    // Only where the machine has been up for less than that.
+    Instant::now().checked_sub(ago).unwrap_or_else(Instant::now)
 }
 
 /// Whether a policy makes sense.
@@ -358,6 +378,8 @@ impl Actor {
                 _ => None,
             },
             handed_over,
+            quiet_since: Some(shared(self.last_activity)),
+            detached_since: self.detached_at.map(shared),
         }
     }
 

@@ -220,7 +220,8 @@ impl Actor {
             let exit = serde_json::to_value(exit).unwrap_or_default();
             fields.insert("exit".into(), exit);
         }
-        self.host.ledger.write_later(vec![Change::ResourceReleased {
+        // The keeper knows it too, until it is told that this is written ([`hostler_process::Tree`]).
+        self.host.ledger.write_soon(vec![Change::ResourceReleased {
             id: id.clone(),
             outcome,
             by,

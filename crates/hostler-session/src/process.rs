@@ -73,6 +73,8 @@ pub(crate) struct Shared {
     pub(crate) freeze: Notify,
     /// Set when its time was over.
     pub(crate) timed_out: AtomicBool,
+    /// Whether somebody is, or was, there whose going ends it.
+    pub(crate) claimed: AtomicBool,
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -111,6 +113,7 @@ impl Shared {
             stop: watch::Sender::new(false),
             freeze: Notify::new(),
             timed_out: AtomicBool::new(false),
+            claimed: AtomicBool::new(false),
         }
     }
 
@@ -315,6 +318,7 @@ impl ProcessHandle {
 
     /// Ends it when the guard is dropped: for the client of a foreground process, who may go.
     pub fn end_on_drop(&self, by: By) -> EndOnDrop {
+        self.shared.claimed.store(true, Ordering::Relaxed);
         EndOnDrop {
             handle: self.clone(),
             by: Some(by),

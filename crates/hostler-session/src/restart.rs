@@ -25,6 +25,9 @@ pub(crate) struct Paused {
     pub(crate) pause: Duration,
     /// How it ended.
     pub(crate) exit: ExitInfo,
+    /// Which it was, by its number in the tree: its keeper may know it yet, though all is done about its end.
+    #[serde(default)]
+    pub(crate) key: u64,
 }
 
 /// The clock that two hosts share: milliseconds since the boot in which the machine did not sleep.
@@ -64,6 +67,7 @@ impl Life {
             until: clock() + pause.as_millis() as u64,
             pause,
             exit: *exit,
+            key: self.shared.key.load(Ordering::Relaxed),
         })
     }
 

@@ -1,4 +1,4 @@
-"""The official Python client, unchanged: client.py stdio COMMAND... | http URL | ws URL. Opens, prompts, and prints what it heard."""
+"""The official Python client, unchanged: client.py stdio COMMAND... | http URL | ws URL. Opens, prompts, loads, and checks what it heard."""
 
 import asyncio
 import sys

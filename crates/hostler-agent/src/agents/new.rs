@@ -25,6 +25,9 @@ pub struct NewConversation {
     pub meta: Option<Box<RawValue>>,
     /// Other members of `session/new` that are passed on as they came, such as `additionalDirectories`: an object.
     pub more: Option<Box<RawValue>>,
+    /// The `elicitation` of the `clientCapabilities` of who begins it: the agent is told, for it asks no such questions
+    /// else.
+    pub elicitation: Option<Box<RawValue>>,
     /// Where it works: absolute. The agent's files are below it.
     pub cwd: PathBuf,
     /// Who answers for nobody. Without: as the agent's entry in the catalogue says.
@@ -98,6 +101,8 @@ struct Kept {
     mcp_servers: Vec<String>,
     meta: Option<String>,
     more: Option<String>,
+    #[serde(default)]
+    elicitation: Option<String>,
     permission: Option<PermissionPolicy>,
 }
 
@@ -113,6 +118,7 @@ pub(crate) fn detail_of(new: &NewConversation, ready: Option<&Ready>) -> serde_j
         mcp_servers: new.mcp_servers.iter().map(|server| text(server)).collect(),
         meta: new.meta.as_deref().map(text),
         more: new.more.as_deref().map(text),
+        elicitation: new.elicitation.as_deref().map(text),
         permission: new.permission,
     };
     let ready = ready.map(
@@ -140,6 +146,7 @@ pub(crate) fn new_of(row: &ConversationRow) -> Result<NewConversation> {
             .collect::<Result<_>>()?,
         meta: kept.meta.map(raw).transpose()?,
         more: kept.more.map(raw).transpose()?,
+        elicitation: kept.elicitation.map(raw).transpose()?,
         cwd: row.cwd.clone().into(),
         permission: kept.permission,
     })

@@ -2,29 +2,26 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::Ordering;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use hostler_ledger::{Change, ConversationUpdate, EntryRows, EntrySeq as Seq, LinkRow, WriteError};
+use hostler_ledger::{ConversationUpdate, EntrySeq as Seq};
 use hostler_session::{By, SessionState};
-use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
-use super::asked::Asked;
+use super::asked::{Answers, Asked};
 use super::pending::{Pending, PendingAnswer, PendingServed};
 use super::turns::{Queued, Running};
 use super::{Answered, Ready, Shared, Turn};
 use crate::error::Result;
 use crate::handshake::{Built, Spawned};
 use crate::link::{Caller, Heard, Link};
-use crate::rpc::{Answer, UpdatePath, raw};
-use crate::transcript::{Entry, EntryKind, RequestId};
+use crate::rpc::{Answer, UpdatePath};
+use crate::transcript::{Entry, RequestId};
 use crate::warm::Warm;
-
-/// Between tries to write what the disk has no room for.
-const AGAIN: Duration = Duration::from_millis(200);
 
 /// What a conversation's task is asked and told.
 pub(crate) enum Message {
@@ -43,8 +40,8 @@ pub(crate) enum Message {
         by: By,
         reply: oneshot::Sender<Result<Turn>>,
     },
-    /// Whoever asked for this turn did not hear that it is there.
-    Unheard {
+    /// This turn is not wanted any more.
+    Withdraw {
         turn: u64,
     },
     Cancel {
@@ -69,7 +66,7 @@ pub(crate) enum Message {
     },
     Attach {
         client: u64,
-        answers: bool,
+        answers: Answers,
     },
     Detach {
         client: u64,
@@ -168,7 +165,8 @@ pub(crate) struct Actor {
     pub(crate) next_key: u64,
     /// Answers that the kernel does not have yet.
     pub(crate) unsent: BTreeMap<u64, PendingAnswer>,
-    pub(crate) clients: HashMap<u64, bool>,
+    /// Who is attached, and what each answers.
+    pub(crate) clients: HashMap<u64, Answers>,
     /// How many lines are being written that may be cut if the host dies.
     pub(crate) long: u32,
     /// How much of what makes no sense was noted of this agent.
@@ -194,6 +192,7 @@ impl Actor {
         agent_session: Option<String>,
         pending: &Pending,
     ) -> Self {
+        shared.said.store(pending.next_turn > 1, Ordering::Relaxed);
         Self {
             last: shared.log.last(),
             shared,
@@ -276,7 +275,7 @@ impl Actor {
                 self.unneeded();
             }
             Message::Prompt { params, by, reply } => self.prompt(params, by, None, reply).await,
-            Message::Unheard { turn } => self.withdraw(turn),
+            Message::Withdraw { turn } => self.withdraw(turn),
             Message::Cancel { by, reply } => {
                 self.cancel(&by);
                 self.then(move || {
@@ -304,10 +303,11 @@ impl Actor {
             }
             Message::Attach { client, answers } => {
                 self.clients.insert(client, answers);
+                self.attendance_changed();
             }
             Message::Detach { client } => {
                 self.clients.remove(&client);
-                self.nobody_is_there();
+                self.attendance_changed();
             }
             Message::Evict { forget, by, reply } => self.evict(forget, &by, reply),
             Message::Retire { by } => self.retire(&by),
@@ -343,138 +343,6 @@ impl Actor {
             }
         }
     }
-
-    // --- writing ---
-
-    /// Adds an entry; it is shown once it is in the ledger.
-    pub(crate) fn push(&mut self, kind: EntryKind, turn: Option<u64>, data: Arc<RawValue>) -> Seq {
-        self.last = Seq(self.last.0 + 1);
-        self.batch.push(Arc::new(Entry {
-            seq: self.last,
-            at: self.at,
-            turn,
-            kind,
-            data,
-        }));
-        self.last
-    }
-
-    pub(crate) fn push_json(
-        &mut self,
-        kind: EntryKind,
-        turn: Option<u64>,
-        data: &impl Serialize,
-    ) -> Seq {
-        self.push(kind, turn, raw(data).into())
-    }
-
-    /// Does something once what was added so far is in the ledger.
-    pub(crate) fn then(&mut self, effect: impl FnOnce() + Send + 'static) {
-        self.effects.push(Box::new(effect));
-    }
-
-    fn pending(&self) -> Pending {
-        let running = self.running.iter().map(Running::pending);
-        Pending {
-            next_turn: self.next_turn,
-            turns: running
-                .chain(self.queue.iter().map(Queued::pending))
-                .collect(),
-            requests: self
-                .requests
-                .iter()
-                .map(|(id, asked)| asked.pending(*id))
-                .collect(),
-            served: self
-                .served
-                .values()
-                .map(|(served, _)| served.clone())
-                .collect(),
-            answers: self.unsent.values().cloned().collect(),
-            up: matches!(self.agent, Agent::Up(_)),
-            writing: self.long > 0,
-            untold: self.untold,
-            forgotten: self.forgotten,
-        }
-    }
-
-    fn changes(&mut self, offset: u64) -> Vec<Change> {
-        let id = self.shared.id.clone();
-        let mut changes = Vec::with_capacity(2);
-        if let Some(update) = &self.update {
-            changes.push(Change::ConversationChanged {
-                id: id.clone(),
-                update: Box::new(update.clone()),
-            });
-        }
-        if self.dirty {
-            let text = serde_json::to_string(&self.pending()).unwrap_or_default();
-            self.pending_text = text.into();
-        }
-        let moved = self.dirty || offset != self.offset;
-        let link = moved.then(|| LinkRow {
-            process: self.link.as_ref().map(|link| link.process.id().clone()),
-            offset,
-            pending: self.pending_text.clone(),
-        });
-        if link.is_some() || !self.batch.is_empty() {
-            changes.push(Change::TranscriptAppended {
-                id,
-                entries: rows(&self.batch),
-                link,
-            });
-        }
-        changes
-    }
-
-    fn read_to(&self) -> u64 {
-        self.link.as_ref().map_or(0, |link| link.lines.done())
-    }
-
-    /// Tries once to write what was added.
-    pub(crate) async fn write(&mut self) -> std::result::Result<(), WriteError> {
-        let offset = self.read_to();
-        let changes = self.changes(offset);
-        if !changes.is_empty() {
-            self.shared.ledger().write_unsynced(changes).await?;
-        }
-        if offset != self.offset
-            && let Some(link) = &self.link
-        {
-            link.settle();
-        }
-        self.offset = offset;
-        self.dirty = false;
-        self.update = None;
-        self.shared.log.publish(std::mem::take(&mut self.batch));
-        for effect in std::mem::take(&mut self.effects) {
-            effect();
-        }
-        Ok(())
-    }
-
-    /// Writes what was added, shows it, and does what was to be done then. Waits for room on the disk: meanwhile the agent
-    /// is not read from, and waits too.
-    pub(crate) async fn commit(&mut self) {
-        self.show_use();
-        loop {
-            match self.write().await {
-                Ok(()) => return,
-                Err(WriteError::Full | WriteError::ReadOnly | WriteError::Io(_))
-                    if self.shared.session.state().is_open() =>
-                {
-                    sleep(AGAIN).await;
-                }
-                Err(error) => {
-                    tracing::error!(conversation = %self.shared.id, %error, "a transcript cannot be written");
-                    self.batch.clear();
-                    self.effects.clear();
-                    self.over = true;
-                    return;
-                }
-            }
-        }
-    }
 }
 
 async fn hear(link: &mut Option<Link>) -> Heard {
@@ -482,33 +350,4 @@ async fn hear(link: &mut Option<Link>) -> Heard {
         Some(link) => link.hear().await,
         None => std::future::pending().await,
     }
-}
-
-/// Entries as rows: updates that follow one another share one.
-fn rows(entries: &[Arc<Entry>]) -> Vec<EntryRows> {
-    let alike = |a: &Arc<Entry>, b: &Arc<Entry>| {
-        a.kind == EntryKind::Update && b.kind == EntryKind::Update && a.turn == b.turn
-    };
-    entries
-        .chunk_by(alike)
-        .filter_map(|group| {
-            let first = group.first()?;
-            let length: usize = group.iter().map(|entry| entry.data.get().len() + 1).sum();
-            let mut data = String::with_capacity(length);
-            for (index, entry) in group.iter().enumerate() {
-                if index > 0 {
-                    data.push('\n');
-                }
-                data.push_str(entry.data.get());
-            }
-            Some(EntryRows {
-                seq: first.seq,
-                n: group.len() as u32,
-                at: first.at,
-                turn: first.turn,
-                kind: first.kind.as_str().into(),
-                data,
-            })
-        })
-        .collect()
 }

@@ -6,13 +6,13 @@ use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::Answered;
 use super::actor::{Actor, Agent, Message};
 use super::pending::{PendingAnswer, PendingRequest, PendingServed};
+use super::{Answered, ClientCapabilities};
 use crate::error::Result;
 use crate::link::Writer;
 use crate::permission::{PermissionPolicy, cancelled};
-use crate::rpc::{self, Answer, RpcError, with_session_id};
+use crate::rpc::{self, Answer, RpcError, for_session};
 use crate::served::Served;
 use crate::transcript::{AnswerData, EntryKind, RequestData, RequestId};
 
@@ -24,6 +24,28 @@ pub(crate) struct Asked {
     pub(crate) deadline: Option<Instant>,
     /// How many clients said that they do not know the method.
     pub(crate) unknown: usize,
+}
+
+/// What a client that is attached answers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Answers {
+    /// Anything at all.
+    pub(crate) any: bool,
+    /// Questions with a form or an address, which only some clients can show.
+    pub(crate) elicitations: bool,
+}
+
+impl Answers {
+    pub(crate) fn of(capabilities: &ClientCapabilities) -> Self {
+        Self {
+            any: capabilities.answers,
+            elicitations: capabilities.raw.is_none() || capabilities.can("elicitation"),
+        }
+    }
+
+    fn knows(self, method: &str) -> bool {
+        self.any && (self.elicitations || !method.starts_with("elicitation/"))
+    }
 }
 
 impl Asked {
@@ -71,7 +93,7 @@ impl Actor {
         if stops {
             let by = By::new("host", "the turn is cancelled");
             self.settle(request, cancelled(method), &by);
-        } else if !self.is_attended() {
+        } else if self.attending(method) == 0 {
             match self.shared.permission.answer(method, params) {
                 Some(answer) => {
                     let why = format!(
@@ -80,7 +102,7 @@ impl Actor {
                     );
                     self.settle(request, answer, &By::new("policy", why.to_lowercase()));
                 }
-                None => self.nobody_is_there(),
+                None => self.attendance_changed(),
             }
         }
     }
@@ -108,30 +130,27 @@ impl Actor {
         self.dirty = true;
     }
 
-    /// Whether somebody is there who can be asked.
-    fn is_attended(&self) -> bool {
-        self.clients.values().any(|answers| *answers)
+    /// How many are there who can be asked this.
+    fn attending(&self, method: &str) -> usize {
+        let clients = self.clients.values();
+        clients.filter(|answers| answers.knows(method)).count()
     }
 
-    /// Somebody came or left: requests wait for ever, or up to a deadline.
-    pub(crate) fn nobody_is_there(&mut self) {
-        if self.is_attended() {
-            for asked in self.requests.values_mut() {
-                asked.deadline = None;
-            }
-            return;
-        }
+    /// Somebody came or left: each request waits for ever, or up to a deadline, or is the policy's.
+    pub(crate) fn attendance_changed(&mut self) {
         let policy = self.shared.permission;
-        if policy != PermissionPolicy::Ask {
-            let by = By::new("policy", "nobody is attached any more");
-            for (request, method) in self.open_requests() {
-                self.settle(request, cancelled(&method), &by);
-            }
-            return;
-        }
         let deadline = Instant::now() + self.shared.spec.permission_timeout;
-        for asked in self.requests.values_mut() {
-            asked.deadline.get_or_insert(deadline);
+        for (request, method) in self.open_requests() {
+            let attended = self.attending(&method) > 0;
+            if !attended && policy != PermissionPolicy::Ask {
+                let by = By::new("policy", "nobody is attached any more");
+                self.settle(request, cancelled(&method), &by);
+            } else if let Some(asked) = self.requests.get_mut(&request) {
+                match attended {
+                    true => asked.deadline = None,
+                    false => _ = asked.deadline.get_or_insert(deadline),
+                }
+            }
         }
     }
 
@@ -167,7 +186,11 @@ impl Actor {
         by: &By,
         reply: oneshot::Sender<Result<Answered>>,
     ) {
-        let there = self.clients.values().filter(|answers| **answers).count();
+        let method = self
+            .requests
+            .get(&request)
+            .map(|asked| asked.method.clone());
+        let there = method.map_or(0, |method| self.attending(&method));
         let Some(asked) = self.requests.get_mut(&request) else {
             let _ = reply.send(Ok(Answered::Late));
             return;
@@ -290,7 +313,7 @@ impl Actor {
             return Ok(());
         };
         let name = self.agent_session.as_deref().unwrap_or_default();
-        let params = with_session_id(params.get(), name).unwrap_or_else(|_| params.to_owned());
+        let params = for_session(method, params.to_owned(), name)?;
         let line = rpc::notification(method, &params);
         if !Writer::may_be_cut(&line) {
             return link.caller.writer.send(line);

@@ -113,7 +113,7 @@ impl Actor {
                 }
                 self.updated(ours);
             }
-            "$/cancel_request" => self.taken_back(params),
+            rpc::CANCEL => self.taken_back(params),
             _ => {
                 let data = NotificationData {
                     method,
@@ -171,8 +171,14 @@ impl Actor {
     /// The agent's name for the session.
     pub(crate) fn is_called(&mut self, name: &str) {
         self.path = Some(UpdatePath::new(name, self.shared.id.as_str()));
-        self.agent_session = Some(name.to_owned());
-        self.update.get_or_insert_default().agent_session = Some(Some(name.to_owned()));
+        self.names_session(Some(name.to_owned()));
+    }
+
+    /// Its name for the session, here, for whoever asks it, and in the ledger.
+    pub(crate) fn names_session(&mut self, name: Option<String>) {
+        self.agent_session = name.clone();
+        self.shared.change(|row| row.agent_session = name.clone());
+        self.update.get_or_insert_default().agent_session = Some(name);
     }
 
     fn malformed(&mut self, malformed: &Malformed, line: &[u8]) {

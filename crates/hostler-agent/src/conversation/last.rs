@@ -1,11 +1,12 @@
 //! What is done before a conversation's session ends without being asked.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use hostler_session::{By, CloseReason, ExecOptions, Farewell};
 use serde_json::json;
 
-use super::{Conversation, Shared};
+use super::Conversation;
 use crate::catalogue::BeforeClose;
 use crate::rpc::raw;
 
@@ -30,13 +31,8 @@ impl Conversation {
     }
 }
 
-/// Whether anything was ever said in it.
-fn was_used(shared: &Shared) -> bool {
-    shared.row().title.is_some() || shared.row().agent_session.is_some()
-}
-
 async fn part(conversation: Conversation, last: BeforeClose, reason: CloseReason) {
-    if !was_used(&conversation.shared) {
+    if !conversation.shared.said.load(Ordering::Relaxed) {
         return;
     }
     let by = By::new("host", format!("before the session ends: {reason}"));

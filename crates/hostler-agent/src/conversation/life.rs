@@ -254,8 +254,7 @@ impl Actor {
         let waiting = std::mem::take(&mut self.waiting);
         if forget {
             self.cancel_queue();
-            self.agent_session = None;
-            self.update.get_or_insert_default().agent_session = Some(None);
+            self.names_session(None);
         }
         let turn = None;
         let notice = json!({ "notice": notice, "by": by });

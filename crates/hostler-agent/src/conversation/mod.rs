@@ -11,6 +11,7 @@ mod queue;
 mod resumed;
 mod shared;
 mod turns;
+mod writing;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,11 +24,12 @@ use tokio::sync::oneshot;
 use crate::agents::ConversationInfo;
 use crate::error::{Error, Result};
 use crate::follow::Follower;
-use crate::link::{Caller, Waiter};
-use crate::rpc::{Answer, RpcError, with_session_id};
+use crate::link::Caller;
+use crate::rpc::{Answer, RpcError, for_session};
 use crate::transcript::RequestId;
 
 pub(crate) use actor::{Actor, Message, now};
+use asked::Answers;
 pub(crate) use idle::{Used, UsedCell};
 pub(crate) use life::ready_of;
 pub(crate) use pending::{At, Pending};
@@ -91,7 +93,7 @@ pub enum Answered {
 pub struct ClientCapabilities {
     /// Whether somebody is there who answers the agent's requests, so that they wait for that.
     pub answers: bool,
-    /// Its `clientCapabilities`, as they came.
+    /// Its `clientCapabilities`, as they came. Without, it is one that answers whatever it is asked.
     pub raw: Option<Arc<RawValue>>,
 }
 
@@ -101,6 +103,18 @@ impl Default for ClientCapabilities {
             answers: true,
             raw: None,
         }
+    }
+}
+
+impl ClientCapabilities {
+    /// Whether the client said that it can do this: a member that is neither `null` nor `false`.
+    pub fn can(&self, what: &str) -> bool {
+        let raw = self.raw.as_deref().map_or("null", RawValue::get);
+        let said = serde_json::from_str::<serde_json::Value>(raw).unwrap_or_default();
+        !matches!(
+            said[what],
+            serde_json::Value::Null | serde_json::Value::Bool(false)
+        )
     }
 }
 
@@ -238,6 +252,12 @@ impl Conversation {
         let _ = self.ask(|reply| Message::Cancel { by, reply }).await;
     }
 
+    /// Cancels one turn, whether it runs or waits, and no other. One that has ended is no failure.
+    pub fn cancel_turn(&self, turn: u64) {
+        self.shared.session.touch();
+        self.shared.tell(Message::Withdraw { turn });
+    }
+
     /// Any other request to the agent: its raw answer.
     ///
     /// Cancel safe: the answer is let go of.
@@ -245,21 +265,41 @@ impl Conversation {
     /// # Errors
     /// As [`Conversation::ready`]. That the agent answers with an error is no error here.
     pub async fn call(&self, method: &str, params: Box<RawValue>, by: By) -> Result<Answer> {
+        self.call_until(method, params, by, std::future::pending())
+            .await
+    }
+
+    /// The same for somebody who may take the request back, which is when `taken_back` is ready: the agent is told by
+    /// `$/cancel_request`, and what it answers within its `cancel_grace` is the answer; else, and where it was not asked
+    /// yet, [`RpcError::CANCELLED`].
+    ///
+    /// Cancel safe: as [`Conversation::call`].
+    ///
+    /// # Errors
+    /// As [`Conversation::call`].
+    pub async fn call_until(
+        &self,
+        method: &str,
+        params: Box<RawValue>,
+        by: By,
+        taken_back: impl Future<Output = ()>,
+    ) -> Result<Answer> {
         self.shared.session.touch();
-        let (_, caller) = self.up(by).await?;
-        let name = self.shared.row().agent_session.unwrap_or_default();
-        let params = match params.get().trim_start().starts_with('{') {
-            true => with_session_id(params.get(), &name)?,
-            false => params,
+        let mut taken_back = std::pin::pin!(taken_back);
+        let (_, caller) = tokio::select! {
+            biased;
+            up = self.up(by) => up?,
+            () = &mut taken_back => return Ok(Err(RpcError::cancelled())),
         };
-        match caller.call(method, &params, Waiter::Call).await {
-            Some(answer) => Ok(answer),
-            None => Err(Error::AgentEnded {
-                agent: self.shared.row().agent,
-                exit: None,
-                stderr: String::new(),
-            }),
-        }
+        let name = self.shared.row().agent_session.unwrap_or_default();
+        let params = for_session(method, params, &name)?;
+        let grace = self.shared.spec.cancel_grace;
+        let answer = caller.call_until(method, &params, taken_back, grace).await;
+        answer.ok_or_else(|| Error::AgentEnded {
+            agent: self.shared.row().agent,
+            exit: None,
+            stderr: String::new(),
+        })
     }
 
     /// A notification to the agent, if it is up. `session/cancel` is a [`Conversation::cancel`].
@@ -323,7 +363,7 @@ impl Conversation {
     pub async fn attach(&self, who: &str, capabilities: ClientCapabilities) -> Result<ClientGuard> {
         let attachment = self.shared.session.attach(who).await?;
         let client = token();
-        let answers = capabilities.answers;
+        let answers = Answers::of(&capabilities);
         self.shared.tell(Message::Attach { client, answers });
         Ok(ClientGuard {
             shared: self.shared.clone(),
@@ -403,7 +443,7 @@ impl Drop for Unheard<'_> {
         if let Some(mut answer) = self.answer.take() {
             answer.close();
             if let Ok(Ok(turn)) = answer.try_recv() {
-                self.shared.tell(Message::Unheard { turn: turn.id });
+                self.shared.tell(Message::Withdraw { turn: turn.id });
             }
         }
     }

@@ -102,7 +102,7 @@ impl Conversation {
     ///
     /// # Errors
     /// [`crate::Error::Closed`].
-    pub async fn cancel_turn(&self, turn: u64) -> Result<bool> {
+    pub async fn cancel_if_running(&self, turn: u64) -> Result<bool> {
         self.ask(|reply| Message::Queue(Asked::Cancel { turn, reply }))
             .await
     }

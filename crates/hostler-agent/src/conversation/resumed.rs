@@ -86,7 +86,7 @@ impl Actor {
             };
             self.requests.insert(request.id, asked);
         }
-        self.nobody_is_there();
+        self.attendance_changed();
         // One may have it already, and then takes this for an answer to nothing.
         for answer in &pending.answers {
             let mut line = answer.line.get().as_bytes().to_vec();

@@ -1,5 +1,6 @@
 //! What a conversation's task and its handles share.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hostler_ledger::{ConversationId, ConversationRow, Ledger};
@@ -26,6 +27,8 @@ pub(crate) struct Shared {
     pub(crate) served: Arc<Served>,
     pub(crate) mailbox: mpsc::UnboundedSender<Message>,
     pub(crate) used: UsedCell,
+    /// Whether a turn was ever asked for.
+    pub(crate) said: AtomicBool,
     pub(crate) row: Mutex<ConversationRow>,
     pub(crate) agents: Weakly,
     pub(crate) ledger: Ledger,

@@ -1,5 +1,6 @@
 //! Turns: one at a time, the others in their order; cancelled by word, then by force; watched.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hostler_ledger::EntrySeq as Seq;
@@ -132,6 +133,7 @@ impl Actor {
         };
         let seq = self.push_json(EntryKind::Prompt, Some(id), &data);
         self.next_turn += 1;
+        self.shared.said.store(true, Ordering::Relaxed);
         let (end, ended) = watch::channel(None);
         if self.shared.row().title.is_none()
             && let Some(title) = title_of(&params)
@@ -171,7 +173,7 @@ impl Actor {
         self.start_next();
     }
 
-    /// Whoever asked for it did not hear that it is there.
+    /// Whoever asked for it does not want it any more, or did not hear that it is there.
     pub(crate) fn withdraw(&mut self, turn: u64) {
         if let Some(place) = self.queue.iter().position(|queued| queued.id == turn)
             && let Some(queued) = self.queue.remove(place)
@@ -245,7 +247,7 @@ impl Actor {
             };
             if writer.send_then(line, done).is_err() {
                 // Too much waits for an agent that does not read: as though it had not been asked.
-                let _ = mailbox.send(Message::Unheard { turn: id });
+                let _ = mailbox.send(Message::Withdraw { turn: id });
             }
         });
     }
@@ -347,6 +349,9 @@ impl Actor {
         // Before the answers, so that the agent knows what they come of.
         self.send(line);
         self.cancel_requests();
+        if let Ok(agents) = self.shared.agents() {
+            agents.end_delegated(self.shared.session.id());
+        }
     }
 
     /// Ends an agent that did not end its turn, and the turn.

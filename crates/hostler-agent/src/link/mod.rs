@@ -62,7 +62,7 @@ impl Calls {
     /// Who waits for this one. An agent that quotes the number as text is understood.
     pub(crate) fn remove(&self, id: &RawValue) -> Option<Waiter> {
         let number = id.get().trim_matches('"').parse().ok()?;
-        self.lock().by_number.remove(&number)
+        self.take(number)
     }
 
     /// Whether nobody waits.
@@ -70,8 +70,8 @@ impl Calls {
         self.lock().by_number.is_empty()
     }
 
-    fn forget(&self, number: u64) {
-        self.lock().by_number.remove(&number);
+    fn take(&self, number: u64) -> Option<Waiter> {
+        self.lock().by_number.remove(&number)
     }
 
     /// No answer will come any more: whoever waits, and whoever asks later, is told by that its waiter is dropped. The end of
@@ -93,11 +93,14 @@ pub(crate) struct Caller {
 }
 
 /// Forgets a call whose caller is gone.
-struct Forget<'a>(&'a Calls, u64);
+struct Forget<'a> {
+    calls: &'a Calls,
+    number: u64,
+}
 
 impl Drop for Forget<'_> {
     fn drop(&mut self) {
-        self.0.forget(self.1);
+        self.calls.take(self.number);
     }
 }
 
@@ -111,14 +114,62 @@ impl Caller {
         params: &RawValue,
         waiter: impl FnOnce(oneshot::Sender<Answer>) -> Waiter,
     ) -> Option<Answer> {
+        let (asked, answer) = self.ask(method, params, waiter);
+        let answer = answer.await.ok();
+        drop(asked);
+        answer
+    }
+
+    /// The same for somebody who may take the request back: the agent is told that then, and has so long to answer all the
+    /// same, which is what ACP wants of it. `None` as well when it does not.
+    ///
+    /// Cancel safe: as [`Caller::call`].
+    pub(crate) async fn call_until(
+        &self,
+        method: &str,
+        params: &RawValue,
+        taken_back: impl Future<Output = ()>,
+        grace: Duration,
+    ) -> Option<Answer> {
+        let (asked, mut answer) = self.ask(method, params, Waiter::Call);
+        tokio::select! {
+            biased;
+            answer = &mut answer => return answer.ok(),
+            () = taken_back => {}
+        }
+        let which = rpc::raw(&serde_json::json!({ "requestId": asked.number }));
+        if let Err(error) = self.writer.send(rpc::notification(rpc::CANCEL, &which)) {
+            tracing::debug!(%error, "an agent cannot be told that its answer is not wanted");
+        }
+        match tokio::time::timeout(grace, answer).await {
+            Ok(answer) => answer.ok(),
+            Err(_) => Some(Err(RpcError::cancelled())),
+        }
+    }
+
+    /// Asks. The answer is forgotten with the first of what is given.
+    fn ask(
+        &self,
+        method: &str,
+        params: &RawValue,
+        waiter: impl FnOnce(oneshot::Sender<Answer>) -> Waiter,
+    ) -> (Forget<'_>, oneshot::Receiver<Answer>) {
         let number = self.writer.next_number();
         let (reply, answer) = oneshot::channel();
         self.calls.insert(number, waiter(reply));
-        let _forget = Forget(&self.calls, number);
-        if let Err(full) = self.writer.send(rpc::request(number, method, params)) {
-            return Some(Err(RpcError::internal(full.to_string())));
+        let asked = Forget {
+            calls: &self.calls,
+            number,
+        };
+        let line = rpc::request(number, method, params);
+        if let Err(full) = self.writer.send(line) {
+            let refused = Err(RpcError::internal(full.to_string()));
+            match self.calls.take(number) {
+                Some(Waiter::Call(reply) | Waiter::NewSession(reply)) => drop(reply.send(refused)),
+                Some(Waiter::Turn(_)) | None => {}
+            }
         }
-        answer.await.ok()
+        (asked, answer)
     }
 }
 

@@ -10,7 +10,11 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 pub(crate) use line::{notification, request, response};
+pub(crate) use respell::for_session;
 pub use respell::{UpdatePath, respell, with_session_id};
+
+/// The notification by which a side takes its request back (ACP).
+pub(crate) const CANCEL: &str = "$/cancel_request";
 
 /// An error of JSON-RPC.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -66,6 +70,11 @@ impl RpcError {
     /// The parameters make no sense.
     pub fn invalid_params(why: impl Into<String>) -> Self {
         Self::new(Self::INVALID_PARAMS, why)
+    }
+
+    /// The request was taken back.
+    pub fn cancelled() -> Self {
+        Self::new(Self::CANCELLED, "the request was cancelled")
     }
 
     /// Something went wrong here.

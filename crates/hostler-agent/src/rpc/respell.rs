@@ -68,6 +68,23 @@ pub fn with_session_id(object: &str, to: &str) -> Result<Box<RawValue>, RpcError
     put(object, start..start, &member).ok_or_else(no)
 }
 
+/// The parameters of a client's message as the agent gets them: what is about its session names that as the agent does, and
+/// what is not (`authenticate`, an extension of its own) stays as it is.
+///
+/// # Errors
+/// As [`with_session_id`].
+pub(crate) fn for_session(
+    method: &str,
+    params: Box<RawValue>,
+    name: &str,
+) -> Result<Box<RawValue>, RpcError> {
+    let of_session = method.starts_with("session/") || session_id(params.get()).is_some();
+    match of_session && is_object(params.get().as_bytes()) {
+        true => with_session_id(params.get(), name),
+        false => Ok(params),
+    }
+}
+
 /// Turns the updates of one agent session into those of a conversation in one pass, where they are written as nearly all
 /// agents write them: compactly, with the session's id in the first place.
 #[derive(Debug, Clone)]
@@ -110,6 +127,24 @@ impl UpdatePath {
 mod tests {
     use super::*;
     use crate::rpc::{Incoming, parse};
+
+    #[test]
+    fn only_what_is_about_a_session_names_it() {
+        for (method, params, sent) in [
+            ("authenticate", r#"{"methodId":"x"}"#, r#"{"methodId":"x"}"#),
+            ("_own", "[1]", "[1]"),
+            ("_own", r#"{"sessionId":"c"}"#, r#"{"sessionId":"a"}"#),
+            (
+                "session/set_mode",
+                r#"{"modeId":"x"}"#,
+                r#"{"sessionId":"a","modeId":"x"}"#,
+            ),
+        ] {
+            let params = RawValue::from_string(params.into()).expect("JSON");
+            let new = for_session(method, params, "a").expect("parameters");
+            assert_eq!(new.get(), sent, "{method}");
+        }
+    }
 
     #[test]
     fn a_session_id_is_replaced_at_its_own_place_and_nowhere_else() {

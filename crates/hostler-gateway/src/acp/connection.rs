@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures_util::FutureExt;
 use hostler_agent::{Answer, ClientCapabilities, ClientGuard, Conversation, RequestId, RpcError};
 use hostler_session::By;
 use serde_json::value::RawValue;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::message::{self, Incoming};
@@ -32,8 +33,8 @@ pub(super) struct Task {
 /// A request that is not answered yet.
 #[derive(Debug, Clone)]
 pub(super) struct Flight {
-    /// The conversation whose turn it is, once it is one.
-    pub(super) turn_of: Option<String>,
+    /// The turn that it is, once it is one.
+    pub(super) turn: Option<(Conversation, u64)>,
     pub(super) scope: Scope,
     /// Told when the client takes it back.
     pub(super) cancelled: Arc<Notify>,
@@ -138,7 +139,7 @@ impl Connection {
         };
         if method == "$/cancel_request" {
             if id.is_none() {
-                self.cancel_request(params).await;
+                self.cancel_request(params);
             }
             return;
         }
@@ -203,7 +204,7 @@ impl Connection {
             return Err(RpcError::internal(why));
         }
         let flight = Flight {
-            turn_of: None,
+            turn: None,
             scope,
             cancelled: Arc::default(),
         };
@@ -260,11 +261,39 @@ impl Connection {
         self.state().flights.get(id).cloned()
     }
 
-    /// The request asked for a turn of this conversation.
-    pub(super) fn is_turn(&self, id: &str, session: &str) {
-        if let Some(flight) = self.state().flights.get_mut(id) {
-            flight.turn_of = Some(session.to_owned());
+    /// Ready when the client takes the request back.
+    pub(super) fn taken_back(&self, id: &str) -> impl Future<Output = ()> + Send + use<> {
+        let flight = self.flight(id);
+        async move {
+            match flight {
+                Some(flight) => flight.cancelled.notified().await,
+                None => std::future::pending().await,
+            }
         }
+    }
+
+    /// The request has become this turn. One that was taken back before is cancelled.
+    pub(super) fn is_turn(&self, id: &str, conversation: &Conversation, turn: u64) {
+        let mut state = self.state();
+        let Some(flight) = state.flights.get_mut(id) else {
+            return;
+        };
+        flight.turn = Some((conversation.clone(), turn));
+        let cancelled = flight.cancelled.clone();
+        drop(state);
+        if cancelled.notified().now_or_never().is_some() {
+            conversation.cancel_turn(turn);
+        }
+    }
+
+    /// The client comes back with a request that became this turn over an earlier connection.
+    pub(super) fn still_flies(&self, id: &str, conversation: &Conversation, turn: u64) {
+        let flight = Flight {
+            turn: Some((conversation.clone(), turn)),
+            scope: Scope::Session(conversation.id().to_string()),
+            cancelled: Arc::default(),
+        };
+        self.state().flights.insert(id.to_owned(), flight);
     }
 
     /// Sends a message.
@@ -295,7 +324,7 @@ impl Connection {
     }
 
     /// The client asked for something and no longer wants it.
-    async fn cancel_request(&self, params: Option<&RawValue>) {
+    fn cancel_request(&self, params: Option<&RawValue>) {
         let Some(id) = params.and_then(|params| message::Members::of(params).get("requestId"))
         else {
             return;
@@ -304,8 +333,10 @@ impl Connection {
             return;
         };
         flight.cancelled.notify_one();
-        if let Some(conversation) = flight.turn_of.and_then(|of| self.conversation(&of)) {
-            conversation.cancel(self.by("$/cancel_request")).await;
+        // Only now: it may have become one meanwhile.
+        let turn = self.flight(id.get()).and_then(|flight| flight.turn);
+        if let Some((conversation, turn)) = turn {
+            conversation.cancel_turn(turn);
         }
     }
 
@@ -342,7 +373,16 @@ impl Connection {
         Some(attached.conversation.clone())
     }
 
-    /// Any one that it is attached to.
+    /// All that it is attached to.
+    pub(super) fn conversations(&self) -> Vec<Conversation> {
+        let state = self.state();
+        let attached = state.attached.values();
+        attached
+            .map(|attached| attached.conversation.clone())
+            .collect()
+    }
+
+    /// The one that it is attached to, if it is one.
     pub(super) fn only_conversation(&self) -> Option<Conversation> {
         let state = self.state();
         let mut attached = state.attached.values();
@@ -362,8 +402,14 @@ impl Connection {
         self.lane(&session, true);
         let before = self.state().attached.remove(&session);
         drop(before);
-        let feed = self.spawn(feed.run());
-        let attached = Attached {
+        // It tells the client that it is there, which has to be true by then.
+        let (attached, there) = oneshot::channel();
+        let feed = self.spawn(async move {
+            if there.await.is_ok() {
+                feed.run().await;
+            }
+        });
+        let new = Attached {
             conversation,
             _guard: guard,
             feed,
@@ -371,10 +417,12 @@ impl Connection {
         let mut state = self.state();
         if state.ended {
             drop(state);
-            drop(attached);
+            drop(new);
             return;
         }
-        state.attached.insert(session, attached);
+        state.attached.insert(session, new);
+        drop(state);
+        let _ = attached.send(());
     }
 
     /// Detaches it. What it was asked there is taken back.

@@ -21,9 +21,11 @@
 pub(crate) mod connection;
 mod feed;
 pub(crate) mod http;
+mod introduction;
 pub(crate) mod lease;
 pub(crate) mod message;
 pub(crate) mod methods;
+mod opening;
 mod outbox;
 mod ws;
 

@@ -270,6 +270,8 @@ pub(crate) struct Reading {
     follow: bool,
     /// While it is followed: whether this client counts as one that is attached and answers the agent's requests.
     answers: bool,
+    /// While it is followed: whether this client counts as one that is attached, though it answers nothing.
+    holds: bool,
 }
 
 /// The transcript: an entry a line (`application/x-ndjson`), or as server-sent events with `Accept: text/event-stream`.
@@ -295,9 +297,12 @@ pub(crate) async fn transcript(
         };
         return page(&gateway, id, after, reading.limit).await;
     };
-    let guard = match reading.answers {
+    let guard = match reading.answers || reading.holds {
         true => {
-            let capabilities = ClientCapabilities::default();
+            let capabilities = ClientCapabilities {
+                answers: reading.answers,
+                raw: None,
+            };
             Some(conversation.attach(&by.who, capabilities).await?)
         }
         false => None,

@@ -61,6 +61,8 @@ pub struct NewConversation {
     pub permission: Option<Permission>,
     /// Whether to return once the conversation is there; its agent is started at its first use then. Else the agent is up.
     pub lazy: bool,
+    /// Whether it is work that a turn of the parent's conversation hands on: it is closed when that turn is cancelled.
+    pub delegated: bool,
 }
 
 impl NewConversation {
@@ -71,7 +73,10 @@ impl NewConversation {
         defaults: &hostler_session::Policy,
         default: &str,
     ) -> Result<hostler_agent::NewConversation, ApiError> {
-        let session = self.session.options(agents.sessions(), defaults)?;
+        let mut session = self.session.options(agents.sessions(), defaults)?;
+        if self.delegated {
+            session.labels = hostler_agent::delegated();
+        }
         let cwd = session.cwd.clone().unwrap_or_else(|| PathBuf::from("/"));
         Ok(hostler_agent::NewConversation {
             agent: self.agent.unwrap_or_else(|| default.to_owned()),

@@ -105,13 +105,10 @@ impl<'a> Decode<'a> for KeeperConfig {
                 1 => Standing::WithFront,
                 _ => return Err(WireError::Value("standing")),
             },
-            rendezvous: if r.at_end() {
-                None
-            } else {
-                Some(r.cstr()?)
-                    .filter(|path| !path.is_empty())
-                    .map(std::ffi::CStr::to_owned)
-            },
+            rendezvous: r
+                .appended(|r| r.cstr().map(Some))?
+                .filter(|path| !path.is_empty())
+                .map(std::ffi::CStr::to_owned),
         })
     }
 }
@@ -131,6 +128,7 @@ impl Encode for Welcome {
         self.processes.put(w);
         self.ending.put(w);
         self.ended.put(w);
+        w.u8(self.level);
     }
 }
 
@@ -147,6 +145,7 @@ impl<'a> Decode<'a> for Welcome {
             processes: Vec::get(r)?,
             ending: Option::get(r)?,
             ended: Option::get(r)?,
+            level: r.appended(Reader::u8)?,
         })
     }
 }

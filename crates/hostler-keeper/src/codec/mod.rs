@@ -1,12 +1,13 @@
 //! How each value of the protocol lies in a body. One pair of functions a type, next to each other.
 
 mod config;
+mod spawn;
 
 use std::time::Duration;
 
 use crate::cgroup::Enforced;
 use crate::identity::{Comm, Key, ProcessId};
-use crate::message::{Failure, Group, Rlimit, Spawn, Started, Step, Target};
+use crate::message::{Failure, Group, Rlimit, Started, Step, Target};
 use crate::outcome::{EndReason, EndReport, Exit, ExitStatus, How, Left, ProcessInfo, Usage};
 use crate::wire::{Reader, WireError, Writer};
 
@@ -179,46 +180,6 @@ impl<'a> Decode<'a> for Rlimit {
             resource: r.u32()?,
             soft: r.u64()?,
             hard: r.u64()?,
-        })
-    }
-}
-
-impl Encode for Spawn<'_> {
-    fn put(&self, w: &mut Writer) {
-        self.key.put(w);
-        w.bool(self.main).cstr(self.program);
-        w.cstrs(self.args.iter().copied())
-            .cstrs(self.env.iter().copied());
-        w.bool(self.cwd.is_some());
-        if let Some(cwd) = self.cwd {
-            w.cstr(cwd);
-        }
-        self.fds.put(w);
-        self.group.put(w);
-        self.nice.put(w);
-        self.umask.map(u32::cast_signed).put(w);
-        self.rlimits.put(w);
-        w.u64(self.blocked);
-        self.ignored.put(w);
-    }
-}
-
-impl<'a> Decode<'a> for Spawn<'a> {
-    fn get(r: &mut Reader<'a>) -> Result<Self, WireError> {
-        Ok(Spawn {
-            key: Key::get(r)?,
-            main: r.bool()?,
-            program: r.cstr()?,
-            args: r.cstrs()?,
-            env: r.cstrs()?,
-            cwd: if r.bool()? { Some(r.cstr()?) } else { None },
-            fds: Vec::get(r)?,
-            group: Group::get(r)?,
-            nice: Option::get(r)?,
-            umask: Option::<i32>::get(r)?.map(i32::cast_unsigned),
-            rlimits: Vec::get(r)?,
-            blocked: r.u64()?,
-            ignored: Option::get(r)?,
         })
     }
 }

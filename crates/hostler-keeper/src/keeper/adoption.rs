@@ -12,7 +12,7 @@ use crate::config::OnHostExit;
 use crate::connection::{Connection, ConnectionError, Packet};
 use crate::message::{Event, Hello, Reply, Request, Started, Welcome};
 use crate::rendezvous::Rendezvous;
-use crate::wire::{OLDEST, VERSION};
+use crate::wire::{LEVEL, OLDEST, VERSION};
 
 /// How long one who knocks may take to say who it is.
 const HELLO_TIME: Duration = Duration::from_secs(2);
@@ -239,6 +239,7 @@ impl Keeper {
             processes,
             ending: self.ending.as_ref().map(|ending| ending.reason),
             ended: self.unread.clone(),
+            level: LEVEL,
         }
     }
 

@@ -22,7 +22,7 @@ const GROUP_SIGNALS_MAX: usize = 1024;
 impl Keeper {
     pub(super) fn read_signals(&mut self) -> io::Result<()> {
         let mut reap = false;
-        while let Some(received) = self.signals.next()? {
+        for received in self.signals.waiting()? {
             if received.signal == libc::SIGCHLD {
                 reap = true;
             } else if self.config.standing == Standing::WithFront {
@@ -129,6 +129,7 @@ impl Keeper {
         }
     }
     pub(super) fn start(&mut self, id: u32, request: &Spawn<'_>, mut fds: Vec<OwnedFd>) {
+        self.tidy(&request.tidy);
         if self.ending.is_some() || self.ended {
             return self.refuse(id, Step::Request, Errno::SHUTDOWN);
         }
@@ -142,6 +143,13 @@ impl Keeper {
         self.next_key = self.next_key.max(request.key.0.saturating_add(1));
         let mut all = std::mem::take(&mut self.staged);
         all.append(&mut fds);
+        let Some(own) = all.len().checked_sub(request.stored.len()) else {
+            return self.refuse(id, Step::Request, Errno::INVAL);
+        };
+        // Before the process is there: whoever dies next, its pipes lead on.
+        for (name, fd) in request.stored.iter().zip(all.split_off(own)) {
+            self.store(name, fd);
+        }
         let mut started = self.start_child(request, &all);
         if let Err(Failure {
             step: Step::Cgroup, ..
@@ -171,7 +179,12 @@ impl Keeper {
                 }
                 self.answer(id, &Reply::Spawned(process), None);
             }
-            Err(failure) => self.answer(id, &Reply::Failed(failure), None),
+            Err(failure) => {
+                for name in &request.stored {
+                    self.discard(name);
+                }
+                self.answer(id, &Reply::Failed(failure), None);
+            }
         }
     }
 

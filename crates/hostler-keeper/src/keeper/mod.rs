@@ -33,6 +33,7 @@ use crate::rendezvous::Rendezvous;
 use crate::signals::{self, Signals};
 use crate::spawn::Stack;
 use crate::watch::Watch;
+use crate::wire::LEVEL;
 use crate::witness::Witness;
 use crate::zygote::FIRST;
 
@@ -260,7 +261,8 @@ impl Keeper {
                     unread: None,
                     ignored: None,
                 };
-                keeper.queue(0, &Event::Ready(enforced), None);
+                let level = LEVEL;
+                keeper.queue(0, &Event::Ready { enforced, level }, None);
                 if first.is_none() {
                     keeper.flush();
                 }
@@ -318,10 +320,15 @@ impl Keeper {
             if self.is_finished() {
                 return Ok(());
             }
-            let knocked = self.wait(due)?;
-            self.read_signals()?;
-            self.read_host();
-            if knocked {
+            let found = self.wait(due)?;
+            // What is not there costs no call: short commands are asked for one after the other.
+            if found.signals {
+                self.read_signals()?;
+            }
+            if found.host {
+                self.read_host();
+            }
+            if found.door {
                 self.answer_door();
             }
         }
@@ -336,8 +343,8 @@ impl Keeper {
             && (self.host.is_some() || self.host_gone.is_some())
     }
 
-    /// Waits for the next thing to happen; says whether it is something at the door.
-    fn wait(&mut self, due: Option<Instant>) -> io::Result<bool> {
+    /// Waits for the next thing to happen, and says what.
+    fn wait(&mut self, due: Option<Instant>) -> io::Result<Found> {
         let timeout = due.map(|due| {
             let left = due.saturating_duration_since(Instant::now());
             Timespec {
@@ -346,14 +353,15 @@ impl Keeper {
             }
         });
         let mut poll = vec![PollFd::new(&self.signals, PollFlags::IN)];
-        if let Some(host) = &self.host {
+        let host = self.host.as_ref().map(|host| {
             let out = if self.outbox.is_empty() {
                 PollFlags::empty()
             } else {
                 PollFlags::OUT
             };
             poll.push(PollFd::new(host, PollFlags::IN | out));
-        }
+            poll.len() - 1
+        });
         let namespace = self.namespace.as_ref().map(|namespace| {
             poll.push(PollFd::new(namespace, PollFlags::IN));
             poll.len() - 1
@@ -373,7 +381,16 @@ impl Keeper {
         let is_ready =
             |index: Option<usize>| index.is_some_and(|index| !poll[index].revents().is_empty());
         let (owner_gone, reaped) = (is_ready(owner), is_ready(namespace));
-        let knocked = poll[at_door..].iter().any(|fd| !fd.revents().is_empty());
+        let found = Found {
+            signals: is_ready(Some(0)),
+            // Room to write alone is for the round.
+            host: host.is_some_and(|at| {
+                poll[at]
+                    .revents()
+                    .intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR)
+            }),
+            door: poll[at_door..].iter().any(|fd| !fd.revents().is_empty()),
+        };
         drop(poll);
         if reaped && let Some(namespace) = &self.namespace {
             namespace.drain();
@@ -382,7 +399,7 @@ impl Keeper {
             self.owner = None;
             self.end_by_rule(EndReason::OwnerGone, self.config.grace);
         }
-        Ok(knocked)
+        Ok(found)
     }
 
     /// Does all that is due by now, and says when the next thing is.
@@ -437,6 +454,14 @@ impl Keeper {
                 AfterMain::Wait => self.is_empty(),
             }
     }
+}
+
+/// What there is to read.
+#[derive(Debug, Clone, Copy)]
+struct Found {
+    signals: bool,
+    host: bool,
+    door: bool,
 }
 
 /// What a keeper tells its next host of itself; nothing where there can be none.

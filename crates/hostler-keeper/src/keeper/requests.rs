@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::process::getpid;
 
-use super::Keeper;
+use super::{Child, Keeper};
 use crate::connection::{ConnectionError, Packet, Received};
 use crate::ending::Releasing;
 use crate::identity::Key;
-use crate::message::{Event, Failure, Message, Reply, Request, Step, Target};
+use crate::message::{Event, Failure, Message, Reply, Request, Step, Target, Tidy};
 use crate::outcome::{EndReason, ProcessInfo};
 use crate::signals::{self, group_of, signal_child, signal_group};
 use crate::walk::{Visit, descendants, proven};
@@ -30,24 +30,21 @@ pub(super) enum Passed {
 }
 
 impl Keeper {
+    /// Takes one message. Whether there is another one the next wait says, which costs no more than to try.
     pub(super) fn read_host(&mut self) {
-        loop {
-            let Some(host) = &self.host else { return };
-            match host.try_receive() {
-                Ok(Some(received)) => self.handle(received),
-                Ok(None) => return self.lose_host(),
-                Err(ConnectionError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return;
-                }
-                Err(ConnectionError::Io(_)) => return self.lose_host(),
-                Err(ConnectionError::Descriptors { id }) => {
-                    // What it was for would be done with the wrong ones.
-                    self.staged.clear();
-                    self.refuse(id, Step::Descriptors, Errno::MFILE);
-                }
-                Err(ConnectionError::Wire(_)) => {
-                    // Without a header there is nobody to answer; with one, `handle` answers.
-                }
+        let Some(host) = &self.host else { return };
+        match host.try_receive() {
+            Ok(Some(received)) => self.handle(received),
+            Ok(None) => self.lose_host(),
+            Err(ConnectionError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(ConnectionError::Io(_)) => self.lose_host(),
+            Err(ConnectionError::Descriptors { id }) => {
+                // What it was for would be done with the wrong ones.
+                self.staged.clear();
+                self.refuse(id, Step::Descriptors, Errno::MFILE);
+            }
+            Err(ConnectionError::Wire(_)) => {
+                // Without a header there is nobody to answer; with one, `handle` answers.
             }
         }
     }
@@ -117,8 +114,7 @@ impl Keeper {
             Request::Stage => self.staged.append(&mut fds),
             Request::Store { name } => match fds.pop() {
                 Some(fd) => {
-                    self.stored.retain(|(known, _)| known != name);
-                    self.stored.push((name.to_vec(), fd));
+                    self.store(name, fd);
                     self.answer(id, &Reply::Done, None);
                 }
                 None => self.refuse(id, Step::Store, Errno::BADF),
@@ -132,9 +128,7 @@ impl Keeper {
                 }
             }
             Request::Discard { name } => {
-                let before = self.stored.len();
-                self.stored.retain(|(known, _)| known != name);
-                let found = if self.stored.len() < before {
+                let found = if self.discard(name) {
                     Ok(())
                 } else {
                     Err(Errno::NOENT)
@@ -155,17 +149,11 @@ impl Keeper {
                 self.answer(id, &Reply::Processes(list), None);
             }
             Request::Forget { key } => {
-                if let Some(index) = self
-                    .children
-                    .iter()
-                    .position(|child| child.started.key == key)
-                {
-                    if self.children[index].started.exit.is_some() {
-                        self.children.swap_remove(index);
-                    } else {
-                        self.children[index].forget = true;
-                    }
-                }
+                self.forget(key);
+                self.answer(id, &Reply::Done, None);
+            }
+            Request::Tidy(tidy) => {
+                self.tidy(&tidy);
                 self.answer(id, &Reply::Done, None);
             }
             Request::Owner => {
@@ -194,6 +182,39 @@ impl Keeper {
             }
         }
     }
+
+    pub(super) fn tidy(&mut self, tidy: &Tidy<'_>) {
+        for key in &tidy.forget {
+            self.forget(*key);
+        }
+        for name in &tidy.discard {
+            self.discard(name);
+        }
+    }
+
+    fn forget(&mut self, key: Key) {
+        let known = |child: &Child| child.started.key == key;
+        if let Some(index) = self.children.iter().position(known) {
+            if self.children[index].started.exit.is_some() {
+                self.children.swap_remove(index);
+            } else {
+                self.children[index].forget = true;
+            }
+        }
+    }
+
+    pub(super) fn store(&mut self, name: &[u8], fd: OwnedFd) {
+        self.discard(name);
+        self.stored.push((name.to_vec(), fd));
+    }
+
+    /// Lets go of what is kept under the name; whether there was anything.
+    pub(super) fn discard(&mut self, name: &[u8]) -> bool {
+        let before = self.stored.len();
+        self.stored.retain(|(known, _)| known != name);
+        self.stored.len() < before
+    }
+
     pub(super) fn signal(&self, target: Target, signal: i32) -> Result<(), Errno> {
         if !(0..=64).contains(&signal) {
             return Err(Errno::INVAL);

@@ -155,7 +155,7 @@ impl ZygoteLoop {
                 Err(errno) => return Err(errno.into()),
             }
             drop(poll);
-            while let Some(signals::Received { signal, sender }) = self.signals.next()? {
+            for signals::Received { signal, sender } in self.signals.waiting()? {
                 if self.for_front && signal != libc::SIGCHLD && sender != signals::KERNEL {
                     self.tell(0, &ZygoteReply::Signalled { signal, sender });
                 }

@@ -11,7 +11,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-use super::{Actor, PATIENCE};
+use super::{Actor, Asked, PATIENCE, QUESTION};
 use crate::aftermath::{Mourner, ZYGOTE_TIME, end_cgroup};
 use crate::ask::{Ask, Pending, is_shutdown};
 use crate::error::{Error, Result};
@@ -117,13 +117,13 @@ impl Actor {
             }
             (Pending::Ping, _) => {
                 if let Some(watchdog) = &mut self.watchdog
-                    && watchdog.ping == id
+                    && watchdog.asked == Asked::By(id)
                 {
-                    watchdog.answered = true;
+                    watchdog.asked = Asked::Answered;
                 }
             }
             (Pending::Release(key), Reply::Ended(report)) => self.released(key, Ok(report)),
-            (Pending::End, Reply::Ended(report)) => self.ended(report),
+            (Pending::End, Reply::Ended(report)) => self.ended(report, true),
             (Pending::Nobody, _) => {}
             (pending, _) => {
                 let error = hostler_keeper::wire::WireError::Value("kind of the answer");
@@ -148,9 +148,9 @@ impl Actor {
             }
             Event::Continued { key } => drop(self.events.send(TreeEvent::Continued { key })),
             Event::Ending(reason) => drop(self.events.send(TreeEvent::Ending(reason))),
-            Event::Ended(report) => self.ended(report),
+            Event::Ended(report) => self.ended(report, false),
             Event::Superseded => self.left = Some(Error::Superseded),
-            Event::Ready(_) | Event::Unfit(_) => {}
+            Event::Ready { .. } | Event::Unfit(_) => {}
         }
     }
 
@@ -174,20 +174,20 @@ impl Actor {
         }
     }
 
-    /// The keeper's report: all is gone, or some are stuck.
-    pub(super) fn ended(&mut self, report: EndReport) {
+    /// The keeper's report: all is gone, or some are stuck. `asked` says that it is the answer to whoever asked for the end.
+    pub(super) fn ended(&mut self, report: EndReport, asked: bool) {
         if self.report.is_some() {
             return;
         }
         if report.remaining == 0 {
             // Whoever waits is answered when the keeper is gone too.
             self.report = Some(report);
-            if self.config.rendezvous.is_some() {
+            if self.config.rendezvous.is_some() && !asked {
                 // It was read: the keeper need not wait for another who does.
                 let grace = Duration::ZERO;
                 self.post(&Request::End { grace }, Vec::new(), Pending::Nobody);
             }
-            self.watch(Instant::now() + PATIENCE);
+            self.watch(Instant::now() + PATIENCE - QUESTION);
         } else {
             let _ = self.events.send(TreeEvent::Ended(report.clone()));
             for reply in self.ending.drain(..) {

@@ -1,5 +1,6 @@
 //! The task that a tree is: it alone owns the connection to the keeper, and all that is known of the tree.
 
+mod ending;
 mod hearing;
 
 use std::collections::HashMap;
@@ -11,9 +12,8 @@ use std::time::Duration;
 use hostler_keeper::config::{KeeperConfig, OnHostExit};
 use hostler_keeper::connection::ConnectionError;
 use hostler_keeper::identity::{Key, ProcessId};
-use hostler_keeper::message::{Request, Started};
+use hostler_keeper::message::{Request, Started, Tidy};
 use hostler_keeper::outcome::EndReport;
-use rustix::process::{Signal, pidfd_send_signal};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::{Instant, sleep_until};
@@ -24,22 +24,58 @@ use crate::command::{Pipes, Prepared};
 use crate::error::{Error, Result};
 use crate::link::Link;
 use crate::process::Process;
-use crate::record::{Record, nothing_left};
+use crate::record::Record;
 use crate::tree::{Tree, TreeEvent};
 
 /// How long beyond the grace a keeper may leave a question unanswered, before it is taken for hanging and killed.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long before that it is asked for a sign of life: most have ended by then.
+const QUESTION: Duration = Duration::from_secs(1);
 /// How many events a follower of a tree may be behind.
 const EVENTS: usize = 8;
 /// The most descriptors beside one request.
 const FDS_IN_ONE: usize = hostler_keeper::connection::FDS_MAX;
+/// How much that is spent a keeper may hold on to. Each is a process's end, or a pipe that nobody writes to any more.
+const SPENT: usize = 16;
+
+/// What the keeper may let go of.
+#[derive(Debug, Default)]
+struct Spent {
+    forget: Vec<Key>,
+    discard: Vec<Vec<u8>>,
+}
+
+impl Spent {
+    fn len(&self) -> usize {
+        self.forget.len() + self.discard.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn tidy(&self) -> Tidy<'_> {
+        Tidy {
+            forget: self.forget.clone(),
+            discard: self.discard.iter().map(Vec::as_slice).collect(),
+        }
+    }
+}
 
 /// Watches over a keeper that was asked to end.
 #[derive(Debug)]
 struct Watchdog {
     at: Instant,
-    ping: u32,
-    answered: bool,
+    asked: Asked,
+}
+
+/// Whether it was asked for a sign of life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    NotYet,
+    /// By this request.
+    By(u32),
+    Answered,
 }
 
 /// A keeper that is ready.
@@ -51,6 +87,8 @@ pub(crate) struct Keeper {
     /// Who tells what it left, should it be killed.
     pub(crate) mourner: Mourner,
     pub(crate) config: KeeperConfig,
+    /// What it understands ([`hostler_keeper::wire::LEVEL`]).
+    pub(crate) level: u8,
 }
 
 struct Actor {
@@ -71,6 +109,9 @@ struct Actor {
     watchdog: Option<Watchdog>,
     /// The report that says that nothing is left.
     report: Option<EndReport>,
+    level: u8,
+    /// What the keeper may let go of, and is told with the next thing that it is asked.
+    spent: Spent,
     /// Why the tree is this host's no more, though nothing of it was ended.
     left: Option<Error>,
     events: broadcast::Sender<TreeEvent>,
@@ -124,6 +165,8 @@ pub(crate) fn go_on(keeper: Keeper, next_key: u64, started: &[Started]) -> (Tree
         ending: Vec::new(),
         watchdog: None,
         report: None,
+        level: keeper.level,
+        spent: Spent::default(),
         left: None,
         events,
         outcome,
@@ -210,6 +253,10 @@ impl Actor {
     // --- asking ---
 
     fn post(&mut self, request: &Request<'_>, fds: Vec<OwnedFd>, pending: Pending) -> u32 {
+        // One that is to end has no use for it.
+        if !matches!(request, Request::Spawn(_) | Request::End { .. }) && self.watchdog.is_none() {
+            self.tidy();
+        }
         self.next_id = self.next_id.wrapping_add(1).max(1);
         let id = self.next_id;
         self.pending.insert(id, pending);
@@ -217,6 +264,32 @@ impl Actor {
             self.failed(id, error.into());
         }
         id
+    }
+
+    /// Has the keeper let go of what is spent.
+    fn tidy(&mut self) {
+        let spent = std::mem::take(&mut self.spent);
+        if self.level >= 1 {
+            if !spent.is_empty() {
+                self.post_unheard(&Request::Tidy(spent.tidy()));
+            }
+            return;
+        }
+        for key in spent.forget {
+            self.post_unheard(&Request::Forget { key });
+        }
+        for name in &spent.discard {
+            self.post_unheard(&Request::Discard { name });
+        }
+    }
+
+    /// Says to let go of it with the next thing that the keeper is asked for: a message of its own would wake it for nothing.
+    fn spend(&mut self, forget: Option<Key>, discard: Option<Vec<u8>>) {
+        self.spent.forget.extend(forget);
+        self.spent.discard.extend(discard);
+        if self.level == 0 || self.spent.len() >= SPENT {
+            self.tidy();
+        }
     }
 
     /// Asks for what nobody waits for. It has no number, so it is not answered (keepers of the first release do: that is heard
@@ -287,7 +360,7 @@ impl Actor {
                     Pending::Done(reply),
                 );
             }
-            Ask::DiscardLater { name } => self.post_unheard(&Request::Discard { name: &name }),
+            Ask::DiscardLater { name } => self.spend(None, Some(name)),
             Ask::Names { reply } => drop(self.post(&Request::Names, none, Pending::Names(reply))),
             Ask::Owner { pidfd, reply } => {
                 let _ = self.post(&Request::Owner, vec![pidfd], Pending::Done(reply));
@@ -331,7 +404,26 @@ impl Actor {
         if reply.is_closed() {
             return;
         }
+        let key = prepared
+            .key
+            .unwrap_or_else(|| Key(self.keys.fetch_add(1, Ordering::Relaxed)));
+        self.keys
+            .fetch_max(key.0.saturating_add(1), Ordering::Relaxed);
+        let shown = prepared.shown.clone();
+        let (pipes, asks, turn) = held;
+        // Before the process is there: whoever dies next, its pipes lead on.
+        let mut stored = Vec::new();
+        let mut beside = Vec::new();
+        for (name, fd) in std::mem::take(&mut prepared.stored) {
+            if self.level == 0 {
+                self.post(&Request::Store { name: &name }, vec![fd], Pending::Nobody);
+            } else {
+                beside.push(fd);
+            }
+            stored.push(name);
+        }
         let mut fds = std::mem::take(&mut prepared.fds);
+        fds.append(&mut beside);
         while fds.len() > FDS_IN_ONE {
             let rest = fds.split_off(FDS_IN_ONE);
             // Not answered: one that is not sent makes the spawn fail for its missing descriptors.
@@ -343,132 +435,26 @@ impl Actor {
                 return;
             }
         }
-        let key = prepared
-            .key
-            .unwrap_or_else(|| Key(self.keys.fetch_add(1, Ordering::Relaxed)));
-        self.keys
-            .fetch_max(key.0.saturating_add(1), Ordering::Relaxed);
-        let shown = prepared.shown.clone();
-        let (pipes, asks, turn) = held;
-        // Before the process is there: whoever dies next, its pipes lead on.
-        let mut stored = Vec::new();
-        for (name, fd) in std::mem::take(&mut prepared.stored) {
-            self.post(&Request::Store { name: &name }, vec![fd], Pending::Nobody);
-            stored.push(name);
-        }
+        let spent = std::mem::take(&mut self.spent);
+        // A keeper of level 0 is told of those that are stored, and of what is spent, apart from this.
+        let (its_own, tidy) = match self.level {
+            0 => (&[][..], Tidy::default()),
+            _ => (&stored[..], spent.tidy()),
+        };
+        let request = Request::Spawn(Box::new(prepared.request(key, its_own, tidy)));
         let pending = Pending::Spawn {
             shown,
             key,
             grace: prepared.grace,
             pipes,
-            stored,
+            stored: match self.level {
+                0 => stored.clone(),
+                _ => Vec::new(),
+            },
             asks,
             turn,
             reply,
         };
-        self.post(
-            &Request::Spawn(Box::new(prepared.request(key))),
-            fds,
-            pending,
-        );
+        self.post(&request, fds, pending);
     }
-
-    fn release(&mut self, key: Key, grace: Duration, reply: Answer<EndReport>) {
-        let until = after(grace);
-        let Some(record) = self.processes.get_mut(&key) else {
-            let _ = reply.send(Ok(nothing_left()));
-            return;
-        };
-        if let Some(report) = &record.released {
-            let _ = reply.send(Ok(report.clone()));
-            return;
-        }
-        record.waiting.push(reply);
-        if record.releasing.is_none_or(|earlier| until < earlier) {
-            record.releasing = Some(until);
-            self.post(
-                &Request::Release { key, grace },
-                Vec::new(),
-                Pending::Release(key),
-            );
-        }
-    }
-
-    fn let_go(&mut self, key: Key, grace: Duration) {
-        let Some(record) = self.processes.get_mut(&key) else {
-            return;
-        };
-        record.guarded = false;
-        let over = record.exit.borrow().is_some();
-        let until = after(grace);
-        if !over && record.releasing.is_none_or(|earlier| until < earlier) {
-            record.releasing = Some(until);
-            self.post(
-                &Request::Release { key, grace },
-                Vec::new(),
-                Pending::Release(key),
-            );
-        }
-        // The keeper drops its record once the process has ended, and so is ours then.
-        self.post_unheard(&Request::Forget { key });
-        if over {
-            self.processes.remove(&key);
-        }
-    }
-
-    fn detach(&mut self, key: Key) {
-        let Some(record) = self.processes.get_mut(&key) else {
-            return;
-        };
-        record.guarded = false;
-        if record.exit.borrow().is_some() {
-            self.processes.remove(&key);
-        }
-        self.post_unheard(&Request::Forget { key });
-    }
-
-    fn end(&mut self, grace: Duration) {
-        if self.report.is_some() {
-            // Only the keeper's own end is awaited still.
-            return;
-        }
-        self.post(&Request::End { grace }, Vec::new(), Pending::End);
-        let at = after(grace) + PATIENCE;
-        if self
-            .watchdog
-            .as_ref()
-            .is_none_or(|watchdog| at < watchdog.at)
-        {
-            self.watch(at);
-        }
-    }
-
-    fn watch(&mut self, at: Instant) {
-        let ping = self.post(&Request::Names, Vec::new(), Pending::Ping);
-        self.watchdog = Some(Watchdog {
-            at,
-            ping,
-            answered: false,
-        });
-    }
-
-    /// The end takes longer than it should: is it the keeper that hangs, or what it ends?
-    fn look_after(&mut self) {
-        if self
-            .watchdog
-            .as_ref()
-            .is_some_and(|watchdog| watchdog.answered)
-        {
-            self.watch(Instant::now() + PATIENCE);
-        } else {
-            self.watchdog = None;
-            // Its connection hangs up by that, and the zygote takes over.
-            let _ = pidfd_send_signal(self.handle.get_ref(), Signal::KILL);
-        }
-    }
-}
-
-/// The end of a grace from now; one that is not to end ends in a century.
-fn after(grace: Duration) -> Instant {
-    Instant::now() + grace.min(Duration::from_secs(100 * 365 * 24 * 3600))
 }

@@ -8,6 +8,7 @@
 //!
 //! Readers read the file at any offset; nothing of it is held in memory. They learn of growth and of the gap by a watch.
 
+mod place;
 mod read;
 mod spool;
 

@@ -1,20 +1,21 @@
 //! Writing a spool.
 
-use std::fs::{DirBuilder, File};
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
+use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 use rustix::pipe::{SpliceFlags, splice};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, watch};
 
+use super::place::{Place, make, reserve, survey};
 use super::{Follower, Output, Progress};
 use crate::options::KeepOutput;
 
@@ -131,20 +132,6 @@ pub(crate) enum Drained {
     End,
 }
 
-/// Where a spool is written. Making a file is by far the dearest part of running a short command, most of which write nothing
-/// to at least one of their streams: so it is made for the first byte.
-#[derive(Debug)]
-enum Place {
-    /// Nowhere yet. Holds a descriptor whose place the file's takes, so that a host that has run out of them still keeps what
-    /// the processes write that it has started.
-    Reserved {
-        _place: File,
-    },
-    /// There is none, and none could be made.
-    None,
-    File(Arc<File>),
-}
-
 /// The writing side of an output. There is one; when it is dropped no more will come.
 #[derive(Debug)]
 pub(crate) struct Spool {
@@ -158,7 +145,7 @@ pub(crate) struct Spool {
 impl Spool {
     /// A new one. Its file is made when there is something to be written.
     pub(crate) fn create(path: &Path, keep: KeepOutput) -> io::Result<Self> {
-        let _place = File::open("/dev/null")?;
+        let _place = reserve()?;
         let place = Place::Reserved { _place };
         Ok(Self::with(path, place, keep, Progress::default()))
     }
@@ -462,26 +449,6 @@ impl Drop for Spool {
     }
 }
 
-/// Makes the file of a spool, and its directory where this is the session's first.
-fn make(path: &Path) -> io::Result<File> {
-    let mut options = File::options();
-    options.read(true).write(true).create_new(true).mode(0o600);
-    match options.open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            if let Some(dir) = path.parent() {
-                match DirBuilder::new().mode(0o700).create(dir) {
-                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                        return Err(error);
-                    }
-                    _ => {}
-                }
-            }
-            options.open(path)
-        }
-        result => result,
-    }
-}
-
 /// What there is in a pipe.
 enum Waiting {
     Bytes,
@@ -501,21 +468,4 @@ fn waiting(pipe: &OwnedFd) -> io::Result<Waiting> {
     } else {
         Waiting::End
     })
-}
-
-/// How long a spool is, and where its gap is: its first hole.
-fn survey(file: &File) -> io::Result<Progress> {
-    let len = file.metadata()?.len();
-    let mut progress = Progress {
-        len,
-        ..Progress::default()
-    };
-    // A file system that knows no holes says that there is none before the end.
-    if let Ok(hole) = seek(file.as_fd(), SeekFrom::Hole(0))
-        && hole < len
-    {
-        progress.gap_start = hole;
-        progress.gap_end = seek(file.as_fd(), SeekFrom::Data(hole)).unwrap_or(len);
-    }
-    Ok(progress)
 }

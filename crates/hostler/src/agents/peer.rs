@@ -23,6 +23,8 @@ pub(crate) struct Peer {
     input: Option<ChildStdin>,
     heard: Receiver<Value>,
     stderr: Arc<Mutex<VecDeque<String>>>,
+    /// Hung up when all of stderr was read.
+    drained: Receiver<()>,
     asked: u64,
 }
 
@@ -57,15 +59,20 @@ impl Peer {
             });
         }
         let stderr = Arc::new(Mutex::new(VecDeque::new()));
+        let (reading, drained) = channel();
         if let Some(said) = child.stderr.take() {
             let kept = stderr.clone();
-            std::thread::spawn(move || keep(said, &kept));
+            std::thread::spawn(move || {
+                keep(said, &kept);
+                drop(reading);
+            });
         }
         Ok(Self {
             child,
             input,
             heard,
             stderr,
+            drained,
             asked: 0,
         })
     }
@@ -130,6 +137,8 @@ impl Peer {
                 _ => break None,
             }
         };
+        // Its last words may still be on their way; what it has left behind may hold the pipe.
+        let _ = self.drained.recv_timeout(Duration::from_secs(1));
         let how = match status.and_then(|status| status.code()) {
             Some(code) => format!("it ended with code {code}"),
             None => "it closed its output".into(),

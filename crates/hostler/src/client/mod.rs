@@ -12,6 +12,7 @@ pub(crate) mod host;
 mod keys;
 mod logs;
 mod modes;
+mod policy;
 mod process;
 mod prompt;
 mod ps;

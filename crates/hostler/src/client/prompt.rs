@@ -1,5 +1,7 @@
 //! `hostler prompt`: one turn of a session's agent, from the prompt to its end.
 
+use std::pin::pin;
+
 use clap::Args;
 use http_body_util::{BodyExt, Full};
 use hyper::Method;
@@ -12,6 +14,7 @@ use super::error::{Failure, Result};
 use super::host::{Host, PATIENCE, PAUSE, part, request};
 use super::turn::{End, Shown, is_yes, said, typed};
 use super::{Place, acp, remote, show, signals};
+use hostler_run::say;
 
 /// What to ask of whom.
 #[derive(Debug, Args)]
@@ -108,13 +111,26 @@ pub(crate) async fn run(prompt: &Prompt) -> Result<u8> {
     host.json(Method::POST, &format!("{path}/load"), None)
         .await?;
     let body = json!({"text": text});
-    let asked = host
-        .json(
-            Method::POST,
-            &format!("{path}/prompt?wait=false"),
-            Some(&body),
-        )
-        .await?;
+    // From here on a signal cancels the turn, also one that comes while the turn is being asked for.
+    let mut told = signals::receive()?;
+    let mut interrupted = false;
+    let asked = {
+        let to = format!("{path}/prompt?wait=false");
+        let mut asking = pin!(host.json(Method::POST, &to, Some(&body)));
+        loop {
+            tokio::select! {
+                asked = &mut asking => break asked?,
+                Some(signal) = told.recv() => {
+                    if signals::is_deadly(signal) {
+                        if interrupted || signal != signals::INT {
+                            return Err(Failure::Signal(signal));
+                        }
+                        interrupted = true;
+                    }
+                }
+            }
+        }
+    };
     let number = |key: &str| asked.get(key).and_then(Value::as_u64);
     let (Some(turn), Some(seq)) = (number("turn"), number("seq")) else {
         return Err(Failure::Nonsense("a turn without a number".into()));
@@ -128,10 +144,13 @@ pub(crate) async fn run(prompt: &Prompt) -> Result<u8> {
         body: None,
         rest: Vec::new(),
     };
-    let mut told = signals::receive()?;
     let mut asked: Option<Value> = None;
     let mut shown = Shown::default();
-    let mut cancelled = false;
+    let mut cancelled = interrupted;
+    if interrupted {
+        let to = format!("{path}/cancel");
+        host.json(Method::POST, &to, None).await?;
+    }
     loop {
         let line = tokio::select! {
             line = lines.next() => line?,
@@ -172,6 +191,17 @@ pub(crate) async fn run(prompt: &Prompt) -> Result<u8> {
                 if typed {
                     asked = Some(entry.data);
                 }
+            }
+            "request" if typed => {
+                shown.end_line()?;
+                let method = show::plain(&show::at(&entry.data, "method"));
+                say(&format!(
+                    "the agent asks what cannot be answered here: {method}"
+                ));
+                let error = json!({"code": -32601, "message": "this client cannot show it"});
+                let body = json!({"request": entry.data["id"], "error": error});
+                host.json(Method::POST, &format!("{path}/answer"), Some(&body))
+                    .await?;
             }
             "answer"
                 if asked

@@ -134,7 +134,7 @@ fn owners(living: &[Living]) -> HashMap<u32, String> {
     owners
 }
 
-/// All in one list, each with its session.
+/// All in one list, each with its session, and with its arguments where this machine's kernel knows them.
 fn flat(parts: Vec<Part>) -> Value {
     let mut all = Vec::new();
     for part in parts {
@@ -144,6 +144,7 @@ fn flat(parts: Vec<Part>) -> Value {
         };
         for (mut one, living) in list.into_iter().zip(&part.living) {
             if let Value::Object(fields) = &mut one {
+                fields.insert("argv".into(), json!(arguments(living)));
                 fields.insert("session".into(), json!(part.session.id));
                 fields.insert("belongs_to".into(), json!(owners.get(&living.pid)));
             }
@@ -178,7 +179,7 @@ fn list(parts: &[Part], started: &HashMap<&str, &Process>, clock: &Clock) -> Res
                 show::size(one.rss),
                 show::span(one.cpu_ms as u64),
                 clock.age(one),
-                command(one, started),
+                show::cut(&show::command(&command(one, started)), 500),
             ]);
         }
     }
@@ -204,7 +205,7 @@ fn forest(parts: &[Part], started: &HashMap<&str, &Process>, clock: &Clock) -> R
         table.row([title, none(), none(), none(), none(), none()]);
         for (branch, one) in tree::draw(&part.living) {
             table.row([
-                show::cut(&format!("  {branch}{}", command(one, started)), 60),
+                show::cut(&format!("  {branch}{}", short(command(one, started))), 60),
                 one.pid.to_string(),
                 one.process.clone().unwrap_or_default(),
                 show::size(one.rss),
@@ -221,19 +222,37 @@ fn called(session: &Session) -> String {
 }
 
 /// The command: as it was asked for where it is a process itself, else as the kernel has it.
-fn command(one: &Living, started: &HashMap<&str, &Process>) -> String {
+fn command(one: &Living, started: &HashMap<&str, &Process>) -> Vec<String> {
     if let Some(words) = arguments(one) {
         return words;
     }
     let asked = one.process.as_deref().and_then(|id| started.get(id));
     match asked {
-        Some(process) if process.pid == Some(one.pid) => show::command(&process.argv),
-        _ => one.command.clone(),
+        Some(process) if process.pid == Some(one.pid) => process.argv.clone(),
+        _ => vec![one.command.clone()],
     }
 }
 
+/// The command in a line in which there is not much room: programs by the names of their files, also the one that an agent
+/// is behind `hostler run --`.
+fn short(mut words: Vec<String>) -> String {
+    let behind = match &words[..] {
+        [_, run, rest @ ..] if run == "run" => rest.iter().position(|word| word == "--"),
+        _ => None,
+    };
+    for at in [Some(0), behind.map(|at| at + 3)].into_iter().flatten() {
+        if let Some(word) = words.get_mut(at)
+            && let Some((_, file)) = word.rsplit_once('/')
+            && !file.is_empty()
+        {
+            *word = file.to_owned();
+        }
+    }
+    show::command(&words)
+}
+
 /// Its arguments, if it is the one that this machine knows by that pid.
-fn arguments(one: &Living) -> Option<String> {
+fn arguments(one: &Living) -> Option<Vec<String>> {
     let words = std::fs::read(format!("/proc/{}/cmdline", one.pid)).ok()?;
     // Read after: when it is still the same one now, it was then.
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", one.pid)).ok()?;
@@ -246,7 +265,7 @@ fn arguments(one: &Living) -> Option<String> {
         .map(|word| String::from_utf8_lossy(word).into_owned())
         .collect();
     let words = words.strip_suffix(&[String::new()]).unwrap_or(&words);
-    (!words.is_empty()).then(|| show::cut(&show::command(words), 500))
+    (!words.is_empty()).then(|| words.to_vec())
 }
 
 /// What start times are counted against.
@@ -274,6 +293,22 @@ impl Clock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_without_room_names_programs_by_their_files() {
+        let short = |text: &str| short(text.split(' ').map(str::to_owned).collect());
+        assert_eq!(short("/opt/bin/node /opt/x.js"), "node /opt/x.js");
+        assert_eq!(
+            short("/opt/bin/hostler run -- /opt/bin/claude --acp"),
+            "hostler run -- claude --acp"
+        );
+        assert_eq!(
+            short("/opt/bin/hostler run --grace 1s -- /opt/bin/claude"),
+            "hostler run --grace 1s -- claude"
+        );
+        assert_eq!(short("hostler: keeper of s-1"), "hostler: keeper of s-1");
+        assert_eq!(short("/"), "/");
+    }
 
     #[test]
     fn a_process_belongs_to_the_nearest_above_that_was_asked_for() {

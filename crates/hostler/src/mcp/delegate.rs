@@ -3,21 +3,22 @@
 use std::time::Duration;
 
 use hyper::Method;
+use hyper::body::Bytes;
 use serde::Serialize;
 use serde_json::{Value, json};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::asked::Delegate;
 use super::server::Server;
 use super::told::Told;
 use crate::client::error::{Failure, Result};
 use crate::client::exec;
-use crate::client::host::{Host, part};
+use crate::client::host::{Host, PATIENCE, PAUSE, part};
 
 /// How long it may take where nothing is said, and at the most, in seconds.
 const TIME: f64 = 600.0;
 const LONGEST: f64 = 7200.0;
-/// A session whose server is gone in the middle is closed so long after its turn, in seconds.
+/// A session whose server is gone before it held it is closed so long after its turn, in seconds.
 const FORGOTTEN: f64 = 300.0;
 /// How many entries are read at a time.
 const PAGE: usize = 1000;
@@ -38,12 +39,21 @@ fn text(value: &Value) -> Result<String> {
 }
 
 impl Server {
-    pub(super) async fn hand_on(&self, asked: Delegate) -> Result<Told> {
+    /// Ends with the work's end, or when it is `taken_back`; its session is closed either way.
+    pub(super) async fn hand_on(
+        &self,
+        asked: Delegate,
+        taken_back: impl Future<Output = ()>,
+    ) -> Result<Told> {
         let seconds = asked.timeout.unwrap_or(TIME).clamp(0.0, LONGEST);
         let cwd = exec::directory(asked.cwd.as_deref().unwrap_or(".").as_ref())?;
         let mut host = self.host.another();
         let mut body = json!({
-            "session": { "parent": self.session, "cwd": cwd, "policy": { "idle": FORGOTTEN } },
+            "delegated": true,
+            "session": {
+                "parent": self.session, "cwd": cwd,
+                "policy": { "idle": FORGOTTEN, "on_disconnect": "close" },
+            },
         });
         if let Some(agent) = &asked.agent {
             body["agent"] = json!(agent);
@@ -51,12 +61,21 @@ impl Server {
         let opened = host.json(Method::POST, "/v1/conversations", Some(&body));
         let opened = opened.await?;
         let (id, session) = (text(&opened["id"])?, text(&opened["session"])?);
+        let held = Held::new(self.host.another(), &id);
         let limit = Duration::from_secs_f64(seconds);
-        let done = timeout(limit, turn(&mut host, &id, &asked.prompt)).await;
+        let work = timeout(limit, turn(&mut host, &id, &asked.prompt));
+        let done = tokio::select! {
+            done = work => done,
+            () = taken_back => Ok(Err(Failure::Refused {
+                code: "cancelled".into(),
+                message: "it was taken back; its session is closed".into(),
+            })),
+        };
         // A connection on which an answer is still to come is of no use for another question.
         let mut host = self.host.another();
         let path = format!("/v1/sessions/{}", part(&session));
         let closed = host.json(Method::DELETE, &path, None).await;
+        drop(held);
         let done = done.unwrap_or_else(|_| {
             Err(Failure::Refused {
                 code: "timeout".into(),
@@ -65,6 +84,38 @@ impl Server {
         })?;
         closed?;
         Told::new(done.result.clone(), &done)
+    }
+}
+
+/// Counts as a client of the session for as long as this program lives: when that is killed, the session closes at once.
+struct Held(tokio::task::AbortHandle);
+
+impl Held {
+    fn new(mut host: Host, id: &str) -> Self {
+        // Of the transcript nothing is wanted here.
+        let after = i64::MAX;
+        let path = format!(
+            "/v1/conversations/{}/transcript?follow=true&holds=true&after={after}",
+            part(id)
+        );
+        let task = tokio::spawn(async move {
+            let mut until = Instant::now() + PATIENCE;
+            while Instant::now() < until {
+                // It ends when the session does, and when another host takes over.
+                if host.call(Method::GET, &path, Bytes::new()).await.is_ok() {
+                    until = Instant::now() + PATIENCE;
+                }
+                host = host.another();
+                sleep(PAUSE).await;
+            }
+        });
+        Self(task.abort_handle())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
@@ -91,7 +142,7 @@ async fn turn(host: &mut Host, id: &str, prompt: &str) -> Result<Done> {
     let mut result = String::new();
     loop {
         let path = format!("{at}/transcript?after={after}&limit={PAGE}");
-        let page = host.call(Method::GET, &path, hyper::body::Bytes::new());
+        let page = host.call(Method::GET, &path, Bytes::new());
         let page = page.await?.body;
         let lines: Vec<&[u8]> = page
             .split(|byte| *byte == b'\n')

@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rmcp::handler::server::wrapper::Parameters;
 use rmcp::model::CallToolResult;
+use rmcp::service::{RequestContext, RoleServer};
 use rmcp::{ServerHandler, tool, tool_handler, tool_router};
 
 use super::asked::{Delegate, Keep, Kill, List, Log, Start, StopAll, Wait, Which, Write};
@@ -95,8 +96,12 @@ impl Server {
     /// Hand a piece of work to another agent, in a session of its own below this one, and get what it says at its end. It sees the
     /// same files and nothing of this conversation. Its session, with all that it has started, is closed after that.
     #[tool(annotations(title = "Delegate to another agent", destructive_hint = true))]
-    async fn delegate(&self, Parameters(asked): Parameters<Delegate>) -> CallToolResult {
-        result(self.hand_on(asked).await)
+    async fn delegate(
+        &self,
+        Parameters(asked): Parameters<Delegate>,
+        context: RequestContext<RoleServer>,
+    ) -> CallToolResult {
+        result(self.hand_on(asked, context.ct.cancelled()).await)
     }
 
     /// Keep a process when this session ends: hand it to a session of its own. Only where the user wants that it outlives this

@@ -8,7 +8,7 @@ use hostler_session::{Policy, SessionLimits};
 use toml::Value;
 
 use super::Refused;
-use super::config::{COUNT, CPU, SIZE, TIME, count, cpus, names, size, time};
+use super::values::{COUNT, CPU, SIZE, TIME, count, cpus, names, size, time};
 
 /// A key of an agent: what is allowed as its value, and what is done with it. `None`: that is not allowed.
 struct Key {

@@ -12,7 +12,7 @@ use hostler_session::{Containment, OnDisconnect, OnHostExit, Policy};
 use toml::Value;
 
 use super::Refused;
-use hostler_run::options::{Cpus, Size, Time};
+use super::values::{COUNT, CPU, SIZE, TIME, count, cpus, listen, names, size, span, time};
 
 /// What a host does where nobody says otherwise.
 #[derive(Debug, Clone)]
@@ -38,6 +38,8 @@ pub(super) struct Config {
     pub agent_idle: Duration,
     /// How many agents may be up.
     pub max_agents: Option<usize>,
+    /// How many agents are kept started ahead at the most, of all kinds together.
+    pub max_warm: usize,
     /// How deep, and how many at a time, sessions of agents may have others.
     pub delegation: Delegation,
     /// How clients that speak ACP are served.
@@ -70,6 +72,7 @@ impl Default for Draft {
                 default_agent: "shell".into(),
                 agent_idle: Duration::ZERO,
                 max_agents: None,
+                max_warm: hostler_agent::AgentsOptions::default().max_spares,
                 delegation: Delegation::default(),
                 acp: AcpOptions::default(),
             },
@@ -84,11 +87,6 @@ struct Key {
     allowed: &'static str,
     set: fn(&mut Draft, &Value) -> Option<()>,
 }
-
-pub(super) const TIME: &str = "seconds, or a number with ms, s, m, h or d; 0 for never";
-pub(super) const SIZE: &str = "bytes, or a number with K, M, G or T; 0 for no limit";
-pub(super) const COUNT: &str = "a number; 0 for no limit";
-pub(super) const CPU: &str = "a number of CPUs, such as 1.5; 0 for no limit";
 
 macro_rules! key {
     ($name:literal, $allowed:expr, |$draft:ident, $value:ident| $set:expr) => {
@@ -149,6 +147,9 @@ const KEYS: &[Key] = &[
     key!("max_agents", COUNT, |draft, value| {
         let most = usize::try_from(count(value)?).ok()?;
         draft.config.max_agents = Some(most).filter(|most| *most != 0)
+    }),
+    key!("max_warm", "a number", |draft, value| {
+        draft.config.max_warm = usize::try_from(count(value)?).ok()?
     }),
     key!("delegation.max_depth", "a number", |draft, value| {
         draft.config.delegation.max_depth = usize::try_from(count(value)?).ok()?
@@ -226,76 +227,6 @@ const KEYS: &[Key] = &[
         draft.policy.max_background = Some(u32::try_from(count(value)?).ok()?)
     }),
 ];
-
-/// `none`, or an address with a port; a name for the address will do.
-pub(super) fn listen(text: &str) -> Option<Option<String>> {
-    if text == "none" {
-        return Some(None);
-    }
-    let (host, port) = text.rsplit_once(':')?;
-    port.parse::<u16>().ok()?;
-    (!host.is_empty()).then(|| Some(text.to_owned()))
-}
-
-/// A number or a text, as text.
-fn plain(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.trim().to_owned()),
-        Value::Integer(number) => Some(number.to_string()),
-        Value::Float(number) => Some(number.to_string()),
-        _ => None,
-    }
-}
-
-pub(super) fn time(value: &Value) -> Option<f64> {
-    let time: Time = plain(value)?.parse().ok()?;
-    Some(time.span.as_secs_f64())
-}
-
-fn span(value: &Value) -> Option<Duration> {
-    let span = Duration::try_from_secs_f64(time(value)?).ok()?;
-    (!span.is_zero()).then_some(span)
-}
-
-pub(super) fn size(value: &Value) -> Option<u64> {
-    match plain(value)?.as_str() {
-        "0" => Some(0),
-        text => Some(text.parse::<Size>().ok()?.bytes),
-    }
-}
-
-/// In thousandths.
-pub(super) fn cpus(value: &Value) -> Option<u64> {
-    match plain(value)?.as_str() {
-        "0" => Some(0),
-        text => Some(text.parse::<Cpus>().ok()?.millis),
-    }
-}
-
-pub(super) fn count(value: &Value) -> Option<u64> {
-    plain(value)?.parse().ok()
-}
-
-pub(super) fn names(value: &Value) -> Option<Vec<String>> {
-    let names: Vec<String> = match value {
-        Value::String(text) => text
-            .split([',', ' '])
-            .filter(|name| !name.is_empty())
-            .map(str::to_owned)
-            .collect(),
-        Value::Array(names) => names
-            .iter()
-            .map(|name| name.as_str().map(str::to_owned))
-            .collect::<Option<_>>()?,
-        _ => return None,
-    };
-    let fits = |name: &String| {
-        let bare = name.strip_suffix('*').unwrap_or(name);
-        bare.bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
-    };
-    names.iter().all(fits).then_some(names)
-}
 
 impl Draft {
     fn set(&mut self, key: &str, shown: &str, value: &Value, origin: &str) -> Result<(), Refused> {
@@ -443,10 +374,11 @@ mod tests {
 
     #[test]
     fn the_file_is_read_and_the_environment_goes_over_it() {
-        let toml = "listen = 'none'\nmax_sessions = 5\nenv = ['PATH', 'MY_*']\n[policy]\nidle = '10m'\nmemory = '2G'\ncpu = 1.5\n";
+        let toml = "listen = 'none'\nmax_sessions = 5\nmax_warm = 3\nenv = ['PATH', 'MY_*']\n[policy]\nidle = '10m'\nmemory = '2G'\ncpu = 1.5\n";
         let config = read(toml, &[]).expect("a configuration");
         assert_eq!(config.listen, None);
         assert_eq!(config.max_sessions, Some(5));
+        assert_eq!(config.max_warm, 3);
         assert_eq!(config.policy.idle, Some(Duration::from_secs(600)));
         assert_eq!(config.policy.limits.memory, Some(2 << 30));
         assert_eq!(config.policy.limits.cpu_millis, Some(1500));

@@ -1,5 +1,6 @@
 //! The host's life, from the first request to the last.
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -8,7 +9,8 @@ use hostler_agent::{Agents, AgentsOptions, Tools};
 use hostler_gateway::{AcpOptions, Facts, Gateway, Server, ShutdownAsked};
 use hostler_process::contain;
 use hostler_session::{By, HostOptions, Recovery, Sessions};
-use rustix::process::{WaitOptions, waitpid};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{PidfdFlags, WaitOptions, pidfd_open, waitpid};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -64,6 +66,8 @@ pub(super) fn run(parts: Parts) -> Result<(), Refused> {
         .thread_name("hostler")
         .build()
         .map_err(|error| Refused::failed(format!("cannot start: {error}")))?;
+    // It was not waited for, so the pid is its own.
+    let zygote = pidfd_open(parts.zygote.pid, PidfdFlags::empty());
     let private = parts.private.then(|| parts.state_dir.clone());
     let result = runtime.block_on(live(parts));
     // What still blocks is of no use to anybody.
@@ -72,9 +76,25 @@ pub(super) fn run(parts: Parts) -> Result<(), Refused> {
         let _ = std::fs::remove_dir_all(state_dir);
     }
     match result? {
-        Outcome::Over => Ok(()),
+        Outcome::Over => {
+            if let Ok(zygote) = zygote {
+                await_end(&zygote);
+            }
+            Ok(())
+        }
+        Outcome::Left => Ok(()),
         Outcome::GoOn(sockets) => Err(takeover::start_again(&sockets)),
     }
+}
+
+/// Waits until the zygote has gone, which it does when nobody has its connection and it has no keeper: who waits for this process
+/// finds nothing of it then.
+fn await_end(zygote: &OwnedFd) {
+    let most = Timespec {
+        tv_sec: 1,
+        tv_nsec: 0,
+    };
+    let _ = poll(&mut [PollFd::new(zygote, PollFlags::IN)], Some(&most));
 }
 
 async fn live(parts: Parts) -> Result<Outcome, Refused> {
@@ -104,6 +124,7 @@ async fn live(parts: Parts) -> Result<Outcome, Refused> {
         agent_idle: parts.config.agent_idle,
         max_agents: parts.config.max_agents,
         delegation: parts.config.delegation,
+        max_spares: parts.config.max_warm,
         spare_policy: parts.config.policy.clone(),
         ..AgentsOptions::default()
     };
@@ -202,8 +223,7 @@ async fn live(parts: Parts) -> Result<Outcome, Refused> {
         return match told {
             Told::Stop(asked) => {
                 let stopping = Stopping::new(asked, &parts.state_dir);
-                stop::stop(&mut living, stopping, &mut signals).await;
-                Ok(Outcome::Over)
+                Ok(stop::stop(&mut living, stopping, &mut signals).await)
             }
             Told::HandOver(asked) => {
                 match takeover::hand_over(&mut living, asked, &mut signals).await {

@@ -12,6 +12,7 @@ mod start;
 mod state;
 mod stop;
 mod takeover;
+mod values;
 
 use std::collections::BTreeMap;
 use std::fmt;

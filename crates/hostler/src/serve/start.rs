@@ -11,6 +11,7 @@ use hostler_ledger::{HostRun, Ledger, LedgerOptions, OpenError, Opened};
 use super::config::{self, Config};
 use super::sockets::{self, Sockets};
 use super::takeover::Predecessor;
+use super::values;
 use super::{Options, Refused, lifetime, state};
 
 /// How long the host before may take to let go of the ledger, once it has said that it will.
@@ -43,7 +44,7 @@ pub(super) fn serve(options: &Options) -> Result<(), Refused> {
     let mut config = Config::read(file.as_deref(), state::variable)?;
     if let Some(listen) = &options.listen {
         config.listen_asked = true;
-        config.listen = config::listen(listen).ok_or_else(|| {
+        config.listen = values::listen(listen).ok_or_else(|| {
             Refused::usage(format!(
                 "--listen cannot be `{listen}`: an address and a port, such as 127.0.0.1:7717, or none is allowed"
             ))

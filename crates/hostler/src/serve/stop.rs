@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::lifetime::{Living, Signals, notify};
 use super::sockets;
+use super::takeover::Outcome;
 
 /// How long clients may take for the last that is said to them.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -37,7 +38,11 @@ impl Stopping {
 }
 
 /// Stops accepting, closes the sessions all at once, leaves those that are to be kept to the next host, and flushes the ledger.
-pub(super) async fn stop(living: &mut Living, stopping: Stopping, signals: &mut Signals) {
+pub(super) async fn stop(
+    living: &mut Living,
+    stopping: Stopping,
+    signals: &mut Signals,
+) -> Outcome {
     let Stopping { all, by, .. } = &stopping;
     let deadline = stopping.deadline.unwrap_or(living.shutdown_deadline);
     tracing::info!(who = by.who, why = by.why, all, "stopping");
@@ -93,7 +98,7 @@ pub(super) async fn stop(living: &mut Living, stopping: Stopping, signals: &mut 
     if closed.await.is_err() {
         tracing::error!(seconds = deadline.as_secs_f64(), "the deadline is over");
     }
-    leave(living, kept).await;
+    let left = leave(living, kept).await;
 
     living.gateway.enter(Phase::Stopped);
     living.server.finish();
@@ -110,22 +115,24 @@ pub(super) async fn stop(living: &mut Living, stopping: Stopping, signals: &mut 
         let _ = std::fs::remove_file(path);
     }
     tracing::info!("stopped");
+    if left { Outcome::Left } else { Outcome::Over }
 }
 
-/// Leaves what is to be kept to the next host.
-async fn leave(living: &Living, kept: impl Fn(&Session) -> bool) {
-    let mut any = false;
+/// Leaves what is to be kept, and what is stuck, to the next host; whether there is anything.
+async fn leave(living: &Living, kept: impl Fn(&Session) -> bool) -> bool {
+    let (mut any, mut stuck) = (false, false);
     for session in living.sessions.list() {
         let info = session.info();
         if kept(&session) && info.state.is_open() {
             any = true;
             tracing::info!(session = %info.id, name = info.name.unwrap_or_default(), "left to the next host");
         } else if info.state == SessionState::Stuck {
+            stuck = true;
             tracing::error!(session = %info.id, remaining = info.remaining, "stuck: left to the next host");
         }
     }
     if !any {
-        return;
+        return stuck;
     }
     living.agents.hand_over().await;
     // They wait as long as their policies say. One that cannot be handed over is closed, which must not take for ever.
@@ -134,4 +141,5 @@ async fn leave(living: &Living, kept: impl Fn(&Session) -> bool) {
     for (session, error) in handed.unwrap_or_default() {
         tracing::error!(%session, %error, "could not be left to the next host, and was closed");
     }
+    true
 }

@@ -227,8 +227,10 @@ pub(super) struct Asked {
 /// How the host ends.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// It is over.
+    /// It is over, with all that it had.
     Over,
+    /// It is over, and the next host has, or will have, what it left.
+    Left,
     /// The host that was to take over is gone: this one starts again, with its sockets.
     GoOn(Vec<OwnedFd>),
 }
@@ -397,7 +399,7 @@ pub(super) async fn hand_over(
     drop(sockets);
     living.sockets = Arc::default();
     linger(living, signals).await;
-    Some(Outcome::Over)
+    Some(Outcome::Left)
 }
 
 /// Stays for clients that have not read all yet.

@@ -230,7 +230,7 @@ impl Chat {
         let key = expect::turn(id);
         let act = Act::from(dispatched);
         self.seen().expected.insert(key.clone(), (who.clone(), act));
-        if !self.conversation.cancel_turn(turn).await? {
+        if !self.conversation.cancel_if_running(turn).await? {
             self.seen().expected.remove(&key);
             return refused("this turn has ended");
         }

@@ -7,13 +7,13 @@ use std::time::Instant;
 
 use ahp::reducers::apply_action_to_chat;
 use ahp_types::actions::{
-    ChatPendingMessageRemovedAction, ChatPendingMessageSetAction, ChatToolCallConfirmedAction,
-    ChatTurnCancelledAction, StateAction,
+    ChatInputCompletedAction, ChatPendingMessageRemovedAction, ChatPendingMessageSetAction,
+    ChatToolCallConfirmedAction, ChatTurnCancelledAction, StateAction,
 };
 use ahp_types::state::{
-    ChatState, ConfirmationOptionKind, Message, MessageKind, MessageOrigin, PendingMessageKind,
-    ResponsePart, SnapshotState, ToolCallCancellationReason, ToolCallConfirmationReason,
-    ToolCallPendingConfirmationState, ToolCallState, TurnState,
+    ChatInputResponseKind, ChatState, ConfirmationOptionKind, Message, MessageKind, MessageOrigin,
+    PendingMessageKind, ResponsePart, SnapshotState, ToolCallCancellationReason,
+    ToolCallConfirmationReason, ToolCallPendingConfirmationState, ToolCallState, TurnState,
 };
 use serde_json::{Value, json};
 
@@ -26,6 +26,7 @@ use crate::client::error::{Failure, Result};
 use crate::client::prompt::Prompt;
 use crate::client::turn::{End, is_yes, said, typed};
 use crate::client::{show, signals};
+use hostler_run::say;
 
 /// Of `_meta` of a message: which prompt it is.
 const PROMPT: &str = "dev.hostler/prompt";
@@ -54,6 +55,7 @@ pub(crate) async fn run(address: Address, prompt: &Prompt) -> Result<u8> {
         again: false,
         began: Instant::now(),
         asked: None,
+        refused: None,
         cancelled: false,
         cancel_sent: false,
         reason: None,
@@ -103,6 +105,8 @@ struct Asking {
     began: Instant,
     /// The tool call that somebody here is asked about.
     asked: Option<String>,
+    /// The form that was refused.
+    refused: Option<String>,
     /// Whether it is to be cancelled, and whether that was said.
     cancelled: bool,
     cancel_sent: bool,
@@ -262,15 +266,21 @@ impl Asking {
                     (false, _) => drawn.all(parts),
                 };
                 let asked = parts.iter().find_map(pending).cloned();
-                shown.map(|()| Some((asked, end.map(|end| self.end(end, parts)))))
+                let form = parts.iter().find_map(form).map(str::to_owned);
+                shown.map(|()| Some((asked, form, end.map(|end| self.end(end, parts)))))
             }
         };
         self.drawn = drawn;
-        let Some((asked, end)) = looked? else {
+        let Some((asked, form, end)) = looked? else {
             return Ok(None);
         };
         if end.is_none() {
             self.ask(asked)?;
+            if let Some(form) =
+                form.filter(|form| self.typed && self.refused.as_ref() != Some(form))
+            {
+                self.refuse(form).await?;
+            }
         }
         Ok(end)
     }
@@ -300,6 +310,20 @@ impl Asking {
             }
             None => Ok(()),
         }
+    }
+
+    /// Refuses a form, which cannot be shown here, rather than have the agent wait.
+    async fn refuse(&mut self, form: String) -> Result<()> {
+        self.drawn.shown.end_line()?;
+        say("the agent asks what cannot be answered here: a form");
+        let action = StateAction::ChatInputCompleted(ChatInputCompletedAction {
+            request_id: form.clone(),
+            response: ChatInputResponseKind::Cancel,
+            answers: None,
+        });
+        self.refused = Some(form);
+        self.link.dispatch(&self.chat, action).await;
+        Ok(())
     }
 
     /// Passes on what was typed for an answer.
@@ -387,6 +411,14 @@ impl Asking {
                 }
             }
         }
+    }
+}
+
+/// The form that waits to be filled in, if this is one.
+fn form(part: &ResponsePart) -> Option<&str> {
+    match part {
+        ResponsePart::InputRequest(part) if part.response.is_none() => Some(&part.request.id),
+        _ => None,
     }
 }
 
