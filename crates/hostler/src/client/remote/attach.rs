@@ -312,8 +312,9 @@ impl Viewer {
                 return Err(Failure::Unclear(why));
             }
             Event::Back => {
-                if !std::mem::take(&mut self.drawn) && self.modes.is_full_screen() {
-                    // The line that was said is in the picture.
+                let drawn = std::mem::take(&mut self.drawn);
+                // Else the line that was said stays in the picture.
+                if self.modes.is_full_screen() && !drawn {
                     self.draw_again().await;
                 }
             }

@@ -164,7 +164,7 @@ impl Asking {
         }
         let mut turns = self.state.turns.iter().rev();
         let turn = turns.find(|turn| self.is_own(&turn.message))?;
-        Some((&turn.response_parts, Some(turn.state.clone())))
+        Some((&turn.response_parts, Some(turn.state)))
     }
 
     /// Takes what comes; how it ended, if it has.
