@@ -24,6 +24,8 @@ const KEEP: u64 = 1 << 20;
 const KEEP_MOST: u64 = 16 << 20;
 /// How much output one answer to a follower has at the most.
 const FOLLOW: usize = 64 << 10;
+/// The longest character in UTF-8.
+const CHARACTER: usize = 4;
 /// How many terminals that were not released are remembered.
 const REMEMBERED: usize = 512;
 /// Set for terminals of agents, by which the next host finds them among the processes of the session.
@@ -336,9 +338,23 @@ async fn follow(handle: &ProcessHandle, after: u64) -> Result<TerminalOutputResp
             read.map_err(|problem| unreadable(&problem))?
         }
     };
+    let (mut chunk, exit) = (chunk, exit_now(handle));
+    if exit.is_some() && chunk.text.is_empty() {
+        // It may have written after that was read.
+        let output = handle.stdout();
+        let read = output.read_text_at(chunk.next, FOLLOW);
+        chunk = read.map_err(|problem| unreadable(&problem))?;
+        if chunk.text.is_empty() {
+            // What is held back as the beginning of a character is never continued by one that has ended.
+            let rest = output.read_at(chunk.next, CHARACTER);
+            let rest = rest.map_err(|problem| unreadable(&problem))?;
+            chunk.next = rest.next;
+            chunk.text = String::from_utf8_lossy(&rest.bytes).into_owned();
+        }
+    }
     let place = json!({"next": chunk.next, "skipped": chunk.skipped});
     Ok(TerminalOutputResponse::new(chunk.text, chunk.skipped > 0)
-        .exit_status(exit_now(handle))
+        .exit_status(exit)
         .meta(ours(place)))
 }
 
