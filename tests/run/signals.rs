@@ -2,8 +2,14 @@
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::time::Instant;
 
-use crate::support::{Cell, Contain, Front, Lines, Pty, SOON, Scene, wait_until};
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use crate::hooks::Hooks;
+use crate::support::{
+    Cell, Contain, Found, Front, Lines, Pty, SOON, Scene, User, wait_until, wait_until_or,
+};
 
 /// Sent last: `hostler` has passed on what came before it once this one arrives. Being a real-time signal, it queues.
 const BARRIER: i32 = 64;
@@ -158,6 +164,56 @@ fn each_typed_arrives_once() {
         assert_once(&scene, &front, &log, numbers);
         scene.go();
         assert_eq!(front.wait(SOON).code(), Some(0), "{}", pty.screen());
+    }
+}
+
+/// A shell's `fg` and the next Ctrl-Z may come before `hostler` has run again; then command and `hostler` have stopped each by itself.
+#[test]
+#[cfg(debug_assertions)]
+fn stopped_again_at_once_it_goes_on_with_the_command() {
+    // Without children: a shell that has just forked one does not stop before that does.
+    const SCRIPT: &str = "trap 'echo 10 >>\"$0\"' USR1; mkfifo \"$0.in\"; exec 3<>\"$0.in\"; \
+        echo 0 >>\"$0\"; while :; do read -r x <&3; done";
+    let of_root = |cell: &Cell| cell.user == User::Root;
+    for cell in Cell::all().into_iter().filter(of_root) {
+        let scene = Scene::new(cell);
+        let (log, hooks) = (scene.lines("log"), Hooks::new());
+        let path = log.path().to_str().expect("text");
+        let mut command = scene.run(&["--grace", "300ms"], ["sh", "-c", SCRIPT, path]);
+        let command = command.process_group(0);
+        let mut front = scene.start(command.env("HOSTLER_TEST_HOOKS", hooks.path()));
+        arrives(&log, 0);
+        let group = Pid::from_raw(front.pid()).expect("a pid");
+        let to_group = |signal| kill_process_group(group, signal).expect("it lives");
+        let stopped = || {
+            let states = || {
+                let ours = |found: &Found| found.pid == front.pid() || found.name == "sh";
+                let living = scene.living().into_iter().filter(ours);
+                living
+                    .map(|found| (found.name, found.state))
+                    .collect::<Vec<_>>()
+            };
+            let all = || states().iter().all(|(_, state)| *state == 'T');
+            wait_until_or("all have stopped", SOON, all, || {
+                format!("{cell:?} {:?}", states())
+            });
+        };
+        to_group(Signal::TSTP);
+        stopped();
+        for _ in 0..20 {
+            to_group(Signal::CONT);
+            to_group(Signal::TSTP);
+            stopped();
+        }
+        let stops = hooks.passed("front.stops");
+        to_group(Signal::CONT);
+        // Read after what came from the keeper before.
+        send(&scene, libc::SIGUSR1, front.pid());
+        arrives(&log, 10);
+        assert_eq!(hooks.passed("front.stops"), stops, "{cell:?}");
+        send(&scene, libc::SIGKILL, front.pid());
+        front.wait(SOON);
+        scene.await_none("the front", Instant::now(), SOON);
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use hostler_ledger::{ResourceFilter, SessionFilter, SessionRecord};
+use hostler_ledger::{EventFilter, ResourceFilter, Seq, SessionFilter, SessionRecord};
 use hostler_session::{ResourceState, Session};
 
 use super::support::*;
@@ -25,10 +25,29 @@ pub(crate) async fn agree(stage: &Stage, what: &str) {
         let Some(why) = why else { return };
         assert!(
             start.elapsed() < Duration::from_secs(4) * slack(),
-            "{what}: {why}"
+            "{what}: {why}\n{}",
+            history(stage)
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// All that the ledger has, for who looks for what went wrong.
+fn history(stage: &Stage) -> String {
+    let ledger = stage.sessions.ledger();
+    let all = ledger.events(Seq::default(), 10_000, &EventFilter::default());
+    let lines = all.unwrap().into_iter().map(|event| {
+        let ids = [
+            event.session.map(String::from),
+            event.resource.map(String::from),
+        ];
+        let ids = ids.into_iter().flatten().collect::<Vec<_>>().join(" ");
+        format!(
+            "{} {} {ids} {}: {}\n",
+            event.at, event.kind, event.who, event.why
+        )
+    });
+    lines.collect()
 }
 
 /// Every living process, by the keepers' word.

@@ -112,3 +112,51 @@ async fn a_command_whose_client_does_not_come_back_is_ended() {
         stage.await_none("the command is gone").await;
     }
 }
+
+#[tokio::test]
+async fn one_whose_time_passed_between_two_hosts_takes_its_children_along() {
+    const GRACE: Duration = Duration::from_millis(500);
+    let stage = Stage::new();
+    let parent = stage
+        .open_with(|options| {
+            options.policy.on_disconnect = OnDisconnect::Detach;
+            options.policy.detached_grace = Some(GRACE);
+        })
+        .await;
+    let mut above = parent.id().clone();
+    let mut ids = vec![above.clone()];
+    for _ in 0..3 {
+        let child = stage
+            .open_with(|options| options.parent = Some(above))
+            .await;
+        exec(&child, shell("exec sleep 1000").background()).await;
+        above = child.id().clone();
+        ids.push(above.clone());
+    }
+    drop(parent.attach("a test").await.unwrap());
+    let detached = Instant::now();
+    until("it is detached", || {
+        parent.state() == SessionState::Detached
+    })
+    .await;
+    drop(parent);
+    assert!(
+        stage
+            .sessions
+            .hand_over(Duration::from_secs(30))
+            .await
+            .is_empty()
+    );
+    stage.sessions.ledger().clone().close().unwrap();
+    until("its time is over", || detached.elapsed() > GRACE).await;
+    let mut next = Stage::at(&stage.dir.clone(), &stage.mark.clone(), |_| {});
+    next.take_directory(stage);
+    next.sessions.recover(&next.earlier).await.unwrap();
+    let ledger = next.sessions.ledger().clone();
+    until("all are closed", || {
+        ids.iter()
+            .all(|id| ledger.session(id).unwrap().unwrap().closed.is_some())
+    })
+    .await;
+    next.await_none("nothing is left").await;
+}

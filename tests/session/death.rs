@@ -80,6 +80,15 @@ async fn the_host_that_dies() {
     )
     .await;
     two.close(CloseReason::Client, by(), None).await.unwrap();
+    let three = open("three").await;
+    let kept = exec(&three, shell("sleep 1000").background()).await;
+    exec(&three, shell("sleep 1000").background()).await;
+    let policy = three.info().policy;
+    three
+        .keep(&stage.sessions, kept.id(), "kept", policy, by())
+        .await
+        .unwrap();
+    three.close(CloseReason::Client, by(), None).await.unwrap();
     let child = stage
         .open_with(|options| {
             options.parent = Some(one.id().clone());
@@ -153,7 +162,7 @@ pub(crate) async fn next_host(dir: &Path, mark: &str) -> (Stage, Recovery) {
     (stage, recovery)
 }
 
-const STEPS: [&str; 14] = [
+const STEPS: [&str; 17] = [
     "open.begin:1",
     "open.intended:1",
     "open.directories:1",
@@ -167,6 +176,9 @@ const STEPS: [&str; 14] = [
     "close.ended:1",
     "close.removed:1",
     "close.recorded:1",
+    "close.ended:2",
+    "close.removed:2",
+    "close.recorded:2",
     "",
 ];
 
@@ -219,7 +231,7 @@ async fn what_is_to_be_kept_is_adopted_whole_whenever_the_host_dies() {
         assert!(recovery.unreached.is_empty(), "{step}: {recovery:?}");
         agree(&stage, step).await;
         if step.is_empty() {
-            assert_eq!(recovery.adopted.len(), 2, "{recovery:?}");
+            assert_eq!(recovery.adopted.len(), 3, "{recovery:?}");
             goes_on(&stage).await;
         }
         for session in stage.sessions.list() {

@@ -17,6 +17,7 @@ pub(crate) struct Held {
 pub(crate) struct Hooks {
     dir: tempfile::TempDir,
     held: Arc<Mutex<HashSet<String>>>,
+    passed: Arc<Mutex<Vec<String>>>,
     arrivals: Receiver<Held>,
 }
 
@@ -25,7 +26,9 @@ impl Hooks {
         let dir = tempfile::tempdir().expect("a directory");
         let listener = UnixListener::bind(dir.path().join("hooks")).expect("a socket");
         let held: Arc<Mutex<HashSet<String>>> = Arc::default();
+        let passed: Arc<Mutex<Vec<String>>> = Arc::default();
         let (sender, arrivals) = channel();
+        let came_by = passed.clone();
         let wanted = held.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
@@ -37,6 +40,7 @@ impl Hooks {
                 let Some((name, _pid)) = line.trim_end().split_once(' ') else {
                     continue;
                 };
+                came_by.lock().expect("whole").push(name.to_owned());
                 // Each is held once.
                 if wanted.lock().expect("whole").remove(name) {
                     if sender.send(Held { _stream: stream }).is_err() {
@@ -50,6 +54,7 @@ impl Hooks {
         Self {
             dir,
             held,
+            passed,
             arrivals,
         }
     }
@@ -61,6 +66,12 @@ impl Hooks {
     /// The next who comes by this event is to be held.
     pub(crate) fn hold(&self, name: &str) {
         self.held.lock().expect("whole").insert(name.to_owned());
+    }
+
+    /// How often somebody came by this event.
+    pub(crate) fn passed(&self, name: &str) -> usize {
+        let passed = self.passed.lock().expect("whole");
+        passed.iter().filter(|passed| *passed == name).count()
     }
 
     /// Whoever is held now.

@@ -250,6 +250,8 @@ pub enum Request<'a> {
         /// Who sent it.
         sender: i32,
     },
+    /// The front's answer to each [`Event::Stopped`]: it goes on, whether it stopped or not.
+    WentOn,
     /// List every living descendant.
     Census,
     /// End the whole tree: SIGTERM, so much grace, SIGKILL.

@@ -80,6 +80,7 @@ impl<'a> Message<'a> for Request<'a> {
                 tidy.put(w);
                 19
             }
+            Request::WentOn => 20,
         }
     }
 
@@ -125,6 +126,7 @@ impl<'a> Message<'a> for Request<'a> {
                 sender: r.i32()?,
             },
             19 => Request::Tidy(Tidy::get(r)?),
+            20 => Request::WentOn,
             _ => return Err(WireError::Kind(kind)),
         })
     }

@@ -12,17 +12,16 @@ use hostler_keeper::config::{AfterMain, Contain, KeeperConfig, Limits, Rules};
 use hostler_keeper::connection::{Connection, ConnectionError};
 use hostler_keeper::identity::Key;
 use hostler_keeper::inherit;
-use hostler_keeper::message::{
-    Event, Failure, Group, Reply, Request, Rlimit, Spawn, Step, Tidy, ZygoteReply,
-};
+use hostler_keeper::message::{Event, Group, Reply, Request, Rlimit, Spawn, Tidy, ZygoteReply};
 use hostler_keeper::outcome::{EndReason, EndReport, ExitStatus};
 use hostler_keeper::proc::Proc;
 use hostler_keeper::signals::{self, Signals};
 use hostler_keeper::zygote::{FIRST, First, Zygote};
 use rustix::event::{PollFd, PollFlags};
-use rustix::process::{PidfdFlags, Resource, getpid, getppid, getrlimit, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Resource, getpid, getppid, getrlimit, pidfd_open};
 
 use crate::options::{Containment, Options, Owner};
+use crate::refusal::{Refusal, refused};
 use crate::report::{self, Summary};
 use crate::say;
 
@@ -41,33 +40,6 @@ pub fn run(options: &Options) -> u8 {
             report::refusal(options, status, &text);
             status
         }
-    }
-}
-
-/// Why the command does not run.
-struct Refusal {
-    status: u8,
-    text: String,
-}
-
-impl Refusal {
-    fn new(text: impl std::fmt::Display) -> Self {
-        Self {
-            status: 1,
-            text: text.to_string(),
-        }
-    }
-}
-
-impl From<ConnectionError> for Refusal {
-    fn from(error: ConnectionError) -> Self {
-        Self::new(error)
-    }
-}
-
-impl From<io::Error> for Refusal {
-    fn from(error: io::Error) -> Self {
-        Self::new(error)
     }
 }
 
@@ -369,11 +341,32 @@ impl Front {
                 )));
             }
             Event::Exited { exit, .. } => self.exit = Some(exit.status),
-            Event::Stopped { signal, .. } => signals::stop(signal),
+            Event::Stopped { signal, .. } => self.stop(signal),
             Event::Ended(report) => self.end = Some(report),
             Event::Continued { .. } | Event::Ending(_) | Event::Superseded => {}
         }
         Ok(())
+    }
+
+    /// Stops as the command did, so that the shell sees it, unless the command goes on by now: word of its stop may have come while
+    /// this process was stopped itself by the same signal, and to stop for it once more would leave the command alone.
+    fn stop(&self, signal: i32) {
+        if self.is_command_stopped() {
+            hostler_keeper::hook!("front.stops");
+            signals::stop(signal);
+        }
+        let _ = self.keeper.send(3, &Request::WentOn, &[]);
+    }
+
+    /// By the kernel's word; also where that cannot be had, or the command is no more.
+    fn is_command_stopped(&self) -> bool {
+        let command = self.pid.and_then(|pid| Pid::from_raw(pid.cast_signed()));
+        let (Some(command), Ok(proc)) = (command, Proc::open()) else {
+            return true;
+        };
+        let stat = proc.stat(command).ok();
+        stat.filter(|stat| Some(stat.parent) == self.keeper_pid)
+            .is_none_or(|stat| stat.is_dead() || matches!(stat.state, b'T' | b't'))
     }
 
     fn read_zygote(&mut self) -> Result<(), Refusal> {
@@ -460,28 +453,5 @@ impl Front {
         };
         summary.tell(self.report.take());
         status
-    }
-}
-
-/// Why the command could not be started, with the status that a shell would give.
-fn refused(options: &Options, failure: Failure) -> Refusal {
-    let name = options.command[0].to_string_lossy();
-    let reason = io::Error::from_raw_os_error(failure.errno);
-    match failure.step {
-        Step::Exec => {
-            let status = if reason.kind() == io::ErrorKind::NotFound {
-                127
-            } else {
-                126
-            };
-            Refusal {
-                status,
-                text: format!("cannot execute `{name}`: {reason}"),
-            }
-        }
-        step => Refusal {
-            status: 126,
-            text: format!("cannot {} for `{name}`: {reason}", step.as_str()),
-        },
     }
 }

@@ -7,6 +7,7 @@
 
 mod front;
 pub mod options;
+mod refusal;
 mod report;
 
 use std::io::Write;

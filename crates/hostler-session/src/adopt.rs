@@ -17,8 +17,9 @@ use crate::output::{Follower, Output, Spool};
 use crate::patterns::Patterns;
 use crate::process::{Input, Shared, lock};
 use crate::recover::{Group, Known, Seen};
-use crate::report::{CloseReason, Outcome};
+use crate::report::Outcome;
 use crate::resource::ResourceState;
+use crate::revived::Revived;
 use crate::sessions::Host;
 use crate::streams::{Screen, Streams, watched};
 use crate::tree::SharedTree;
@@ -101,8 +102,7 @@ async fn take_over(host: &Arc<Host>, group: Group, adopted: Adopted, seen: &mut 
             .collect();
         kept_to = Kept::To(actor.session.clone(), shared);
         kept_ids.extend(ids);
-        seen.adopted.push(id);
-        tokio::spawn(actor.run());
+        seen.revived.push(Revived { actor, ends: false });
     }
     let Some(mut actor) = revive(host, group.owner, &tree, &mut processes, None).await else {
         seen.unreached.push((owner_id, "its name is taken".into()));
@@ -112,27 +112,10 @@ async fn take_over(host: &Arc<Host>, group: Group, adopted: Adopted, seen: &mut 
     drop(processes);
     actor.kept = kept_to;
     actor.kept_ids = kept_ids;
-    let session = actor.session.clone();
-    if let Some(parent) = actor.parent.clone() {
-        let child = session.clone();
-        let run = tokio::spawn(actor.run());
-        let told = parent.ask(|reply| Message::Child { child, reply }).await;
-        if !matches!(told, Ok(Ok(()))) {
-            let by = By::new("host", "its parent is gone");
-            let _ = session.close(CloseReason::ParentClosed, by, None).await;
-        }
-        drop(run);
-    } else {
-        tokio::spawn(actor.run());
-    }
-    if owner_lives {
-        seen.adopted.push(owner_id);
-        return;
-    }
-    let by = By::new("host", "swept: its host died");
-    if let Ok(report) = session.close(CloseReason::HostDied, by, None).await {
-        seen.swept.push((*report).clone());
-    }
+    seen.revived.push(Revived {
+        actor,
+        ends: !owner_lives,
+    });
 }
 
 /// The task of a session that goes on, not yet run.
@@ -158,9 +141,6 @@ async fn revive(
     }
     actor.more_dirs = detail.more_dirs.clone();
     lock(&host.adopted_dirs).extend(actor.more_dirs.iter().cloned());
-    actor.parent = row
-        .parent
-        .and_then(|parent| lock(&host.registry).sessions.get(&parent).cloned());
     if let Some(from) = kept_from {
         actor.is_lent_by(from);
     }

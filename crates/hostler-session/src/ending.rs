@@ -147,12 +147,7 @@ impl Actor {
                 state: SessionState::Closed,
                 reason: Some(report.reason),
             });
-            if let Some(parent) = &self.parent {
-                parent
-                    .fixed
-                    .mailbox
-                    .send(Message::ChildGone { id: self.id() });
-            }
+            self.tell_parent_it_is_gone();
             self.over = true;
             return;
         }
@@ -180,6 +175,13 @@ impl Actor {
             });
             let why = format!("{} processes cannot be ended", shared.remaining);
             self.record_state(SessionState::Stuck, By::new("host", why));
+        }
+    }
+
+    pub(crate) fn tell_parent_it_is_gone(&self) {
+        if let Some(parent) = &self.parent {
+            let id = self.id();
+            parent.fixed.mailbox.send(Message::ChildGone { id });
         }
     }
 

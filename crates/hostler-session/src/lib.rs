@@ -85,6 +85,7 @@ mod recover;
 mod report;
 mod resource;
 mod restart;
+mod revived;
 mod session;
 mod sessions;
 mod streams;

@@ -145,6 +145,8 @@ pub(crate) fn register(
         }),
     };
     let mut registry = lock(&host.registry);
+    let parent = session.fixed.options.parent.as_ref();
+    let parent = parent.and_then(|parent| registry.sessions.get(parent).cloned());
     if let Some(name) = name {
         if let Some(holder) = registry.names.get(&name) {
             return Err(Error::NameTaken {
@@ -158,7 +160,9 @@ pub(crate) fn register(
         .sessions
         .insert(session.id().clone(), session.clone());
     drop(registry);
-    Ok(Actor::new(host.clone(), session, (inbox, status_sender)))
+    let mut actor = Actor::new(host.clone(), session, (inbox, status_sender));
+    actor.parent = parent;
+    Ok(actor)
 }
 
 /// The same, for one that is new. A host that stops has listed its sessions after it said so: either it finds this one, or
@@ -181,18 +185,12 @@ pub(crate) async fn open(host: &Arc<Host>, options: SessionOptions, by: By) -> R
         return Err(Error::Stopping);
     }
     make_room(host).await?;
-    let parent = match &options.parent {
-        Some(id) => Some(
-            lock(&host.registry)
-                .sessions
-                .get(id)
-                .cloned()
-                .ok_or_else(|| Error::NoSession(id.to_string()))?,
-        ),
-        None => None,
-    };
+    let parent = options.parent.clone();
     let mut actor = register_new(host, options)?;
-    actor.parent = parent;
+    if let (Some(parent), None) = (parent, &actor.parent) {
+        actor.unregister();
+        return Err(Error::NoSession(parent.to_string()));
+    }
     let (reply, answer) = oneshot::channel();
     // From here on its own task goes all the way, whoever still waits for it.
     tokio::spawn(actor.open(by, reply));

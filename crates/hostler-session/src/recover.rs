@@ -21,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::open::Detail;
 use crate::policy::{OnHostExit, seconds};
 use crate::report::{CloseReason, CloseReport};
+use crate::revived::Revived;
 use crate::sessions::Host;
 
 /// How many sessions are seen to at once.
@@ -76,6 +77,8 @@ pub(crate) struct Seen {
     pub(crate) adopted: Vec<SessionId>,
     pub(crate) swept: Vec<CloseReport>,
     pub(crate) unreached: Vec<(SessionId, String)>,
+    /// Sessions that are adopted once they go on.
+    pub(crate) revived: Vec<Revived>,
     /// Cgroups that are in use.
     pub(crate) cgroups: Vec<PathBuf>,
 }
@@ -93,6 +96,12 @@ pub(crate) async fn recover(host: &Arc<Host>, earlier: &[HostRun]) -> Result<Rec
         .chain(recovery.unreached.iter().map(|(id, _)| id.clone()))
         .collect();
     let mut cgroups = HashSet::new();
+    let (known, without_tree) = apart(known);
+    for known in without_tree {
+        recovery
+            .swept
+            .push(crate::sweep::without_tree(host, &known).await);
+    }
     let levels = levels(known);
     let traces = crate::unreached::traces(&levels);
     // Those that end, the children first; then those that go on, the parents first.
@@ -127,15 +136,22 @@ pub(crate) async fn recover(host: &Arc<Host>, earlier: &[HostRun]) -> Result<Rec
         crate::unreached::watch(host, &traces, &seen);
         recovery.take(seen, &mut cgroups);
     }
+    let mut revived = Vec::new();
     for groups in adopt {
         let work = groups.into_iter().map(|group| {
             let host = host.clone();
             async move { crate::adopt::adopt(&host, group).await }
         });
-        let seen = at_once(work).await;
+        let mut seen = at_once(work).await;
         crate::unreached::watch(host, &traces, &seen);
+        for seen in &mut seen {
+            revived.append(&mut seen.revived);
+        }
         recovery.take(seen, &mut cgroups);
     }
+    // Only when all are known: what was due meanwhile is done at once.
+    let seen = crate::revived::go_on(host, revived).await;
+    recovery.take(vec![seen], &mut cgroups);
     crate::sweep::record_rest(host, &mut recovery.swept).await;
     crate::sweep::strangers(host, &open, earlier, &cgroups, &mut recovery).await;
     recovery.took = began.elapsed();
@@ -213,6 +229,16 @@ async fn read(host: &Arc<Host>) -> Result<(Vec<Known>, Unreadable)> {
         }
     }
     Ok((known, unreadable))
+}
+
+/// Those that have a tree, and those whose tree another session has taken with what it keeps ([`crate::keep`]): of these all is
+/// gone, and their host died before it had recorded that. They lead to the other one's keeper.
+fn apart(known: Vec<Known>) -> (Vec<Known>, Vec<Known>) {
+    let dirs = known.iter().flat_map(|known| &known.detail.more_dirs);
+    let taken: HashSet<PathBuf> = dirs.cloned().collect();
+    known
+        .into_iter()
+        .partition(|known| !taken.contains(&known.detail.dir))
 }
 
 /// The group that a session's tree is for, as the ledger has it now.

@@ -78,6 +78,19 @@ pub(crate) async fn sweep(host: &Arc<Host>, group: Group, adopted: Option<Adopte
     seen
 }
 
+/// Records the end of one that has neither processes nor directories any more.
+pub(crate) async fn without_tree(host: &Host, known: &Known) -> CloseReport {
+    let mut report = blank(known);
+    report.recorded = true;
+    report.released = known
+        .resources
+        .iter()
+        .map(|resource| released(resource, &report))
+        .collect();
+    record(host, known, &mut report).await;
+    report
+}
+
 fn count(ended: Result<EndReport, Error>, report: &mut CloseReport) {
     match ended {
         Ok(ended) => {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use hostler_ledger::{By, SessionId};
 use hostler_process::{Adopted, Error, Tree};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
 use crate::actor::Actor;
@@ -76,6 +77,12 @@ fn show(host: &Arc<Host>, id: &SessionId, trace: &Trace, why: &str) -> Option<Ac
         .send_modify(|status| status.report = Some(report));
     actor.set_state(SessionState::Stuck, Some(CloseReason::HostDied));
     actor.record_state(SessionState::Stuck, By::new("host", why));
+    if let Some(parent) = &actor.parent {
+        // It is not closed before this one. Nobody waits: it may not act yet.
+        let (reply, _) = oneshot::channel();
+        let child = actor.session.clone();
+        parent.fixed.mailbox.send(Message::Child { child, reply });
+    }
     Some(actor)
 }
 
@@ -180,6 +187,8 @@ impl Unreached {
         };
         self.actor.unregister();
         let mut seen = crate::adopt::reached(&host, group, adopted).await;
+        let went_on = crate::revived::go_on(&host, std::mem::take(&mut seen.revived)).await;
+        seen.swept.extend(went_on.swept);
         if let Some((_, why)) = seen.unreached.pop() {
             let children = std::mem::take(&mut self.actor.children);
             self.actor = show(&host, &id, &self.trace, &why)?;
@@ -188,19 +197,12 @@ impl Unreached {
         }
         crate::sweep::record_rest(&host, &mut seen.swept).await;
         let new = lock(&host.registry).sessions.get(&id).cloned();
-        for (_, child) in self.actor.children.drain() {
-            let by = By::new("host", "its parent is gone");
-            let told = match &new {
-                Some(new) => {
-                    let child = child.clone();
-                    let answer = new.ask(|reply| Message::Child { child, reply }).await;
-                    matches!(answer, Ok(Ok(())))
-                }
-                None => false,
-            };
-            if !told {
+        if new.is_none() {
+            for (_, child) in self.actor.children.drain() {
+                let by = By::new("host", "its parent is gone");
                 let _ = child.close(CloseReason::ParentClosed, by, None).await;
             }
+            self.actor.tell_parent_it_is_gone();
         }
         let mut swept = seen.swept.into_iter();
         let mut report = swept.find(|report| report.session == id).map(Arc::new);

@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::process::{Pid, getpid};
 
-use super::{Child, Keeper, Wake};
+use super::front::Wake;
+use super::{Child, Keeper};
 use crate::config::Contain;
 use crate::config::Standing;
 use crate::identity::{Key, ProcessId};
 use crate::message::{Event, Failure, Reply, Spawn, Started, Step};
 use crate::outcome::{Exit, ExitStatus, Usage};
-use crate::signals::{self, signal_child, signal_handle};
+use crate::signals::{self, signal_child};
 use crate::spawn::{Stack, Surroundings, spawn};
 
 /// How many signals of the group are remembered.
@@ -71,7 +72,7 @@ impl Keeper {
                 } // A front is told with the tree's end, if that comes at once, and at the latest by the end of the round.
                 if self.main == Some(key) {
                     // It may be stopped, and would not hear of it: it is woken once there is nothing more urgent.
-                    self.wake_front = self.front.as_ref().map(|_| Wake::Due);
+                    self.front_stops.wake = self.front.as_ref().map(|_| Wake::Due);
                 }
                 if self.children[index].forget {
                     self.children.swap_remove(index);
@@ -80,54 +81,6 @@ impl Keeper {
         }
     }
 
-    pub(super) fn stopped_or_continued(&mut self, index: usize, status: i32) {
-        let key = self.children[index].started.key;
-        if libc::WIFSTOPPED(status) {
-            self.wake_front = None;
-            self.tell(&Event::Stopped {
-                key,
-                signal: libc::WSTOPSIG(status),
-            });
-        } else {
-            self.tell(&Event::Continued { key });
-            self.wake_front();
-        }
-    }
-
-    /// Lets the front go on. It may be about to stop, on an earlier word: it is looked after for a while.
-    pub(super) fn wake_front(&mut self) {
-        if let Some(front) = &self.front {
-            let _ = signal_handle(front.as_fd(), libc::SIGCONT);
-            self.wake_front = Some(Wake::Look(Instant::now() + Duration::from_millis(20)));
-        }
-    }
-
-    /// Does what is due to have the front go on, and says when to look again.
-    pub(super) fn front_round(&mut self, now: Instant) -> Option<Instant> {
-        match self.wake_front? {
-            Wake::Due => self.wake_front(),
-            Wake::Look(when) if now >= when => self.check_front(),
-            Wake::Look(_) => {}
-        }
-        match self.wake_front? {
-            Wake::Due => None,
-            Wake::Look(when) => Some(when),
-        }
-    }
-
-    fn check_front(&mut self) {
-        self.wake_front = None;
-        let Some(front) = &self.front else { return };
-        let parent = rustix::process::getppid().and_then(|zygote| self.proc.stat(zygote).ok());
-        let pid = parent.and_then(|zygote| Pid::from_raw(zygote.parent.cast_signed()));
-        // Only a look: the signal goes through the handle.
-        if pid
-            .and_then(|pid| self.proc.stat(pid).ok())
-            .is_some_and(|stat| stat.state == b'T')
-        {
-            let _ = signal_handle(front.as_fd(), libc::SIGCONT);
-        }
-    }
     pub(super) fn start(&mut self, id: u32, request: &Spawn<'_>, mut fds: Vec<OwnedFd>) {
         self.tidy(&request.tidy);
         if self.ending.is_some() || self.ended {

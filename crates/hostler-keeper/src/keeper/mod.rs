@@ -7,6 +7,7 @@
 mod adoption;
 mod children;
 mod finish;
+mod front;
 mod requests;
 
 use std::collections::VecDeque;
@@ -40,6 +41,7 @@ use crate::zygote::FIRST;
 use adoption::Door;
 use children::children_cpu;
 pub(crate) use children::{wait_any, wait_peek};
+use front::FrontStops;
 
 /// What a keeper is made with.
 pub(crate) struct Birth<'a> {
@@ -63,15 +65,6 @@ struct Child {
     started: Started,
     pid: Pid,
     forget: bool,
-}
-
-/// What is still to be done to have the front go on with its command.
-#[derive(Debug, Clone, Copy)]
-enum Wake {
-    /// To wake it.
-    Due,
-    /// To make sure, at this time, that it has not missed that.
-    Look(Instant),
 }
 
 struct Keeper {
@@ -103,7 +96,7 @@ struct Keeper {
     group_signals: VecDeque<(Instant, signals::Received)>,
     /// What the command was sent for the front lately.
     passed: VecDeque<(Instant, signals::Received, Passed)>,
-    wake_front: Option<Wake>,
+    front_stops: FrontStops,
     watch: Watch,
     ending: Option<Ending>,
     releasing: Vec<Releasing>,
@@ -253,7 +246,7 @@ impl Keeper {
                     front,
                     group_signals: VecDeque::new(),
                     passed: VecDeque::new(),
-                    wake_front: None,
+                    front_stops: FrontStops::default(),
                     watch,
                     ending: None,
                     releasing: Vec::new(),

@@ -95,6 +95,10 @@ impl Keeper {
                 self.insist(signals::Received { signal, sender });
                 self.answer(id, &Reply::Done, None);
             }
+            Request::WentOn => {
+                self.front_went_on();
+                self.answer(id, &Reply::Done, None);
+            }
             Request::Census => {
                 let list = self.census();
                 self.answer(id, &Reply::Census(list), None);
@@ -282,7 +286,7 @@ impl Keeper {
                 && received.signal == libc::SIGTSTP
             {
                 let signal = received.signal;
-                return self.tell(&Event::Stopped { key, signal });
+                return self.tell_stopped(key, signal);
             }
             if ends && self.main.is_some() {
                 let grace = if self.ending.is_some() {
