@@ -2,6 +2,8 @@
 
 use hostler_session::{CloseReason, Error, Policy, ResourceState};
 
+use super::agreement::agree;
+use super::cancel::poll_and_drop;
 use super::support::*;
 
 #[tokio::test]
@@ -145,4 +147,115 @@ async fn nothing_is_kept_in_a_session_of_another_tree() {
     let report = session.close(reason, by(), None).await.unwrap();
     assert!(report.is_clean() && stage.living().is_empty(), "{report:?}");
     assert!(other.close(reason, by(), None).await.unwrap().is_clean());
+}
+
+fn policy() -> Policy {
+    Policy {
+        grace: GRACE,
+        ..Policy::default()
+    }
+}
+
+#[tokio::test]
+async fn what_is_started_in_the_keeping_session_is_kept_too() {
+    let stage = Stage::new();
+    let session = stage.open().await;
+    let daemon = "(setsid sleep 1000 &); exec sleep 1000";
+    let server = exec(&session, shell(daemon).background()).await;
+    exec(&session, shell(daemon).background()).await;
+    let kept = session
+        .keep(&stage.sessions, server.id(), "server", policy(), by())
+        .await
+        .unwrap();
+    let later = exec(&kept, shell(daemon).background()).await;
+    until("all stand", || stage.living().len() == 6).await;
+    let report = session
+        .close(CloseReason::Client, by(), None)
+        .await
+        .unwrap();
+    assert!(report.is_clean() && report.recorded, "{report:?}");
+    let left = stage.living();
+    assert_eq!(left.len(), 4, "two with a daemon each: {left:?}");
+    for process in [server, later] {
+        assert_eq!(process.status().state, ResourceState::Running);
+    }
+    let report = kept.close(CloseReason::Client, by(), None).await.unwrap();
+    assert!(report.is_clean() && report.recorded, "{report:?}");
+    assert!(stage.living().is_empty(), "{:?}", stage.living());
+}
+
+#[tokio::test]
+async fn a_keeping_session_that_closes_first_takes_its_daemons_along() {
+    let stage = Stage::new();
+    let session = stage.open().await;
+    let daemon = "(setsid sleep 1000 &); exec sleep 1000";
+    let server = exec(&session, shell(daemon).background()).await;
+    exec(&session, shell(daemon).background()).await;
+    let kept = session
+        .keep(&stage.sessions, server.id(), "server", policy(), by())
+        .await
+        .unwrap();
+    until("all stand", || stage.living().len() == 4).await;
+    let report = kept.close(CloseReason::Client, by(), None).await.unwrap();
+    assert!(report.is_clean() && report.recorded, "{report:?}");
+    assert_eq!(stage.living().len(), 2, "{:?}", stage.living());
+    let report = session.close(CloseReason::Client, by(), None).await;
+    assert!(report.unwrap().is_clean());
+    assert!(stage.living().is_empty(), "{:?}", stage.living());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_keeps_may_go_at_any_moment() {
+    let stage = Stage::new();
+    for polls in 0..6 {
+        for turns in [0, 1, 5, 20, 100] {
+            let session = stage.open().await;
+            let process = exec(&session, shell("exec sleep 1000").background()).await;
+            let keep = session.keep(&stage.sessions, process.id(), "server", policy(), by());
+            poll_and_drop(keep, polls, turns).await;
+            let kept = stage.sessions.get("server");
+            for session in kept.into_iter().chain([session]) {
+                let report = session.close(CloseReason::Client, by(), None).await;
+                let report = report.unwrap();
+                assert!(report.is_clean() && report.recorded, "{report:?}");
+            }
+            until("no session is left", || stage.sessions.list().is_empty()).await;
+            agree(&stage, &format!("{polls} polls, {turns} turns")).await;
+            assert!(stage.living().is_empty(), "{:?}", stage.living());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn either_session_may_close_while_something_is_kept() {
+    let stage = Stage::new();
+    for turns in 0..60 {
+        let session = stage.open().await;
+        let process = exec(&session, shell("exec sleep 1000").background()).await;
+        let first = exec(&session, shell("exec sleep 1000").background()).await;
+        let kept = session
+            .keep(&stage.sessions, first.id(), "server", policy(), by())
+            .await
+            .unwrap();
+        let (one, other) = match turns % 2 {
+            0 => (kept, session.clone()),
+            _ => (session.clone(), kept),
+        };
+        let closing = async {
+            for _ in 0..turns / 2 {
+                tokio::task::yield_now().await;
+            }
+            one.close(CloseReason::Client, by(), None).await.unwrap()
+        };
+        let keep = session.keep(&stage.sessions, process.id(), "server", policy(), by());
+        let (report, _) = tokio::join!(closing, keep);
+        assert!(report.is_clean() && report.recorded, "{turns}: {report:?}");
+        let report = other.close(CloseReason::Client, by(), None).await.unwrap();
+        assert!(report.is_clean() && report.recorded, "{turns}: {report:?}");
+        for session in stage.sessions.list() {
+            let _ = session.close(CloseReason::Client, by(), None).await;
+        }
+        agree(&stage, &format!("{turns} turns")).await;
+        assert!(stage.living().is_empty(), "{:?}", stage.living());
+    }
 }

@@ -59,8 +59,8 @@ pub(crate) enum Kept {
     No,
     /// Its tree is still that session's.
     From(SessionId),
-    /// That session has processes in this one's tree.
-    To(Session, Vec<Arc<Shared>>),
+    /// That session may have processes in this one's tree.
+    To(Session),
 }
 
 pub(crate) struct Actor {
@@ -306,17 +306,16 @@ impl Actor {
                 let _ = reply.send(answer);
             }
             Message::ChildGone { id } => drop(self.children.remove(&id)),
+            Message::Lend { to, reply } => drop(reply.send(self.lend(to))),
+            Message::Processes { reply } => drop(reply.send(self.processes())),
             Message::Keep {
                 process,
                 to,
                 by,
                 reply,
             } => Box::pin(self.keep(process, to, by, reply)).await,
-            Message::Receive {
-                process,
-                task,
-                reply,
-            } => self.receive(process, task, reply),
+            Message::Receive { moving, reply } => self.receive(moving, reply),
+            Message::GiveBack { id, reply } => drop(reply.send(self.give_back(&id))),
             Message::TakeTree { dirs, done } => self.take_tree(dirs, done),
             Message::SetPolicy { policy, by, reply } => {
                 let _ = reply.send(Box::pin(self.set_policy(*policy, by)).await);

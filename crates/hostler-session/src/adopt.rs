@@ -95,12 +95,7 @@ async fn take_over(host: &Arc<Host>, group: Group, adopted: Adopted, seen: &mut 
             seen.unreached.push((id, "its name is taken".into()));
             continue;
         };
-        let shared = actor
-            .entries
-            .values()
-            .filter_map(|entry| entry.process.clone())
-            .collect();
-        kept_to = Kept::To(actor.session.clone(), shared);
+        kept_to = Kept::To(actor.session.clone());
         kept_ids.extend(ids);
         seen.revived.push(Revived { actor, ends: false });
     }

@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::event::SessionState;
 use crate::mailbox::Message;
 use crate::process::{Shared, lock};
-use crate::prune::prune;
+use crate::prune::{Rest, prune};
 use crate::report::{CloseReason, CloseReport, LeftProcess, Outcome, Released};
 use crate::resource::{Resource, ResourceState};
 use crate::session::Session;
@@ -51,10 +51,7 @@ pub(crate) enum Ownership {
     /// The session's that its processes were kept from.
     Lent,
     /// This session's, but another one keeps processes in it and gets it.
-    Left {
-        to: Session,
-        spared: Vec<Arc<Shared>>,
-    },
+    Left(Session),
 }
 
 /// All that a close needs.
@@ -234,9 +231,15 @@ async fn end_processes(plan: &mut Plan, report: &mut CloseReport) {
     hang_up_terminals(&processes).await;
     let ended: Vec<Result<EndReport, hostler_process::Error>> = match &plan.ownership {
         Ownership::Whole => vec![tree.end(plan.grace).await],
-        Ownership::Lent => release_each(&processes, plan.grace).await,
-        Ownership::Left { to, spared } => {
-            let left = prune(tree, spared, plan.grace).await;
+        Ownership::Lent => {
+            let mut ended = release_each(&processes, plan.grace).await;
+            // And what they had orphaned.
+            let own = Rest::Of(processes.clone());
+            ended.push(prune(tree, own, plan.grace).await);
+            ended
+        }
+        Ownership::Left(to) => {
+            let left = prune(tree, Rest::AllBut(to.clone()), plan.grace).await;
             let (done, taken) = tokio::sync::oneshot::channel();
             to.fixed.mailbox.send(Message::TakeTree {
                 dirs: plan.dirs.clone(),

@@ -12,7 +12,6 @@ use crate::closing::{self, Finished, Ownership, Plan};
 use crate::event::{SessionEvent, SessionState};
 use crate::mailbox::Message;
 use crate::report::{CloseReason, CloseReport};
-use crate::resource::ResourceState;
 
 /// The pauses between tries to end what is stuck.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -34,7 +33,7 @@ impl Actor {
             SessionState::Closing => {
                 // A shorter grace takes the earlier one's place.
                 if let (Some(grace), Some(tree)) = (grace, self.tree())
-                    && !matches!(self.kept, Kept::From(_) | Kept::To(..))
+                    && !matches!(self.kept, Kept::From(_) | Kept::To(_))
                 {
                     tokio::spawn(async move { drop(tree.end(grace).await) });
                 }
@@ -64,17 +63,7 @@ impl Actor {
         }
         let ownership = match &self.kept {
             Kept::From(_) => Ownership::Lent,
-            Kept::To(to, spared)
-                if to.state().is_open()
-                    && spared
-                        .iter()
-                        .any(|shared| shared.state() != ResourceState::Ended) =>
-            {
-                Ownership::Left {
-                    to: to.clone(),
-                    spared: spared.clone(),
-                }
-            }
+            Kept::To(to) if to.state().is_to_stay() => Ownership::Left(to.clone()),
             _ => Ownership::Whole,
         };
         let policy = self.status.borrow().policy.clone();

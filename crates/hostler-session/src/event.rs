@@ -40,6 +40,11 @@ impl SessionState {
     pub fn is_open(self) -> bool {
         matches!(self, Self::Active | Self::Detached)
     }
+
+    /// Whether it is open or about to be.
+    pub(crate) fn is_to_stay(self) -> bool {
+        self.is_open() || self == Self::Starting
+    }
 }
 
 /// How a process ended.

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use hostler_ledger::{By, Change, ResourceId, SessionId};
+use hostler_ledger::{By, Change, ResourceId, SessionId, WriteError};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -14,6 +14,7 @@ use crate::actor::{Actor, Kept};
 use crate::error::{Error, Result};
 use crate::event::SessionState;
 use crate::mailbox::Message;
+use crate::open::Unclaimed;
 use crate::options::SessionOptions;
 use crate::policy::Policy;
 use crate::process::{Shared, lock};
@@ -22,6 +23,15 @@ use crate::resource::ResourceState;
 use crate::session::Session;
 use crate::sessions::Host;
 use crate::tree::SharedTree;
+
+/// A process on its way from one session to another.
+pub(crate) struct Moving {
+    process: Arc<Shared>,
+    task: Option<JoinHandle<()>>,
+}
+
+/// Whether it was taken; where not, why, with what was to be.
+pub(crate) type Received = std::result::Result<(), (Error, Option<Moving>)>;
 
 pub(crate) async fn keep(
     host: &Arc<Host>,
@@ -47,7 +57,7 @@ pub(crate) async fn keep(
                 holder: session.id().clone(),
             });
         }
-        Some(session) => (session, false),
+        Some(session) => (session, None),
         None => {
             let options = SessionOptions {
                 name: Some(name.to_owned()),
@@ -56,7 +66,9 @@ pub(crate) async fn keep(
                 env: from.fixed.options.env.clone(),
                 ..SessionOptions::default()
             };
-            (make(host, from, tree, options, &by).await?, true)
+            // Where whoever asks goes away before it has anything to keep, it closes.
+            let new = make(host, from, tree, options, &by).await?;
+            (new.session().clone(), Some(new))
         }
     };
     let (process, to_send, by_send) = (process.clone(), to.clone(), by.clone());
@@ -70,12 +82,12 @@ pub(crate) async fn keep(
         .await
         .and_then(|answer| answer);
     if let Err(error) = handed {
-        if new {
+        if new.is_some() {
             let _ = to.close(CloseReason::SpawnCancelled, by, None).await;
         }
         return Err(error);
     }
-    Ok(to)
+    Ok(new.map_or(to, Unclaimed::claim))
 }
 
 /// A named session without a tree of its own.
@@ -85,34 +97,18 @@ async fn make(
     tree: SharedTree,
     options: SessionOptions,
     by: &By,
-) -> Result<Session> {
+) -> Result<Unclaimed> {
     crate::open::check_name(options.name.as_deref().unwrap_or_default())?;
     let mut actor = crate::open::register_new(host, options)?;
-    let session = actor.session.clone();
     let (reply, made) = oneshot::channel();
-    let (from, by) = (from.id().clone(), by.clone());
+    let (from, by) = (from.clone(), by.clone());
     tokio::spawn(async move {
-        actor.is_lent_by(from.clone());
-        actor.has_tree(tree);
-        let change = Change::SessionOpened {
-            session: actor.row(Some(from)),
-            by: by.clone(),
-        };
-        let made = match actor.host.ledger.write(vec![change]).await {
-            Ok(_) => {
-                actor.in_ledger = true;
-                crate::dirs::make(&actor.dir)
-            }
-            Err(error) => Err(error.into()),
-        };
-        match made {
+        match actor.make_lent(&from, tree, by.clone()).await {
             Ok(()) => {
                 actor.set_state(SessionState::Active, None);
                 actor.record_state(SessionState::Active, by);
-                if reply.send(Ok(())).is_err() {
-                    let by = By::new("host", "whoever wanted it is gone");
-                    actor.close(CloseReason::SpawnCancelled, by, None);
-                }
+                let unclaimed = Unclaimed::new(actor.session.clone());
+                let _ = reply.send(Ok(unclaimed));
             }
             Err(error) => {
                 let by = By::new("host", error.to_string());
@@ -122,11 +118,48 @@ async fn make(
         }
         actor.run().await;
     });
-    made.await.unwrap_or(Err(Error::Stopping))?;
-    Ok(session)
+    made.await.unwrap_or(Err(Error::Stopping))
 }
 
 impl Actor {
+    async fn make_lent(&mut self, from: &Session, tree: SharedTree, by: By) -> Result<()> {
+        self.is_lent_by(from.id().clone());
+        self.has_tree(tree);
+        // Before anything can be started in it.
+        let to = self.session.clone();
+        from.ask(|reply| Message::Lend { to, reply }).await??;
+        let change = Change::SessionOpened {
+            session: self.row(Some(from.id().clone())),
+            by,
+        };
+        self.host.ledger.write(vec![change]).await?;
+        self.in_ledger = true;
+        crate::dirs::make(&self.dir)
+    }
+
+    /// Lends the tree to one other session, as long as that lives.
+    pub(crate) fn lend(&mut self, to: Session) -> Result<()> {
+        self.must_be_open()?;
+        match &self.kept {
+            Kept::To(other) if other.id() != to.id() && other.state().is_to_stay() => {
+                Err(Error::Invalid(format!(
+                    "processes of this session are kept by {} already",
+                    other.id()
+                )))
+            }
+            Kept::From(_) => Err(Error::Invalid("it is kept already".into())),
+            _ => {
+                self.kept = Kept::To(to);
+                Ok(())
+            }
+        }
+    }
+
+    pub(crate) fn processes(&self) -> Vec<Arc<Shared>> {
+        let entries = self.entries.values();
+        entries.filter_map(|entry| entry.process.clone()).collect()
+    }
+
     /// Its tree is that session's.
     pub(crate) fn is_lent_by(&mut self, from: SessionId) {
         self.kept = Kept::From(from);
@@ -150,71 +183,104 @@ impl Actor {
         if to.id() == self.session.id() {
             return Ok(());
         }
-        match &self.kept {
-            Kept::To(other, _) if other.id() != to.id() && other.state().is_open() => {
-                return Err(Error::Invalid(format!(
-                    "processes of this session are kept by {} already",
-                    other.id()
-                )));
-            }
-            Kept::From(_) => {
-                return Err(Error::Invalid("it is kept already".into()));
-            }
-            _ => {}
-        }
+        self.lend(to.clone())?;
         let entry = self
             .entries
             .get_mut(id)
             .ok_or_else(|| Error::NoResource(id.to_string()))?;
-        let shared = match &entry.process {
+        let process = match &entry.process {
             Some(shared) if shared.state() == ResourceState::Running => shared.clone(),
             _ => return Err(Error::Ended(id.clone())),
         };
-        // Recorded first: were this host to die now, both sessions still lead to the one keeper.
+        // The other session has it before that is recorded, so that neither can close without it. Were this host to die meanwhile,
+        // both lead to the one keeper.
+        let moving = Moving {
+            task: entry.task.take(),
+            process: process.clone(),
+        };
+        process.give_to(to.fixed.mailbox.clone());
+        let taken = to.ask(|reply| Message::Receive { moving, reply }).await;
+        match taken.map_err(|error| (error, None)) {
+            Ok(Ok(())) => {}
+            Ok(Err((error, moving))) | Err((error, moving)) => {
+                self.take_back(id, moving.and_then(|moving| moving.task));
+                return Err(error);
+            }
+        }
         let change = Change::ResourceMoved {
             id: id.clone(),
             to: to.id().clone(),
             by,
         };
-        self.host.ledger.write(vec![change]).await?;
-        let task = entry.task.take().unwrap_or_else(|| tokio::spawn(async {}));
-        shared.give_to(to.fixed.mailbox.clone());
-        let process = shared.clone();
-        let taken = to
-            .ask(|reply| Message::Receive {
-                process,
-                task,
-                reply,
-            })
-            .await
-            .and_then(|answer| answer);
-        self.entries.remove(id);
-        self.kept_ids.push(id.clone());
-        match &mut self.kept {
-            Kept::To(other, spared) if other.id() == to.id() => spared.push(shared),
-            kept => *kept = Kept::To(to.clone(), vec![shared]),
+        match self.host.ledger.write(vec![change]).await {
+            Ok(_) => {
+                self.entries.remove(id);
+                self.kept_ids.push(id.clone());
+                self.touch_status();
+                Ok(())
+            }
+            Err(WriteError::Refused(_)) => {
+                // It has ended over there, with that session or before it.
+                self.entries.remove(id);
+                self.touch_status();
+                Err(Error::Ended(id.clone()))
+            }
+            Err(error) => {
+                let id = id.clone();
+                let back = to.ask(|reply| Message::GiveBack { id, reply }).await;
+                if let Ok(Some(moving)) = back {
+                    self.take_back(&moving.process.id.clone(), moving.task);
+                }
+                Err(error.into())
+            }
         }
-        self.touch_status();
-        taken
+    }
+
+    /// Has it again, as though it had never left.
+    fn take_back(&mut self, id: &ResourceId, task: Option<JoinHandle<()>>) {
+        let mailbox = self.session.fixed.mailbox.clone();
+        let Some(entry) = self.entries.get_mut(id) else {
+            return;
+        };
+        entry.task = task;
+        if let Some(shared) = entry.process.clone() {
+            shared.give_to(mailbox);
+            // The other session may have been told of its end.
+            if shared.state() == ResourceState::Ended {
+                self.exited(id);
+            }
+        }
     }
 
     /// Takes what is kept.
-    pub(crate) fn receive(
-        &mut self,
-        shared: Arc<Shared>,
-        task: JoinHandle<()>,
-        reply: oneshot::Sender<Result<()>>,
-    ) {
-        let answer = self.must_be_open();
-        let mut entry = self.entry(&shared);
-        entry.task = Some(task);
-        self.entries.insert(shared.id.clone(), entry);
+    pub(crate) fn receive(&mut self, moving: Moving, reply: oneshot::Sender<Received>) {
+        if let Err(error) = self.must_be_open() {
+            let _ = reply.send(Err((error, Some(moving))));
+            return;
+        }
+        let Moving { process, task } = moving;
+        let mut entry = self.entry(&process);
+        entry.task = task;
+        self.entries.insert(process.id.clone(), entry);
         // It may have ended on the way here.
-        if shared.state() == ResourceState::Ended {
-            self.exited(&shared.id);
+        if process.state() == ResourceState::Ended {
+            self.exited(&process.id);
         }
         self.touch_status();
-        let _ = reply.send(answer);
+        let _ = reply.send(Ok(()));
+    }
+
+    /// Gives that up again.
+    pub(crate) fn give_back(&mut self, id: &ResourceId) -> Option<Moving> {
+        if !self.state().is_open() {
+            return None;
+        }
+        let mut entry = self.entries.remove(id)?;
+        self.touch_status();
+        Some(Moving {
+            task: entry.task.take(),
+            process: entry.process?,
+        })
     }
 
     /// The tree is this session's alone from now on.

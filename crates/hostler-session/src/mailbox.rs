@@ -7,6 +7,7 @@ use hostler_ledger::{By, ResourceId, SessionId};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::Result;
+use crate::keep::{Moving, Received};
 use crate::options::ExecOptions;
 use crate::output::Follower;
 use crate::policy::Policy;
@@ -83,6 +84,15 @@ pub(crate) enum Message {
     },
     /// It has closed.
     ChildGone { id: SessionId },
+    /// Lend the tree to this session, which is to keep processes of this one.
+    Lend {
+        to: Session,
+        reply: oneshot::Sender<Result<()>>,
+    },
+    /// Its processes.
+    Processes {
+        reply: oneshot::Sender<Vec<Arc<Shared>>>,
+    },
     /// Hand a running process to another session.
     Keep {
         process: ResourceId,
@@ -92,9 +102,13 @@ pub(crate) enum Message {
     },
     /// Here is one that is kept.
     Receive {
-        process: Arc<Shared>,
-        task: tokio::task::JoinHandle<()>,
-        reply: oneshot::Sender<Result<()>>,
+        moving: Moving,
+        reply: oneshot::Sender<Received>,
+    },
+    /// It could not be recorded: give it back.
+    GiveBack {
+        id: ResourceId,
+        reply: oneshot::Sender<Option<Moving>>,
     },
     /// The tree of what is kept is this session's alone from now on.
     TakeTree {

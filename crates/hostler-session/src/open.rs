@@ -194,18 +194,40 @@ pub(crate) async fn open(host: &Arc<Host>, options: SessionOptions, by: By) -> R
     let (reply, answer) = oneshot::channel();
     // From here on its own task goes all the way, whoever still waits for it.
     tokio::spawn(actor.open(by, reply));
-    let mut unclaimed = answer.await.unwrap_or(Err(Error::Stopping))?;
-    unclaimed.0.take().ok_or(Error::Stopping)
+    let unclaimed = answer.await.unwrap_or(Err(Error::Stopping))?;
+    Ok(unclaimed.claim())
 }
 
 /// A session of which whoever asked for it has not heard yet: it is closed where they never do, for they may go also when the
 /// answer is on its way already.
-struct Unclaimed(Option<Session>);
+pub(crate) struct Unclaimed {
+    session: Session,
+    claimed: bool,
+}
+
+impl Unclaimed {
+    pub(crate) fn new(session: Session) -> Self {
+        Self {
+            session,
+            claimed: false,
+        }
+    }
+
+    pub(crate) fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// They have heard of it.
+    pub(crate) fn claim(mut self) -> Session {
+        self.claimed = true;
+        self.session.clone()
+    }
+}
 
 impl Drop for Unclaimed {
     fn drop(&mut self) {
-        if let Some(session) = self.0.take() {
-            session.fixed.mailbox.send(Message::Close {
+        if !self.claimed {
+            self.session.fixed.mailbox.send(Message::Close {
                 reason: CloseReason::SpawnCancelled,
                 by: By::new("host", "whoever opened it is gone"),
                 grace: None,
@@ -261,7 +283,7 @@ impl Actor {
         match Box::pin(self.make(&by)).await {
             Ok(()) => {
                 self.set_state(SessionState::Active, None);
-                let unclaimed = Unclaimed(Some(self.session.clone()));
+                let unclaimed = Unclaimed::new(self.session.clone());
                 let _ = reply.send(Ok(unclaimed));
                 self.run().await;
             }

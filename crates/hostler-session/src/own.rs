@@ -231,7 +231,9 @@ impl Actor {
     /// The notice that a process has ended: once for each.
     pub(crate) fn exited(&mut self, id: &ResourceId) {
         let open = self.state().is_open();
-        let Some(entry) = self.entries.get_mut(id) else {
+        // One that has changed its session on the way may be told of twice.
+        let known = self.ended.contains(id);
+        let Some(entry) = self.entries.get_mut(id).filter(|_| !known) else {
             return;
         };
         let Some(shared) = entry.process.clone() else {

@@ -1,35 +1,39 @@
-//! Ending all of a tree but what is kept.
+//! Ending a part of a tree.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hostler_process::{
-    EndReason, EndReport, Error, How, Left, ProcessId, ProcessInfo, Signal, Target, Tree,
+    EndReason, EndReport, Error, How, Key, Left, ProcessId, ProcessInfo, Signal, Target, Tree,
+    lineage,
 };
 use tokio::time::{Instant, sleep};
 
+use crate::mailbox::Message;
 use crate::process::Shared;
+use crate::session::Session;
 
 /// How long after the grace what SIGKILL does not end is waited for.
 const STUCK_AFTER: Duration = Duration::from_secs(2);
 
-/// Ends everything in the tree but the spared processes and what is under them.
-pub(crate) async fn prune(
-    tree: &Tree,
-    spared: &[Arc<Shared>],
-    grace: Duration,
-) -> Result<EndReport, Error> {
+/// What of a tree is to end.
+#[derive(Clone)]
+pub(crate) enum Rest {
+    /// Everything but what came of the processes of this session, which gets the tree; also of those that it starts meanwhile.
+    AllBut(Session),
+    /// What came of these.
+    Of(Vec<Arc<Shared>>),
+}
+
+/// Ends that.
+pub(crate) async fn prune(tree: &Tree, which: Rest, grace: Duration) -> Result<EndReport, Error> {
     let began = Instant::now();
-    let spared: HashSet<ProcessId> = spared
-        .iter()
-        .filter_map(|shared| shared.process().map(|process| process.id()))
-        .collect();
     let mut seen: HashMap<ProcessId, Left> = HashMap::new();
     let mut pause = Duration::from_millis(1);
     loop {
-        let census = tree.census().await?;
-        let rest = beyond(&census, &spared);
+        let rest = which.of(tree.census().await?).await;
         let took = began.elapsed();
         for left in seen.values_mut() {
             if left.took.is_zero() && !rest.iter().any(|info| info.id == left.id) {
@@ -78,25 +82,48 @@ pub(crate) async fn prune(
     }
 }
 
-/// The living processes that are neither spared nor under one that is.
-fn beyond(census: &[ProcessInfo], spared: &HashSet<ProcessId>) -> Vec<ProcessInfo> {
-    let by_pid: HashMap<u32, &ProcessInfo> =
-        census.iter().map(|info| (info.id.pid, info)).collect();
-    let is_spared = |info: &ProcessInfo| {
-        let mut at = Some(info);
-        // Bounded: a census is no snapshot, and parents may form a circle in it.
-        for _ in 0..census.len() {
-            match at {
-                Some(info) if spared.contains(&info.id) => return true,
-                Some(info) => at = by_pid.get(&info.parent).copied(),
-                None => return false,
+impl Rest {
+    /// Those of a census. Whoever is asked for its processes is asked after that was taken, so that it knows of each that it has
+    /// started by then.
+    async fn of(&self, census: Vec<ProcessInfo>) -> Vec<ProcessInfo> {
+        let (known, wanted) = match self {
+            Self::AllBut(session) => {
+                let known = session.ask(|reply| Message::Processes { reply }).await;
+                // One that has closed has none.
+                (known.unwrap_or_default(), false)
             }
+            Self::Of(known) => (known.clone(), true),
+        };
+        let look = move || {
+            let of_known = came_of(&census, &known);
+            let lives = |info: &ProcessInfo| !matches!(info.state, b'Z' | b'X');
+            let chosen = |info: &ProcessInfo| of_known.contains(&info.id) == wanted;
+            census
+                .into_iter()
+                .filter(|info| lives(info) && chosen(info))
+                .collect()
+        };
+        tokio::task::spawn_blocking(look).await.unwrap_or_default()
+    }
+}
+
+fn came_of(census: &[ProcessInfo], known: &[Arc<Shared>]) -> HashSet<ProcessId> {
+    let mut found = HashSet::new();
+    for shared in known {
+        // One that starts just now has a number before it has a pid.
+        let key = Some(Key(shared.key.load(Ordering::Relaxed)));
+        let started = census
+            .iter()
+            .find(|info| info.key == key)
+            .map(|info| info.id);
+        let status = *shared.status.borrow();
+        let last = status.pid.zip(status.start_time);
+        let last = last.map(|(pid, start_time)| ProcessId { pid, start_time });
+        let id = shared.id.to_string();
+        for origin in started.into_iter().chain(last) {
+            let members = lineage::came_of(census, origin, (crate::members::MARK, &id));
+            found.extend(members.into_iter().map(|info| info.id));
         }
-        false
-    };
-    census
-        .iter()
-        .filter(|info| !matches!(info.state, b'Z' | b'X') && !is_spared(info))
-        .copied()
-        .collect()
+    }
+    found
 }
