@@ -14,7 +14,7 @@ use crate::config::Standing;
 use crate::identity::{Key, ProcessId};
 use crate::message::{Event, Failure, Reply, Spawn, Started, Step};
 use crate::outcome::{Exit, ExitStatus, Usage};
-use crate::signals::{self, signal_child};
+use crate::signals;
 use crate::spawn::{Stack, Surroundings, spawn};
 
 /// How many signals of the group are remembered.
@@ -165,21 +165,10 @@ impl Keeper {
                 getpid().as_raw_nonzero().get()
             },
             cpus: cpus.map(|millis| millis.div_ceil(1000).max(1) as usize),
-        };
-        let pid = spawn(stack, around, request, fds)?;
-        if self.config.standing == Standing::WithFront {
             // A front has one command and asks for it by no other name; a look into /proc is dear beside a short one.
-            return Ok((pid, ProcessId::unread(pid)));
-        }
-        // Not waited for yet, so it is there to be read, even when it has ended.
-        match self.proc.stat(pid) {
-            Ok(stat) => Ok((pid, stat.id)),
-            Err(errno) => {
-                // Out of descriptors, or of memory: what can't be named can't be owned. It is reaped like all others.
-                let _ = signal_child(pid, libc::SIGKILL);
-                Err(Failure::new(Step::Fork, errno))
-            }
-        }
+            proc: (self.config.standing == Standing::Apart).then_some(&self.proc),
+        };
+        spawn(stack, around, request, fds)
     }
 
     /// The child that a host means, while it lives.

@@ -42,6 +42,11 @@ fn errno() -> i32 {
 /// Only in a child that shares its parent's memory while the parent stands still.
 unsafe fn run(plan: &mut Plan<'_>) -> Result<std::convert::Infallible, Failure> {
     let spawn = plan.spawn;
+    // First, while it has all the descriptors that the keeper may have. Neither allocates.
+    if let Some(proc) = plan.around.proc {
+        let own = proc.own_until_exec();
+        plan.id = Some(own.map_err(|errno| Failure::new(Step::Fork, errno))?.id);
+    }
     // SAFETY: for all calls below, plain system calls on values and on pointers into `plan`, which outlives them.
     unsafe {
         if let Some(cgroup) = plan.around.cgroup.filter(|_| plan.enters) {

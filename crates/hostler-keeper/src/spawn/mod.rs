@@ -14,7 +14,9 @@ use std::ptr;
 use rustix::io::Errno;
 use rustix::process::Pid;
 
+use crate::identity::ProcessId;
 use crate::message::{Failure, Spawn, Step};
+use crate::proc::Proc;
 
 /// The child's stack while it borrows the keeper's memory. Its frames hold a few numbers only.
 const STACK_LEN: usize = 64 * 1024;
@@ -61,6 +63,8 @@ pub(crate) struct Surroundings<'a> {
     pub keeper: i32,
     /// CPUs to bind to, where that stands in for a limit.
     pub cpus: Option<usize>,
+    /// Where the child reads when it was born; where that is not asked for, none.
+    pub proc: Option<&'a Proc>,
 }
 
 /// Everything that the child needs, made ready before it exists, so that it allocates nothing.
@@ -77,6 +81,9 @@ struct Plan<'a> {
     sources: Vec<c_int>,
     /// Whether the child has to enter the cgroup by itself.
     enters: bool,
+    /// Who it is, written by the child. It reads that itself: whoever reads it while the program is being executed waits for a lock
+    /// of the kernel's that the execution holds, and on a busy CPU until the program is over.
+    id: Option<ProcessId>,
     /// What failed, written by the child.
     failed: Option<Failure>,
 }
@@ -90,7 +97,7 @@ pub(crate) fn spawn(
     around: Surroundings<'_>,
     spawn: &Spawn<'_>,
     fds: &[OwnedFd],
-) -> Result<Pid, Failure> {
+) -> Result<(Pid, ProcessId), Failure> {
     if spawn.args.is_empty() || spawn.fds.len() != fds.len() || spawn.fds.iter().any(|fd| *fd < 0) {
         return Err(Failure::new(Step::Request, Errno::INVAL));
     }
@@ -113,6 +120,7 @@ pub(crate) fn spawn(
         spawn,
         around,
         enters: false,
+        id: None,
         failed: None,
     };
     let plan: *mut Plan<'_> = &mut plan;
@@ -120,8 +128,9 @@ pub(crate) fn spawn(
     let pid = clone(stack, around.cgroup, plan)?;
     crate::hook!("spawn.after-exec");
     // SAFETY: `plan` is the local above; the child that shared it has executed or ended, since CLONE_VFORK waits for that.
-    match unsafe { (*plan).failed } {
-        None => Ok(pid),
+    let (id, failed) = unsafe { ((*plan).id, (*plan).failed) };
+    match failed {
+        None => Ok((pid, id.unwrap_or(ProcessId::unread(pid)))),
         Some(failure) => {
             // It has called _exit: this returns at once, and nobody else waits for it.
             let _ = rustix::io::retry_on_intr(|| {
