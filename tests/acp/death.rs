@@ -9,6 +9,8 @@ use crate::support::{Host, Place, run, wait_until};
 fn host(place: &Place, policy: &str) -> Host {
     let mut command = place.command(&[]);
     command.env("HOSTLER_POLICY_ON_HOST_EXIT", policy);
+    // What a failed test leaves goes by itself.
+    command.env("HOSTLER_POLICY_KEEP_FOR", "300");
     Host::spawn(command, &place.mark)
 }
 
@@ -33,7 +35,19 @@ fn kept_the_turn_goes_on_with_the_next_host() {
         said(&editor.heard)
     );
     editor.leave();
-    drop(second);
+    run(async {
+        let path = "/v1/sessions";
+        let list = second.client.get(path).await.expect(200);
+        for session in list.as_array().expect("a list") {
+            let id = session["id"].as_str().expect("an id");
+            second
+                .client
+                .delete(&format!("{path}/{id}"))
+                .await
+                .expect(200);
+        }
+    });
+    assert!(place.living().is_empty());
 }
 
 #[test]

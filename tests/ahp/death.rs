@@ -10,6 +10,8 @@ use crate::support::{Host, Place, run};
 fn host(place: &Place, args: &[&str]) -> Host {
     let mut command = place.command(args);
     command.env("HOSTLER_POLICY_ON_HOST_EXIT", "keep");
+    // What a failed test leaves goes by itself.
+    command.env("HOSTLER_POLICY_KEEP_FOR", "300");
     Host::spawn(command, &place.mark)
 }
 
@@ -93,7 +95,7 @@ fn a_window_of_a_long_chat_is_read_alone_and_the_rest_when_it_is_wanted() {
         let place = Place::new();
         let mut first = host(&place, &[]);
         let mut peer = Peer::new(&first.client, "a").await;
-        let (_, chat) = peer.open("w").await;
+        let (session, chat) = peer.open("w").await;
         for n in 0..70 {
             peer.turn(&chat, &format!("t{n}"), &format!("echo {n}"))
                 .await;
@@ -118,5 +120,10 @@ fn a_window_of_a_long_chat_is_read_alone_and_the_rest_when_it_is_wanted() {
         whole.follow(&chat).await;
         assert_eq!(whole.chat(&chat).turns.len(), 71);
         assert_eq!(whole.state(&chat), window.state(&chat));
+        whole
+            .ask("disposeSession", json!({"channel": session}))
+            .await
+            .expect("disposed");
+        assert!(place.living().is_empty());
     });
 }
