@@ -1,6 +1,7 @@
 //! Viewers of a terminal.
 
-use crate::place::{Place, ended};
+use crate::children::ended;
+use crate::place::Place;
 use crate::support::{SOON, wait_until};
 
 #[test]

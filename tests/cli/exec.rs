@@ -7,7 +7,8 @@ use std::process::Stdio;
 use rustix::process::Signal;
 use rustix::termios::{LocalModes, tcgetattr};
 
-use crate::place::{Place, ended, signal, text};
+use crate::children::{ended, signal, text};
+use crate::place::Place;
 use crate::support::{SOON, wait_until};
 
 #[test]

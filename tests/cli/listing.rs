@@ -2,7 +2,8 @@
 
 use std::process::Command;
 
-use crate::place::{Place, text};
+use crate::children::text;
+use crate::place::Place;
 use crate::support::{SOON, wait_until};
 
 #[test]
@@ -244,7 +245,7 @@ fn who_reads_along_neither_holds_nor_ends_a_session() {
     assert_eq!(state, "active");
     let (_pty, mut viewer) = place.at_terminal(&["attach", "s/p"]);
     wait_until("it is a client", SOON, || clients(&place) == 1);
-    crate::place::signal(&viewer, rustix::process::Signal::KILL);
+    crate::children::signal(&viewer, rustix::process::Signal::KILL);
     let _ = viewer.wait();
     wait_until("the session has closed", SOON, || {
         place.run(&["session", "show", "s", "--json"]).status.code() != Some(0)

@@ -4,6 +4,9 @@
 #[allow(dead_code, unused_imports)]
 mod support;
 
+#[path = "../support/children.rs"]
+mod children;
+
 mod agents;
 mod attach;
 mod exec;

@@ -1,6 +1,7 @@
 //! `hostler prompt` at a terminal: what the agent asks is asked of who sits there.
 
-use crate::place::{Place, ended};
+use crate::children::ended;
+use crate::place::Place;
 
 /// A host whose default agent does what its prompt says.
 fn place() -> (Place, String) {

@@ -4,7 +4,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 use std::sync::mpsc;
 
-use crate::place::{Place, ended};
+use crate::children::ended;
+use crate::place::Place;
 
 /// More than all that is on the way holds, so that input and output are under way whenever another host takes over.
 const LINES: u32 = 300_000;

@@ -1,6 +1,7 @@
 //! Viewers of a terminal.
 
-use crate::far::{Far, ended};
+use crate::children::ended;
+use crate::far::Far;
 use crate::support::{SOON, wait_until};
 
 fn far() -> Far {

@@ -7,9 +7,10 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::children::{signal, text};
 use crate::support::{Pty, SOON, wait_until};
 
 /// A host; it ends with this.
@@ -244,24 +245,4 @@ fn serve(dir: &tempfile::TempDir, listen: &str, more: &[&str]) -> Child {
         .stderr(file("host.out"))
         .spawn()
         .expect("a host")
-}
-
-/// Signals a child.
-pub(crate) fn signal(child: &Child, signal: Signal) {
-    let pid = Pid::from_raw(child.id().cast_signed()).expect("a pid");
-    let _ = kill_process(pid, signal);
-}
-
-/// Waits for a child, and gives its status.
-pub(crate) fn ended(child: &mut Child) -> std::process::ExitStatus {
-    let mut status = None;
-    wait_until("the client ends", SOON, || {
-        status = child.try_wait().expect("wait");
-        status.is_some()
-    });
-    status.expect("just seen")
-}
-
-pub(crate) fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }

@@ -3,7 +3,8 @@
 use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
 
-use crate::far::{Far, ended, text};
+use crate::children::{ended, text};
+use crate::far::Far;
 use crate::support::{SOON, wait_until};
 
 #[test]

@@ -5,6 +5,9 @@
 #[allow(dead_code, unused_imports)]
 mod support;
 
+#[path = "../support/children.rs"]
+mod children;
+
 mod attach;
 mod errors;
 mod far;

@@ -5,7 +5,8 @@ use std::process::Stdio;
 
 use rustix::process::Signal;
 
-use crate::far::{Far, ended, signal, text};
+use crate::children::{ended, signal, text};
+use crate::far::Far;
 use crate::support::{SOON, wait_until};
 
 /// An agent that thinks, asks whether it may, and says what was answered.

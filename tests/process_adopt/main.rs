@@ -7,6 +7,7 @@ mod support;
 // The program comes by hooks in debug builds only.
 #[cfg(debug_assertions)]
 #[path = "../support/hooks.rs"]
+#[allow(dead_code)]
 mod hooks;
 #[path = "../support/hosts.rs"]
 #[cfg_attr(not(debug_assertions), allow(dead_code))]

@@ -231,13 +231,22 @@ impl Conversation {
     /// # Errors
     /// [`Error::Busy`] for a full queue, [`Error::Invalid`], [`Error::Ledger`], [`Error::Closed`].
     pub async fn prompt(&self, params: Box<RawValue>, by: By) -> Result<Turn> {
+        self.ask_turn(|reply| Message::Prompt { params, by, reply })
+            .await
+    }
+
+    /// Asks for a turn, which is taken back where nobody hears of it.
+    async fn ask_turn(
+        &self,
+        message: impl FnOnce(oneshot::Sender<Result<Turn>>) -> Message,
+    ) -> Result<Turn> {
         self.shared.session.touch();
         let (reply, answer) = oneshot::channel();
         let mut unheard = Unheard {
             shared: &self.shared,
             answer: Some(answer),
         };
-        self.shared.tell(Message::Prompt { params, by, reply });
+        self.shared.tell(message(reply));
         let Some(answer) = &mut unheard.answer else {
             return Err(Error::Closed(self.shared.id.clone()));
         };

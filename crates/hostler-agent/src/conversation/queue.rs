@@ -67,8 +67,7 @@ impl Conversation {
     /// # Errors
     /// As [`Conversation::prompt`]; [`crate::Error::Invalid`] where the other turn does not wait any more.
     pub async fn prompt_instead(&self, turn: u64, params: Box<RawValue>, by: By) -> Result<Turn> {
-        self.shared.session.touch();
-        self.ask(|reply| {
+        self.ask_turn(|reply| {
             Message::Queue(Asked::Replace {
                 turn,
                 params,
@@ -76,7 +75,7 @@ impl Conversation {
                 reply,
             })
         })
-        .await?
+        .await
     }
 
     /// Lets go of a turn that waits; whether it did. Its end is in the transcript.
