@@ -97,7 +97,7 @@ fn what_is_being_started_is_told_to_whoever_asked() {
         for (process, owner) in [(&background, Some(&session)), (&kept, None)] {
             let path = format!("/v1/processes/{}", process["id"].as_str().expect("an id"));
             let found = client.get(&path).await.expect(200);
-            assert_eq!(found["state"], "running");
+            assert_eq!(found["state"], "running", "{found}");
             match owner {
                 Some(owner) => assert_eq!(found["session"], owner.as_str()),
                 None => {

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use hostler_session::{CloseReason, OnHostExit, Recovery, TerminalSize};
+use hostler_session::{CloseReason, OnHostExit, Recovery, ResourceState, TerminalSize};
 
 use super::agreement::agree;
 use super::support::*;
@@ -89,6 +89,17 @@ async fn the_host_that_dies() {
         .await
         .unwrap();
     three.close(CloseReason::Client, by(), None).await.unwrap();
+    if on_host_exit == OnHostExit::Keep {
+        // What is kept lives on, though its lender would not.
+        let four = stage
+            .open_with(|options| options.policy.on_host_exit = OnHostExit::Kill)
+            .await;
+        let kept = exec(&four, shell("sleep 1000").background()).await;
+        let policy = one.info().policy;
+        four.keep(&stage.sessions, kept.id(), "lent", policy, by())
+            .await
+            .unwrap();
+    }
     let child = stage
         .open_with(|options| {
             options.parent = Some(one.id().clone());
@@ -231,7 +242,10 @@ async fn what_is_to_be_kept_is_adopted_whole_whenever_the_host_dies() {
         assert!(recovery.unreached.is_empty(), "{step}: {recovery:?}");
         agree(&stage, step).await;
         if step.is_empty() {
-            assert_eq!(recovery.adopted.len(), 3, "{recovery:?}");
+            assert_eq!(recovery.adopted.len(), 4, "{recovery:?}");
+            let lent = stage.sessions.get("lent").unwrap();
+            let list = lent.resources().await.unwrap();
+            assert_eq!(list[0].state, ResourceState::Running);
             goes_on(&stage).await;
         }
         for session in stage.sessions.list() {
@@ -308,7 +322,7 @@ async fn goes_on(stage: &Stage) {
         .sessions
         .list()
         .into_iter()
-        .find(|session| session.name().is_none());
+        .find(|session| session.info().parent.is_some());
     assert_eq!(child.unwrap().info().parent.as_ref(), Some(one.id()));
     let new = exec(&one, shell("echo new").background()).await;
     assert_eq!(output_of(&new).await, "new\n");

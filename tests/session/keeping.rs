@@ -213,11 +213,21 @@ async fn whoever_keeps_may_go_at_any_moment() {
             let process = exec(&session, shell("exec sleep 1000").background()).await;
             let keep = session.keep(&stage.sessions, process.id(), "server", policy(), by());
             poll_and_drop(keep, polls, turns).await;
-            let kept = stage.sessions.get("server");
-            for session in kept.into_iter().chain([session]) {
+            let closed = async |session: hostler_session::Session| {
                 let report = session.close(CloseReason::Client, by(), None).await;
                 let report = report.unwrap();
                 assert!(report.is_clean() && report.recorded, "{report:?}");
+            };
+            // Kept or not, it is somebody's, and runs on.
+            if process.session() == *session.id() {
+                assert_eq!(process.status().state, ResourceState::Running);
+                closed(session).await;
+            } else {
+                closed(session).await;
+                assert_eq!(process.status().state, ResourceState::Running);
+            }
+            if let Ok(kept) = stage.sessions.get("server") {
+                closed(kept).await;
             }
             until("no session is left", || stage.sessions.list().is_empty()).await;
             agree(&stage, &format!("{polls} polls, {turns} turns")).await;
@@ -248,7 +258,10 @@ async fn either_session_may_close_while_something_is_kept() {
             one.close(CloseReason::Client, by(), None).await.unwrap()
         };
         let keep = session.keep(&stage.sessions, process.id(), "server", policy(), by());
-        let (report, _) = tokio::join!(closing, keep);
+        let (report, kept) = tokio::join!(closing, keep);
+        if kept.is_ok() && one.id() == session.id() {
+            assert_eq!(process.status().state, ResourceState::Running);
+        }
         assert!(report.is_clean() && report.recorded, "{turns}: {report:?}");
         let report = other.close(CloseReason::Client, by(), None).await.unwrap();
         assert!(report.is_clean() && report.recorded, "{turns}: {report:?}");
@@ -258,4 +271,117 @@ async fn either_session_may_close_while_something_is_kept() {
         agree(&stage, &format!("{turns} turns")).await;
         assert!(stage.living().is_empty(), "{:?}", stage.living());
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_keep_under_one_name_at_once() {
+    let stage = Stage::new();
+    for turns in 0..30 {
+        let session = stage.open().await;
+        let mut processes = Vec::new();
+        for _ in 0..3 {
+            processes.push(exec(&session, shell("exec sleep 1000").background()).await);
+        }
+        let ended = exec(&session, shell("true").background()).await;
+        ended.wait().await;
+        let keep = |id| session.keep(&stage.sessions, id, "server", policy(), by());
+        let late = async |id| {
+            for _ in 0..turns {
+                tokio::task::yield_now().await;
+            }
+            keep(id).await
+        };
+        // One that cannot be kept, and one that nobody waits for, close nothing that others keep by then.
+        let (failed, first, second, ()) = tokio::join!(
+            keep(ended.id()),
+            late(processes[0].id()),
+            late(processes[1].id()),
+            async { drop(poll_and_drop(keep(processes[2].id()), 2, turns).await) },
+        );
+        assert!(failed.is_err());
+        for (kept, process) in [first, second].iter().zip(&processes) {
+            assert_eq!(process.status().state, ResourceState::Running);
+            if let Ok(kept) = kept {
+                assert_eq!(process.session(), *kept.id());
+            }
+        }
+        let report = session.close(CloseReason::Client, by(), None).await;
+        assert!(report.unwrap().is_clean());
+        for session in stage.sessions.list() {
+            let _ = session.close(CloseReason::Client, by(), None).await;
+        }
+        agree(&stage, &format!("{turns} turns")).await;
+        assert!(stage.living().is_empty(), "{:?}", stage.living());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_end_that_is_asked_for_meanwhile_ends_it_where_it_is() {
+    let stage = Stage::new();
+    for turns in 0..20 {
+        let session = stage.open().await;
+        let process = exec(&session, shell("exec sleep 1000").background()).await;
+        let end = async {
+            for _ in 0..turns {
+                tokio::task::yield_now().await;
+            }
+            process.end(None, by()).await
+        };
+        let keep = session.keep(&stage.sessions, process.id(), "server", policy(), by());
+        let (_, ended) = tokio::join!(keep, end);
+        ended.unwrap();
+        assert_eq!(process.status().state, ResourceState::Ended);
+        for session in stage.sessions.list() {
+            let _ = session.close(CloseReason::Client, by(), None).await;
+        }
+        assert!(stage.living().is_empty(), "{:?}", stage.living());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_takeover_while_the_lender_closes_spares_what_is_kept() {
+    let stage = Stage::new();
+    let session = stage
+        .open_with(|options| options.policy.grace = std::time::Duration::from_millis(700))
+        .await;
+    exec(
+        &session,
+        shell("trap '' TERM; while :; do sleep 1; done").background(),
+    )
+    .await;
+    let server = exec(&session, shell("exec sleep 1000").background()).await;
+    let kept = session
+        .keep(&stage.sessions, server.id(), "server", policy(), by())
+        .await
+        .unwrap();
+    let id = server.id().to_string();
+    drop((server, kept));
+    let closing = session.clone();
+    let closing = tokio::spawn(async move {
+        let closed = closing.close(CloseReason::Client, by(), None).await;
+        closed.unwrap()
+    });
+    until("it closes", || !session.state().is_open()).await;
+    let failed = stage
+        .sessions
+        .hand_over(std::time::Duration::from_secs(30))
+        .await;
+    assert!(
+        failed.iter().all(|(id, _)| id == session.id()),
+        "{failed:?}"
+    );
+    let report = closing.await.unwrap();
+    assert!(report.is_clean() && report.recorded, "{report:?}");
+    drop(session);
+    stage.sessions.ledger().clone().close().unwrap();
+    let mut next = Stage::at(&stage.dir.clone(), &stage.mark.clone(), |_| {});
+    next.take_directory(stage);
+    next.sessions.recover(&next.earlier).await.unwrap();
+    let process = next.sessions.process(&id).unwrap();
+    assert_eq!(process.status().state, ResourceState::Running);
+    for session in next.sessions.list() {
+        let report = session.close(CloseReason::Client, by(), None).await;
+        assert!(report.unwrap().is_clean());
+    }
+    assert!(next.living().is_empty(), "{:?}", next.living());
 }

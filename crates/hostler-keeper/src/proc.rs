@@ -199,17 +199,15 @@ impl Proc {
         Stat::parse(line).ok_or(Errno::SRCH)
     }
 
-    /// What the kernel says of the caller itself, under the number that it has in this /proc. For one that is about to execute a
-    /// program: the file is left to that to close.
+    /// What the kernel says of the caller itself, under the number that it has in this /proc.
     ///
     /// # Errors
     /// open(2)'s; `SRCH` where the caller cannot be seen there.
-    pub(crate) fn own_until_exec(&self) -> Result<Stat, Errno> {
+    pub(crate) fn own(&self) -> Result<Stat, Errno> {
         let mut buffer = [0; 1024];
-        let file =
-            std::mem::ManuallyDrop::new(self.file(format_args!("self/stat"), OFlags::RDONLY)?);
+        let file = self.file(format_args!("self/stat"), OFlags::RDONLY)?;
         // The line is shorter than that, and comes whole.
-        let len = rustix::io::retry_on_intr(|| rustix::io::read(&*file, &mut buffer))?;
+        let len = rustix::io::retry_on_intr(|| rustix::io::read(&file, &mut buffer))?;
         Stat::parse(&buffer[..len]).ok_or(Errno::SRCH)
     }
 

@@ -366,7 +366,8 @@ impl Front {
         };
         let stat = proc.stat(command).ok();
         stat.filter(|stat| Some(stat.parent) == self.keeper_pid)
-            .is_none_or(|stat| stat.is_dead() || matches!(stat.state, b'T' | b't'))
+            // Z: its first thread is gone, and what stopped are others.
+            .is_none_or(|stat| matches!(stat.state, b'T' | b't' | b'Z' | b'X'))
     }
 
     fn read_zygote(&mut self) -> Result<(), Refusal> {

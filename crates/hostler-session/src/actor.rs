@@ -307,6 +307,7 @@ impl Actor {
             }
             Message::ChildGone { id } => drop(self.children.remove(&id)),
             Message::Lend { to, reply } => drop(reply.send(self.lend(to))),
+            Message::NotLent { to } => self.not_lent(&to),
             Message::Processes { reply } => drop(reply.send(self.processes())),
             Message::Keep {
                 process,

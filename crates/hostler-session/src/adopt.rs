@@ -74,10 +74,11 @@ async fn take_over(host: &Arc<Host>, group: Group, adopted: Adopted, seen: &mut 
         .into_iter()
         .map(|(process, started)| (started.key, process))
         .collect();
-    let policy = group.owner.detail.options.policy.clone();
-    let _ = tree
-        .set_on_host_exit(crate::open::on_host_exit(&policy))
-        .await;
+    let all = group.kept.iter().chain([&group.owner]);
+    let rules = all.map(|known| crate::open::on_host_exit(&known.detail.options.policy));
+    if let Some(rule) = rules.reduce(crate::lending::stronger) {
+        let _ = tree.set_on_host_exit(rule).await;
+    }
     let tree = SharedTree::new(tree);
     let owner_lives = group.owner.wants_to_live();
     let owner_id = group.owner.row.id.clone();

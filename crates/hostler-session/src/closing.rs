@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hostler_ledger::{By, Change, ResourceId, SessionId};
+use hostler_ledger::{By, Change, ResourceId, SessionId, WriteError};
 use hostler_process::{EndReport, How, Left, Signal, Tree};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -27,6 +27,8 @@ use crate::sessions::Host;
 const MARGIN: Duration = Duration::from_secs(1);
 /// How long after the end of the tree the tasks of its processes have to notice.
 const NOTICE: Duration = Duration::from_secs(1);
+/// How long what is being started may take.
+const STARTING: Duration = Duration::from_secs(10);
 
 /// One resource of a session that closes.
 pub(crate) struct Owned {
@@ -232,6 +234,7 @@ async fn end_processes(plan: &mut Plan, report: &mut CloseReport) {
     let ended: Vec<Result<EndReport, hostler_process::Error>> = match &plan.ownership {
         Ownership::Whole => vec![tree.end(plan.grace).await],
         Ownership::Lent => {
+            started(&processes).await;
             let mut ended = release_each(&processes, plan.grace).await;
             // And what they had orphaned.
             let own = Rest::Of(processes.clone());
@@ -239,19 +242,26 @@ async fn end_processes(plan: &mut Plan, report: &mut CloseReport) {
             ended
         }
         Ownership::Left(to) => {
+            started(&processes).await;
             let left = prune(tree, Rest::AllBut(to.clone()), plan.grace).await;
-            let (done, taken) = tokio::sync::oneshot::channel();
-            to.fixed.mailbox.send(Message::TakeTree {
-                dirs: plan.dirs.clone(),
-                done,
-            });
-            match taken.await {
-                Ok(()) => {
-                    plan.dirs.clear();
-                    vec![left]
+            if matches!(left, Err(hostler_process::Error::Superseded)) {
+                vec![left]
+            } else {
+                let (done, taken) = tokio::sync::oneshot::channel();
+                let dirs = plan.dirs.clone();
+                to.fixed.mailbox.send(Message::TakeTree { dirs, done });
+                match taken.await {
+                    Ok(()) => {
+                        plan.dirs.clear();
+                        vec![left]
+                    }
+                    Err(_) if !to.state().is_to_stay() => {
+                        // It closes too: nobody is there to be spared.
+                        vec![left, tree.end(plan.grace).await]
+                    }
+                    // It is the next host's.
+                    Err(_) => vec![left, Err(hostler_process::Error::Superseded)],
                 }
-                // It has closed meanwhile: nobody is there to be spared.
-                Err(_) => vec![left, tree.end(plan.grace).await],
             }
         }
     };
@@ -322,6 +332,18 @@ async fn hang_up_terminals(processes: &[Arc<Shared>]) {
     }
     if !signals.is_empty() {
         let _ = timeout(NOTICE, signals.join_all()).await;
+    }
+}
+
+/// Waits until none is just being started: all were told to stop, so that none begins from here on.
+async fn started(processes: &[Arc<Shared>]) {
+    let until = Instant::now() + STARTING;
+    for shared in processes {
+        let mut status = shared.status.subscribe();
+        let there = status.wait_for(|status| status.state != ResourceState::Starting);
+        if timeout_at(until, there).await.is_err() {
+            return;
+        }
     }
 }
 
@@ -434,10 +456,22 @@ async fn record(plan: &Plan, report: &mut CloseReport) {
         report: serde_json::to_value(&*report).unwrap_or_default(),
         by: plan.by.clone(),
     });
-    if plan.host.ledger.write(changes.clone()).await.is_err() {
-        report.recorded = false;
-        // It is tried again there, for as long as this host runs.
-        plan.host.ledger.write_later(changes);
+    match plan.host.ledger.write(changes.clone()).await {
+        Ok(_) => {}
+        Err(WriteError::Refused(_)) => {
+            // What was recorded before is not to hold up the rest.
+            let closed = changes.pop();
+            for change in changes {
+                let _ = plan.host.ledger.write_unsynced(vec![change]).await;
+            }
+            let closed = plan.host.ledger.write(closed.into_iter().collect());
+            report.recorded = closed.await.is_ok();
+        }
+        Err(_) => {
+            report.recorded = false;
+            // It is tried again there, for as long as this host runs.
+            plan.host.ledger.write_later(changes);
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use crate::actor::{Actor, Kept};
 use crate::closing::{self, Finished, Ownership, Plan};
 use crate::event::{SessionEvent, SessionState};
 use crate::mailbox::Message;
+use crate::process::lock;
 use crate::report::{CloseReason, CloseReport};
 
 /// The pauses between tries to end what is stuck.
@@ -137,6 +138,7 @@ impl Actor {
                 reason: Some(report.reason),
             });
             self.tell_parent_it_is_gone();
+            self.give_up_loan();
             self.over = true;
             return;
         }
@@ -167,8 +169,12 @@ impl Actor {
         }
     }
 
+    /// Whichever session goes by the parent's id: one that was not reached is another when it is.
     pub(crate) fn tell_parent_it_is_gone(&self) {
-        if let Some(parent) = &self.parent {
+        let parent = self.session.fixed.options.parent.as_ref();
+        let parent =
+            parent.and_then(|parent| lock(&self.host.registry).sessions.get(parent).cloned());
+        if let Some(parent) = parent {
             let id = self.id();
             parent.fixed.mailbox.send(Message::ChildGone { id });
         }

@@ -3,18 +3,17 @@
 //! A process cannot change its keeper. So both sessions share one until the first closes; that close ends everything in it but
 //! what is kept, and leaves the keeper, with the directories, to the other session.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use hostler_ledger::{By, Change, ResourceId, SessionId, WriteError};
+use hostler_ledger::{By, Change, ResourceId, WriteError};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::actor::{Actor, Kept};
+use crate::actor::Actor;
 use crate::error::{Error, Result};
 use crate::event::SessionState;
 use crate::mailbox::Message;
-use crate::open::Unclaimed;
+use crate::open::{Unclaimed, close_if_quiet};
 use crate::options::SessionOptions;
 use crate::policy::Policy;
 use crate::process::{Shared, lock};
@@ -28,6 +27,8 @@ use crate::tree::SharedTree;
 pub(crate) struct Moving {
     process: Arc<Shared>,
     task: Option<JoinHandle<()>>,
+    /// Who asked for its end.
+    ended_by: Option<By>,
 }
 
 /// Whether it was taken; where not, why, with what was to be.
@@ -83,7 +84,8 @@ pub(crate) async fn keep(
         .and_then(|answer| answer);
     if let Err(error) = handed {
         if new.is_some() {
-            let _ = to.close(CloseReason::SpawnCancelled, by, None).await;
+            // Somebody else may keep something in it by now.
+            close_if_quiet(&to, CloseReason::SpawnCancelled, by).await;
         }
         return Err(error);
     }
@@ -107,7 +109,7 @@ async fn make(
             Ok(()) => {
                 actor.set_state(SessionState::Active, None);
                 actor.record_state(SessionState::Active, by);
-                let unclaimed = Unclaimed::new(actor.session.clone());
+                let unclaimed = Unclaimed::unless_used(actor.session.clone());
                 let _ = reply.send(Ok(unclaimed));
             }
             Err(error) => {
@@ -124,10 +126,10 @@ async fn make(
 impl Actor {
     async fn make_lent(&mut self, from: &Session, tree: SharedTree, by: By) -> Result<()> {
         self.is_lent_by(from.id().clone());
-        self.has_tree(tree);
-        // Before anything can be started in it.
         let to = self.session.clone();
         from.ask(|reply| Message::Lend { to, reply }).await??;
+        // After that: who finds it with that tree may ask the lender to hand it something, and be asked nothing meanwhile.
+        self.has_tree(tree);
         let change = Change::SessionOpened {
             session: self.row(Some(from.id().clone())),
             by,
@@ -135,35 +137,6 @@ impl Actor {
         self.host.ledger.write(vec![change]).await?;
         self.in_ledger = true;
         crate::dirs::make(&self.dir)
-    }
-
-    /// Lends the tree to one other session, as long as that lives.
-    pub(crate) fn lend(&mut self, to: Session) -> Result<()> {
-        self.must_be_open()?;
-        match &self.kept {
-            Kept::To(other) if other.id() != to.id() && other.state().is_to_stay() => {
-                Err(Error::Invalid(format!(
-                    "processes of this session are kept by {} already",
-                    other.id()
-                )))
-            }
-            Kept::From(_) => Err(Error::Invalid("it is kept already".into())),
-            _ => {
-                self.kept = Kept::To(to);
-                Ok(())
-            }
-        }
-    }
-
-    pub(crate) fn processes(&self) -> Vec<Arc<Shared>> {
-        let entries = self.entries.values();
-        entries.filter_map(|entry| entry.process.clone()).collect()
-    }
-
-    /// Its tree is that session's.
-    pub(crate) fn is_lent_by(&mut self, from: SessionId) {
-        self.kept = Kept::From(from);
-        self.status.send_modify(|status| status.lent = true);
     }
 
     /// Hands one to another session.
@@ -189,6 +162,9 @@ impl Actor {
             .get_mut(id)
             .ok_or_else(|| Error::NoResource(id.to_string()))?;
         let process = match &entry.process {
+            Some(_) if entry.starter.is_some() => {
+                return Err(Error::Invalid(format!("{id} is just being started")));
+            }
             Some(shared) if shared.state() == ResourceState::Running => shared.clone(),
             _ => return Err(Error::Ended(id.clone())),
         };
@@ -196,9 +172,9 @@ impl Actor {
         // both lead to the one keeper.
         let moving = Moving {
             task: entry.task.take(),
-            process: process.clone(),
+            ended_by: entry.ended_by.clone(),
+            process,
         };
-        process.give_to(to.fixed.mailbox.clone());
         let taken = to.ask(|reply| Message::Receive { moving, reply }).await;
         match taken.map_err(|error| (error, None)) {
             Ok(Ok(())) => {}
@@ -227,9 +203,12 @@ impl Actor {
             }
             Err(error) => {
                 let id = id.clone();
-                let back = to.ask(|reply| Message::GiveBack { id, reply }).await;
-                if let Ok(Some(moving)) = back {
-                    self.take_back(&moving.process.id.clone(), moving.task);
+                let its = id.clone();
+                let back = to.ask(|reply| Message::GiveBack { id: its, reply }).await;
+                match back {
+                    Ok(Some(moving)) => self.take_back(&moving.process.id.clone(), moving.task),
+                    // It has ended over there.
+                    _ => drop(self.entries.remove(&id)),
                 }
                 Err(error.into())
             }
@@ -258,10 +237,17 @@ impl Actor {
             let _ = reply.send(Err((error, Some(moving))));
             return;
         }
-        let Moving { process, task } = moving;
+        let Moving {
+            process,
+            task,
+            ended_by,
+        } = moving;
         let mut entry = self.entry(&process);
         entry.task = task;
+        entry.ended_by = ended_by;
         self.entries.insert(process.id.clone(), entry);
+        // From here on it is told here what comes of it. What was told the other session meanwhile is passed on by that.
+        process.give_to(self.session.fixed.mailbox.clone());
         // It may have ended on the way here.
         if process.state() == ResourceState::Ended {
             self.exited(&process.id);
@@ -279,25 +265,8 @@ impl Actor {
         self.touch_status();
         Some(Moving {
             task: entry.task.take(),
+            ended_by: entry.ended_by.take(),
             process: entry.process?,
         })
-    }
-
-    /// The tree is this session's alone from now on.
-    pub(crate) fn take_tree(&mut self, dirs: Vec<PathBuf>, done: oneshot::Sender<()>) {
-        if !self.state().is_open() {
-            // Dropping the answer's channel says so.
-            return;
-        }
-        self.kept = Kept::No;
-        self.status.send_modify(|status| status.lent = false);
-        self.more_dirs.extend(dirs);
-        self.record_detail(false);
-        if let Some(tree) = self.tree.as_ref().and_then(|tree| tree.get().ok()) {
-            let policy = self.status.borrow().policy.clone();
-            let on_host_exit = crate::open::on_host_exit(&policy);
-            tokio::spawn(async move { drop(tree.set_on_host_exit(on_host_exit).await) });
-        }
-        let _ = done.send(());
     }
 }

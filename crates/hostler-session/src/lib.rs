@@ -69,6 +69,7 @@ mod holdings;
 mod identity;
 mod judge;
 mod keep;
+mod lending;
 mod life;
 mod mailbox;
 mod members;

@@ -89,6 +89,8 @@ pub(crate) enum Message {
         to: Session,
         reply: oneshot::Sender<Result<()>>,
     },
+    /// That one has closed.
+    NotLent { to: SessionId },
     /// Its processes.
     Processes {
         reply: oneshot::Sender<Vec<Arc<Shared>>>,
@@ -137,7 +139,7 @@ pub(crate) enum Message {
     /// Let go of everything for the next host.
     HandOver {
         wait: Duration,
-        reply: oneshot::Sender<Result<()>>,
+        reply: oneshot::Sender<Result<Vec<Arc<Shared>>>>,
     },
 }
 

@@ -203,6 +203,8 @@ pub(crate) async fn open(host: &Arc<Host>, options: SessionOptions, by: By) -> R
 pub(crate) struct Unclaimed {
     session: Session,
     claimed: bool,
+    /// It stays where somebody has found it and uses it.
+    judge: bool,
 }
 
 impl Unclaimed {
@@ -210,6 +212,16 @@ impl Unclaimed {
         Self {
             session,
             claimed: false,
+            judge: false,
+        }
+    }
+
+    /// Of one that others may find before it is heard of.
+    pub(crate) fn unless_used(session: Session) -> Self {
+        Self {
+            session,
+            claimed: false,
+            judge: true,
         }
     }
 
@@ -231,7 +243,7 @@ impl Drop for Unclaimed {
                 reason: CloseReason::SpawnCancelled,
                 by: By::new("host", "whoever opened it is gone"),
                 grace: None,
-                judge: false,
+                judge: self.judge,
             });
         }
     }
@@ -248,7 +260,13 @@ async fn make_room(host: &Arc<Host>) -> Result<()> {
     }
     candidates.sort_by_key(|session| session.fixed.used.load(Ordering::Relaxed));
     for session in candidates {
-        if close_if_quiet(&session, By::new("host", "another session needs its place")).await {
+        if close_if_quiet(
+            &session,
+            CloseReason::Limit,
+            By::new("host", "another session needs its place"),
+        )
+        .await
+        {
             return Ok(());
         }
     }
@@ -259,9 +277,9 @@ async fn make_room(host: &Arc<Host>) -> Result<()> {
 }
 
 /// Closes a session in which nothing goes on; whether it was.
-pub(crate) async fn close_if_quiet(session: &Session, by: By) -> bool {
+pub(crate) async fn close_if_quiet(session: &Session, reason: CloseReason, by: By) -> bool {
     session.fixed.mailbox.send(Message::Close {
-        reason: CloseReason::Limit,
+        reason,
         by: by.clone(),
         grace: None,
         judge: true,
@@ -270,7 +288,7 @@ pub(crate) async fn close_if_quiet(session: &Session, by: By) -> bool {
     let _ = session.resources().await;
     match session.state() {
         SessionState::Closing | SessionState::Closed | SessionState::Stuck => {
-            let _ = session.close(CloseReason::Limit, by, None).await;
+            let _ = session.close(reason, by, None).await;
             true
         }
         _ => false,

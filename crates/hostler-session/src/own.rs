@@ -286,6 +286,13 @@ impl Actor {
     pub(crate) fn end_process(&mut self, id: &ResourceId, grace: Option<Duration>, by: By) {
         let policy_grace = self.status.borrow().policy.grace;
         let Some(entry) = self.entries.get_mut(id) else {
+            // Another session may keep it by now.
+            let known = lock(&self.host.registry).processes.get(id).cloned();
+            let owner = known.and_then(|known| Some(known.upgrade()?.owner()));
+            if let Some(owner) = owner.filter(|owner| owner.id != self.id()) {
+                let id = id.clone();
+                owner.send(Message::EndProcess { id, grace, by });
+            }
             return;
         };
         let Some(shared) = entry.process.clone() else {
@@ -441,8 +448,7 @@ impl Actor {
         crate::open::check(&policy)?;
         self.reset_at = policy.daily_reset.and_then(crate::judge::next_hour);
         if let Some(tree) = self.tree.as_ref().and_then(|tree| tree.get().ok()) {
-            tree.set_on_host_exit(crate::open::on_host_exit(&policy))
-                .await?;
+            tree.set_on_host_exit(self.exit_rule(&policy)).await?;
         }
         self.status
             .send_modify(|status| status.policy = Arc::new(policy));

@@ -9,6 +9,7 @@ use tokio::time::sleep;
 
 use crate::open::close_if_quiet;
 use crate::process::lock;
+use crate::report::CloseReason;
 use crate::session::Session;
 use crate::sessions::Host;
 
@@ -31,7 +32,12 @@ pub(crate) fn watch(host: &Arc<Host>) {
                 lock(&host.registry).sessions.values().cloned().collect();
             sessions.sort_by_key(|session| session.fixed.used.load(Ordering::Relaxed));
             for session in sessions {
-                if close_if_quiet(&session, By::new("host", "the machine is short of memory")).await
+                if close_if_quiet(
+                    &session,
+                    CloseReason::Limit,
+                    By::new("host", "the machine is short of memory"),
+                )
+                .await
                 {
                     break;
                 }

@@ -33,7 +33,7 @@ pub(crate) async fn prune(tree: &Tree, which: Rest, grace: Duration) -> Result<E
     let mut seen: HashMap<ProcessId, Left> = HashMap::new();
     let mut pause = Duration::from_millis(1);
     loop {
-        let rest = which.of(tree.census().await?).await;
+        let rest = which.of(tree.census().await?).await?;
         let took = began.elapsed();
         for left in seen.values_mut() {
             if left.took.is_zero() && !rest.iter().any(|info| info.id == left.id) {
@@ -85,25 +85,30 @@ pub(crate) async fn prune(tree: &Tree, which: Rest, grace: Duration) -> Result<E
 impl Rest {
     /// Those of a census. Whoever is asked for its processes is asked after that was taken, so that it knows of each that it has
     /// started by then.
-    async fn of(&self, census: Vec<ProcessInfo>) -> Vec<ProcessInfo> {
+    async fn of(&self, census: Vec<ProcessInfo>) -> Result<Vec<ProcessInfo>, Error> {
         let (known, wanted) = match self {
             Self::AllBut(session) => {
-                let known = session.ask(|reply| Message::Processes { reply }).await;
-                // One that has closed has none.
-                (known.unwrap_or_default(), false)
+                match session.ask(|reply| Message::Processes { reply }).await {
+                    Ok(known) => (known, false),
+                    // One that has closed has none.
+                    Err(crate::Error::Closed(_)) => (Vec::new(), false),
+                    // It is the next host's, and the tree with it.
+                    Err(_) => return Err(Error::Superseded),
+                }
             }
             Self::Of(known) => (known.clone(), true),
         };
         let look = move || {
             let of_known = came_of(&census, &known);
-            let lives = |info: &ProcessInfo| !matches!(info.state, b'Z' | b'X');
             let chosen = |info: &ProcessInfo| of_known.contains(&info.id) == wanted;
-            census
-                .into_iter()
-                .filter(|info| lives(info) && chosen(info))
-                .collect()
+            census.into_iter().filter(chosen).collect()
         };
-        tokio::task::spawn_blocking(look).await.unwrap_or_default()
+        tokio::task::spawn_blocking(look)
+            .await
+            .map_err(|error| Error::Io {
+                doing: "look at its processes",
+                error: std::io::Error::other(error).into(),
+            })
     }
 }
 

@@ -38,14 +38,9 @@ pub(crate) async fn go_on(host: &Arc<Host>, revived: Vec<Revived>) -> Seen {
         actor.children = children.remove(session.id()).unwrap_or_default();
         let parent = actor.parent.clone();
         tokio::spawn(actor.run());
-        // One that acts already is told.
+        // One that acts already is told; it may be waiting for this one itself.
         if let Some(parent) = parent.filter(|parent| !ids.contains(parent.id())) {
-            let child = session.clone();
-            let told = parent.ask(|reply| Message::Child { child, reply }).await;
-            if !matches!(told, Ok(Ok(()))) {
-                let by = By::new("host", "its parent is gone");
-                let _ = session.close(CloseReason::ParentClosed, by, None).await;
-            }
+            tokio::spawn(join(parent, session.clone()));
         }
         if ends {
             to_end.push(session);
@@ -60,4 +55,16 @@ pub(crate) async fn go_on(host: &Arc<Host>, revived: Vec<Revived>) -> Seen {
         }
     }
     seen
+}
+
+/// Makes one the child of the other, or closes it.
+async fn join(parent: Session, child: Session) {
+    let told = child.clone();
+    let told = parent
+        .ask(|reply| Message::Child { child: told, reply })
+        .await;
+    if !matches!(told, Ok(Ok(()))) {
+        let by = By::new("host", "its parent is gone");
+        let _ = child.close(CloseReason::ParentClosed, by, None).await;
+    }
 }

@@ -13,8 +13,10 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::actor::{Actor, Kept};
 use crate::error::{Error, Result};
+use crate::event::SessionState;
 use crate::mailbox::Message;
 use crate::policy::OnHostExit;
+use crate::process::Shared;
 use crate::report::CloseReason;
 use crate::session::Session;
 use crate::sessions::Sessions;
@@ -31,14 +33,22 @@ pub(crate) async fn hand_over(sessions: &Sessions, wait: Duration) -> Vec<(Sessi
         .list()
         .into_iter()
         .partition(|session| session.fixed.status.borrow().lent);
-    let mut failed = Vec::new();
+    let (mut failed, mut held) = (Vec::new(), Vec::new());
     for some in [lent, others] {
-        failed.extend(hand_over_some(some, wait).await);
+        failed.extend(hand_over_some(some, wait, &mut held).await);
     }
     failed
 }
 
-async fn hand_over_some(sessions: Vec<Session>, wait: Duration) -> Vec<(SessionId, Error)> {
+/// What must be held until all trees are handed over: a process of a session that has let go of a lent tree would end with the last
+/// handle on it.
+type Held = Vec<Vec<Arc<Shared>>>;
+
+async fn hand_over_some(
+    sessions: Vec<Session>,
+    wait: Duration,
+    held: &mut Held,
+) -> Vec<(SessionId, Error)> {
     let mut handed = JoinSet::new();
     for session in sessions {
         handed.spawn(async move {
@@ -51,22 +61,26 @@ async fn hand_over_some(sessions: Vec<Session>, wait: Duration) -> Vec<(SessionI
     }
     let mut failed = Vec::new();
     for (session, answer) in handed.join_all().await {
-        // One that had closed meanwhile needs no next host, and one that had left has it.
-        if let Err(error) = answer
-            && !matches!(error, Error::Closed(_) | Error::Stopping)
-        {
-            let by = By::new("host", format!("it could not be handed over: {error}"));
-            let _ = session.close(CloseReason::Shutdown, by, None).await;
-            failed.push((session.id().clone(), error));
+        match answer {
+            Ok(processes) => held.push(processes),
+            // One that had closed meanwhile needs no next host, and one that had left has it.
+            Err(Error::Closed(_) | Error::Stopping) => {}
+            Err(error) => {
+                let by = By::new("host", format!("it could not be handed over: {error}"));
+                let _ = session.close(CloseReason::Shutdown, by, None).await;
+                failed.push((session.id().clone(), error));
+            }
         }
     }
     failed
 }
 
 impl Actor {
-    pub(crate) async fn hand_over(&mut self, wait: Duration) -> Result<()> {
+    /// Gives back what has to be held until the tree is handed over, where that is another session's.
+    pub(crate) async fn hand_over(&mut self, wait: Duration) -> Result<Vec<Arc<Shared>>> {
         self.must_be_open()?;
         self.finish_starting().await;
+        self.await_tree(wait).await;
         self.must_be_open()?;
         if self.in_ledger {
             // The next host has to know that it was meant.
@@ -99,7 +113,7 @@ impl Actor {
             fail::fail_point!("hand_over.done");
         }
         self.leave();
-        Ok(())
+        Ok(if lent { self.processes() } else { Vec::new() })
     }
 
     /// Goes on until all that is being started is there, and all that was asked before is answered. Nothing new begins.
@@ -114,6 +128,19 @@ impl Actor {
             };
             let Some(message) = message else { return };
             self.handle_boxed(*message).await;
+        }
+    }
+
+    /// Where the session that lent the tree closes, that comes to its end first, for it asks this one what is to be spared.
+    async fn await_tree(&mut self, wait: Duration) {
+        let until = Instant::now() + wait;
+        let closes =
+            |lender: Session| matches!(lender.state(), SessionState::Closing | SessionState::Stuck);
+        while self.lender().is_some_and(closes) {
+            match timeout_at(until, self.inbox.recv()).await {
+                Ok(Some(message)) => self.handle_boxed(*message).await,
+                _ => return,
+            }
         }
     }
 

@@ -156,7 +156,7 @@ impl Unreached {
                     return false;
                 }
                 Some(Message::HandOver { reply, .. }) => {
-                    let _ = reply.send(Ok(()));
+                    let _ = reply.send(Ok(Vec::new()));
                     return true;
                 }
                 Some(Message::Resources { reply }) => drop(reply.send(Vec::new())),
@@ -197,7 +197,12 @@ impl Unreached {
         }
         crate::sweep::record_rest(&host, &mut seen.swept).await;
         let new = lock(&host.registry).sessions.get(&id).cloned();
-        if new.is_none() {
+        if let Some(new) = &new {
+            // What was asked meanwhile.
+            while let Ok(message) = self.actor.inbox.try_recv() {
+                new.fixed.mailbox.send(*message);
+            }
+        } else {
             for (_, child) in self.actor.children.drain() {
                 let by = By::new("host", "its parent is gone");
                 let _ = child.close(CloseReason::ParentClosed, by, None).await;

@@ -44,7 +44,7 @@ unsafe fn run(plan: &mut Plan<'_>) -> Result<std::convert::Infallible, Failure> 
     let spawn = plan.spawn;
     // First, while it has all the descriptors that the keeper may have. Neither allocates.
     if let Some(proc) = plan.around.proc {
-        let own = proc.own_until_exec();
+        let own = proc.own();
         plan.id = Some(own.map_err(|errno| Failure::new(Step::Fork, errno))?.id);
     }
     // SAFETY: for all calls below, plain system calls on values and on pointers into `plan`, which outlives them.

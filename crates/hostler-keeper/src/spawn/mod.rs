@@ -18,7 +18,7 @@ use crate::identity::ProcessId;
 use crate::message::{Failure, Spawn, Step};
 use crate::proc::Proc;
 
-/// The child's stack while it borrows the keeper's memory. Its frames hold a few numbers only.
+/// The child's stack while it borrows the keeper's memory. Its frames hold a few numbers, and a line of /proc.
 const STACK_LEN: usize = 64 * 1024;
 
 /// Room for a child's stack, kept from one spawn to the next.
