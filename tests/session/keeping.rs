@@ -296,7 +296,9 @@ async fn several_keep_under_one_name_at_once() {
             keep(ended.id()),
             late(processes[0].id()),
             late(processes[1].id()),
-            async { drop(poll_and_drop(keep(processes[2].id()), 2, turns).await) },
+            async {
+                poll_and_drop(keep(processes[2].id()), 2, turns).await;
+            },
         );
         assert!(failed.is_err());
         for (kept, process) in [first, second].iter().zip(&processes) {
