@@ -1,0 +1,64 @@
+//! A session with a long past, and what it costs to join it.
+
+use std::io;
+
+use serde_json::json;
+
+use crate::agent::clock;
+use crate::client::{Client, Protocol};
+use crate::tokens::tell;
+
+/// How many pieces each answer has.
+const PIECES: usize = 20;
+
+/// Makes a session by ACP with so many turns, and prints its name.
+pub(crate) async fn make(address: &str, turns: usize) -> io::Result<()> {
+    let mut client = Client::new(Protocol::Acp, address, "bench").await?;
+    client.open().await?;
+    for _ in 0..turns {
+        client.prompt(&format!("say {PIECES}")).await?;
+        client.ended().await?;
+    }
+    println!("session {}", client.session);
+    Ok(())
+}
+
+/// From the request until the client has the snapshot: so many times, each by a new client. The first one is told apart.
+pub(crate) async fn join(
+    address: &str,
+    chat: &str,
+    turns: Option<u64>,
+    rounds: usize,
+    whole: bool,
+) -> io::Result<()> {
+    let mut began = clock();
+    let mut client = Client::new(Protocol::Ahp, address, "bench").await?;
+    println!("initialize_us {:.1}", (clock() - began) as f64 / 1000.0);
+    if whole {
+        // Somebody who has all.
+        client.subscribe(chat, None).await?;
+    }
+    let mut all = Vec::new();
+    for round in 0..rounds {
+        let mut joining = Client::new(Protocol::Ahp, address, "bench").await?;
+        let mut params = json!({"channel": chat});
+        if let Some(turns) = turns {
+            params["view"] = json!({"turns": turns});
+        }
+        began = clock();
+        let id = joining.send("subscribe", params).await?;
+        let text = joining.answered(id).await?;
+        let took = clock() - began;
+        if round == 0 {
+            let answer: serde_json::Value = serde_json::from_slice(&text)?;
+            let shown = answer["result"]["snapshot"]["state"]["turns"].as_array();
+            let shown = shown.map_or(0, Vec::len);
+            println!("first_us {:.1}", took as f64 / 1000.0);
+            println!("turns {shown}");
+            println!("bytes {}", text.len());
+        }
+        all.push(took);
+    }
+    tell("join", &mut all);
+    Ok(())
+}
