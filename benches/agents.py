@@ -1,6 +1,7 @@
 """Agents: what Hostler adds to what they say on its way to a client of ACP, with the ledger on."""
 
 import host
+import terminals
 from streams import HEADS, AgentHost, both, broken, rate, relay, sharing, stream, tokens, turns
 from table import FAILED, notes, table, us, verdict
 from tools import Failed
@@ -31,6 +32,24 @@ def first(one, bare, quick, said):
     return rows
 
 
+def sandbox(quick, said):
+    """The same of sandbox-agent, which keeps no record: server-sent events of one agent, and of a hundred."""
+    try:
+        with terminals.sandbox_server() as address:
+            terminals.posted(address, "/v1/processes", {"command": "/bin/true", "args": []})
+            one = stream("sandbox", address, 1, 300 if quick else 2000, 2000)
+            many = stream("sandbox", address, 100, 20 if quick else 100, 100_000)
+            most = stream("sandbox", address, 1, 20_000 if quick else 200_000, 0)
+    except (Failed, OSError) as why:
+        said.append(f"sandbox-agent left out: {why}")
+        return []
+    rows = []
+    for name, found in [("1 session", one), ("100 sessions", many)]:
+        for percent in ["p50", "p99"]:
+            rows.append([f"sandbox-agent: a token, {name}: {percent}", us(found[f"token_{percent}_us"]), "", "", "", ""])
+    return [*rows, ["sandbox-agent: updates a second, 1 session", f"{most['updates_a_second']:,.0f}", "", "", "", ""]]
+
+
 def compare(quick):
     print("## Agents\n")
     said = []
@@ -44,5 +63,6 @@ def compare(quick):
     except Failed as why:
         said.append(str(why))
         rows.append(["agents", "-", "-", "", "", verdict(FAILED, "agents")])
+    rows += sandbox(quick, said)
     table(HEADS, rows)
     notes(said)

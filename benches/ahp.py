@@ -35,12 +35,18 @@ def snapshots(one, quick, said):
         shown = "" if limit is None else f"≤ {us(limit)}"
         return [name, us(value), "", "", shown, NONE if limit is None else judge(name, value, limit)]
 
+    try:
+        stall = stream("stall", one.socket(), chat, rounds)
+    except Failed as why:
+        return [broken(what, {"host": why}, said)]
     said.append(f"a snapshot with {WINDOW} turns has {first['bytes'] / 1e3:.0f} kB, one with {count:,} {whole['bytes'] / 1e6:.1f} MB")
     return [
         row(f"{what}: from the ledger, nobody follows", first["first_us"], SNAPSHOT_LIMIT_US),
         row(f"{what}: others have joined so, p50", first["join_p50_us"], SNAPSHOT_LIMIT_US),
         row(f"{what}: somebody has all of it, longest of {rounds}", beside["join_max_us"], SNAPSHOT_LIMIT_US),
         row(f"ahp: snapshot with all {count:,} turns, p50", whole["join_p50_us"]),
+        row("ahp: another session's tokens meanwhile, p50", stall["token_p50_us"]),
+        row("ahp: another session's tokens meanwhile, longest", stall["token_max_us"]),
         row("ahp: the host's first client, with that past to be read", first["initialize_us"]),
     ]
 

@@ -98,8 +98,12 @@ def node_pty(last):
 
 @contextlib.contextmanager
 def sandbox_server():
-    """The server of sandbox-agent, from npm."""
+    """The server of sandbox-agent, from npm. What it calls `mock` is the agent of the benches."""
     place = npm(AGENT)
+    mock = place / ".local/share/sandbox-agent/bin/agent_processes/mock-acp"
+    mock.parent.mkdir(parents=True, exist_ok=True)
+    mock.write_text(f"#!/bin/sh\nexec '{STREAM}' agent\n", encoding="utf-8")
+    mock.chmod(0o755)
     program = place / "node_modules" / AGENT / "bin" / "sandbox-agent"
     command = [program, "server", "--no-token", "--no-telemetry", "--port", str(AGENT_PORT)]
     server = subprocess.Popen(command, env=os.environ | {"HOME": str(place)}, **QUIET)

@@ -85,7 +85,10 @@ pub(crate) fn run() {
                 .expect("written");
         }
         if let ("initialize", Some(path)) = (method, std::env::var_os(NOTE)) {
-            let file = std::fs::File::options().append(true).create(true).open(path);
+            let file = std::fs::File::options()
+                .append(true)
+                .create(true)
+                .open(path);
             file.and_then(|mut file| file.write_all(b"."))
                 .expect("noted");
         }

@@ -50,9 +50,11 @@ fn has(text: &[u8], what: &str) -> bool {
 }
 
 /// The time that an update has in it.
-fn time_in(text: &[u8]) -> Option<i64> {
+pub(crate) fn time_in(text: &[u8]) -> Option<i64> {
     let at = text.iter().position(|byte| *byte == MARK)?;
-    let digits = text[at + 1..].iter().take_while(|byte| byte.is_ascii_digit());
+    let digits = text[at + 1..]
+        .iter()
+        .take_while(|byte| byte.is_ascii_digit());
     Some(digits.fold(0, |all, digit| all * 10 + i64::from(digit - b'0')))
 }
 
@@ -134,7 +136,8 @@ impl Client {
 
     pub(crate) async fn send(&mut self, method: &str, params: Value) -> io::Result<u64> {
         self.last += 1;
-        let message = json!({"jsonrpc": "2.0", "id": self.last, "method": method, "params": params});
+        let message =
+            json!({"jsonrpc": "2.0", "id": self.last, "method": method, "params": params});
         self.socket.send(&message.to_string()).await?;
         Ok(self.last)
     }

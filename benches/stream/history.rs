@@ -62,3 +62,32 @@ pub(crate) async fn join(
     tell("join", &mut all);
     Ok(())
 }
+
+/// What another session's clients see of it when clients join one with a long past, and want all of it.
+pub(crate) async fn stall(address: &str, chat: &str, rounds: usize) -> io::Result<()> {
+    let mut other = Client::new(Protocol::Ahp, address, "bench").await?;
+    other.open().await?;
+    other.prompt("flood 1").await?;
+    other.update().await?;
+    other.ended().await?;
+    // That is longer than all of it takes.
+    other.prompt("tick 60000 1000 0").await?;
+    let (address, params) = (address.to_owned(), json!({"channel": chat}));
+    let mut joins = tokio::spawn(async move {
+        for _ in 0..rounds {
+            let mut joining = Client::new(Protocol::Ahp, &address, "bench").await?;
+            let id = joining.send("subscribe", params.clone()).await?;
+            joining.answered(id).await?;
+        }
+        Ok::<_, io::Error>(())
+    });
+    let mut all = Vec::new();
+    loop {
+        tokio::select! {
+            done = &mut joins => break done??,
+            update = other.update() => all.push(update?),
+        }
+    }
+    tell("token", &mut all);
+    Ok(())
+}

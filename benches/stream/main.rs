@@ -8,8 +8,10 @@
 //! stream rate PROTOCOL ADDRESS SESSIONS EACH                # updates a second
 //! stream share PROTOCOL ADDRESS CLIENTS EACH TURNS [PID]    # many clients on one session; PID: of the host
 //! stream first PROTOCOL ADDRESS AGENT ROUNDS [NOTES]        # the first token of a session; NOTES: see `agent`
+//! stream sandbox ADDRESS SESSIONS EACH PAUSE                # `tokens`, and with a PAUSE of 0 `rate`, of sandbox-agent
 //! stream history ADDRESS TURNS                              # makes a session with a past
 //! stream join ADDRESS CHAT TURNS ROUNDS [whole]             # snapshots with TURNS turns (0: all)
+//! stream stall ADDRESS CHAT ROUNDS                          # tokens of another session while CHAT is joined wholly
 //! stream terminal ADDRESS LAST                              # `seq 1 LAST` by AHP
 //! stream tap ADDRESS PATH LAST FIRST END                    # the same of a peer
 //! ```
@@ -20,6 +22,7 @@ mod agent;
 mod client;
 mod history;
 mod relay;
+mod sandbox;
 mod socket;
 mod terminal;
 mod tokens;
@@ -58,11 +61,22 @@ async fn run(words: &[&str]) -> io::Result<()> {
             let notes = words.get(5).map(Path::new);
             tokens::first(&to(protocol, address), agent, count(4), notes).await
         }
+        ["sandbox", address, ..] => {
+            sandbox::tokens(address, count(2), count(3), number(4).unwrap_or(0)).await
+        }
         ["history", address, ..] => history::make(address, count(2)).await,
         ["join", address, chat, ..] => {
             let turns = number(3).filter(|turns| *turns > 0);
-            history::join(address, chat, turns, count(4), words.get(5) == Some(&"whole")).await
+            history::join(
+                address,
+                chat,
+                turns,
+                count(4),
+                words.get(5) == Some(&"whole"),
+            )
+            .await
         }
+        ["stall", address, chat, ..] => history::stall(address, chat, count(3)).await,
         ["terminal", address, ..] => terminal::ours(address, number(2).unwrap_or(1)).await,
         ["tap", address, path, last, first, end] => {
             let last = last.parse().map_err(io::Error::other)?;

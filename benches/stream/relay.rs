@@ -33,7 +33,11 @@ pub(crate) async fn serve(socket: &Path) {
             let write = tokio::spawn(async move {
                 let mut reader = BufReader::with_capacity(256 << 10, stdout);
                 let mut line = String::new();
-                while reader.read_line(&mut line).await.is_ok_and(|length| length > 0) {
+                while reader
+                    .read_line(&mut line)
+                    .await
+                    .is_ok_and(|length| length > 0)
+                {
                     let frame = Message::text(line.trim_end());
                     line.clear();
                     // Frames that come at once go at once.

@@ -43,7 +43,10 @@ impl Socket {
         );
         socket.stream.write_all(request.as_bytes()).await?;
         loop {
-            let head = socket.buffer.windows(4).position(|four| four == b"\r\n\r\n");
+            let head = socket
+                .buffer
+                .windows(4)
+                .position(|four| four == b"\r\n\r\n");
             if let Some(end) = head {
                 let first = String::from_utf8_lossy(&socket.buffer[..end]).into_owned();
                 socket.at = end + 4;
@@ -76,8 +79,14 @@ impl Socket {
         let rest = &self.buffer[self.at..];
         let (kind, length) = (rest.first()? & 0x0f, rest.get(1)? & 0x7f);
         let (head, length) = match length {
-            126 => (4, usize::from(u16::from_be_bytes(rest.get(2..4)?.try_into().ok()?))),
-            127 => (10, u64::from_be_bytes(rest.get(2..10)?.try_into().ok()?) as usize),
+            126 => (
+                4,
+                usize::from(u16::from_be_bytes(rest.get(2..4)?.try_into().ok()?)),
+            ),
+            127 => (
+                10,
+                u64::from_be_bytes(rest.get(2..10)?.try_into().ok()?) as usize,
+            ),
             short => (2, usize::from(short)),
         };
         rest.get(head..head + length)?;

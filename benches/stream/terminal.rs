@@ -57,7 +57,8 @@ pub(crate) async fn ours(address: &str, last: u64) -> io::Result<()> {
         let head = &text[..text.len().min(200)];
         if let Some(at) = find(head, b"\"data\":\"") {
             let data = &text[at + 8..];
-            let end = find(&data[data.len().saturating_sub(200)..], b"\"}").map_or(0, |end| end + data.len().saturating_sub(200));
+            let end = find(&data[data.len().saturating_sub(200)..], b"\"}")
+                .map_or(0, |end| end + data.len().saturating_sub(200));
             tail.extend_from_slice(&data[end.saturating_sub(64)..end]);
             tail.drain(..tail.len().saturating_sub(64));
         } else if find(head, b"\"terminal/exited\"").is_some() {
@@ -75,7 +76,8 @@ pub(crate) async fn ours(address: &str, last: u64) -> io::Result<()> {
     client.ask("disposeTerminal", params).await.map(drop)
 }
 
-/// Through a peer: `first` is sent, and then all is read until a message that has `end` in it, or the close.
+/// Through a peer: `first` is sent, and then all is read until a message that has `end` in it. Where the output comes as it
+/// is, `end` is empty, and the end is when all of it has come.
 pub(crate) async fn peers(
     address: &str,
     path: &str,
@@ -88,13 +90,20 @@ pub(crate) async fn peers(
     socket.send(first).await?;
     let mut bytes = 0;
     while let Some(text) = socket.next().await? {
+        if end.is_empty() && bytes + text.len() as u64 >= size(last) {
+            bytes += text.len() as u64;
+            break;
+        }
         if !end.is_empty() && find(&text[..text.len().min(100)], end.as_bytes()).is_some() {
             break;
         }
         bytes += text.len() as u64;
     }
     if bytes < size(last) {
-        return Err(io::Error::other(format!("{bytes} of {} bytes came", size(last))));
+        return Err(io::Error::other(format!(
+            "{bytes} of {} bytes came",
+            size(last)
+        )));
     }
     rate(last, began);
     Ok(())

@@ -50,7 +50,9 @@ pub(crate) async fn latency(to: &To, sessions: usize, each: usize, pause: u64) -
         // Sessions have nothing to do with each other; all wait until the last has been prompted.
         let phase = 500_000 + at as u64 * pause / sessions as u64;
         tasks.spawn(async move {
-            client.prompt(&format!("tick {each} {pause} {phase}")).await?;
+            client
+                .prompt(&format!("tick {each} {pause} {phase}"))
+                .await?;
             client.updates(each).await
         });
     }
@@ -77,7 +79,10 @@ pub(crate) async fn rate(to: &To, sessions: usize, each: usize) -> io::Result<()
     for done in tasks.join_all().await {
         seen += done?.len();
     }
-    println!("updates_a_second {:.0}", seen as f64 / began.elapsed().as_secs_f64());
+    println!(
+        "updates_a_second {:.0}",
+        seen as f64 / began.elapsed().as_secs_f64()
+    );
     Ok(())
 }
 
@@ -136,7 +141,11 @@ pub(crate) async fn first(
     rounds: usize,
     ready: Option<&Path>,
 ) -> io::Result<()> {
-    let up = || ready.map_or(0, |path| std::fs::metadata(path).map_or(0, |file| file.len()));
+    let up = || {
+        ready.map_or(0, |path| {
+            std::fs::metadata(path).map_or(0, |file| file.len())
+        })
+    };
     let mut all = Vec::new();
     let mut before = 0;
     for _ in 0..rounds {
