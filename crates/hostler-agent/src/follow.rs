@@ -223,7 +223,7 @@ impl Follower {
                     .then(|| self.log.recent(self.after, max))
                 {
                     Some(Some(entries)) => entries,
-                    _ => self.from_ledger(max).await?,
+                    _ => self.read_older(max).await?,
                 };
                 if let Some(last) = entries.last() {
                     self.after = last.seq;
@@ -237,7 +237,7 @@ impl Follower {
     }
 
     /// The next entries out of what was read from the ledger.
-    async fn from_ledger(&mut self, max: usize) -> Result<Vec<Arc<Entry>>> {
+    async fn read_older(&mut self, max: usize) -> Result<Vec<Arc<Entry>>> {
         let older = match &self.ahead {
             Some(older) => older.clone(),
             None => self.log.older(self.after, max).await?,
