@@ -6,13 +6,15 @@ import platform
 import sys
 import time
 
+import agents
+import ahp
 import endings
 import host
 import session
 import startup
 import table
 
-COMPARISONS = {"startup": startup, "session": session, "endings": endings, "host": host}
+COMPARISONS = {"startup": startup, "session": session, "endings": endings, "host": host, "agents": agents, "ahp": ahp}
 
 
 def main():

@@ -11,11 +11,11 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
+import terminals
 from table import FAILED, NONE, judge, median, notes, percentile, ratio, table, times, us, verdict
 from tools import BUILD, DRIVE, HOSTLER, TRUE, Failed, output
 
@@ -27,8 +27,6 @@ GROWTH_LIMIT = 30_000
 SHUTDOWN_LIMIT = 3
 RESTART_LIMIT = 2
 PSS_LIMIT = 150_000
-AGENT = "@sandbox-agent/cli-linux-x64"
-AGENT_PORT = 24688
 HEADS = ["what", "p50", "p90", "target", "result"]
 KEEP = json.dumps({"on_host_exit": "keep"})
 
@@ -39,13 +37,14 @@ class Host:
     def __init__(self):
         self.dir = Path(tempfile.mkdtemp(prefix="h", dir=BUILD))
         self.process = None
+        self.options = []
 
     def start(self):
         """Starts it; returns at once."""
         places = ["HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME", "XDG_CONFIG_HOME"]
         environment = os.environ | {place: str(self.dir) for place in places}
         with open(self.dir / "log", "ab") as log:
-            command = [HOSTLER, "serve", "--state-dir", self.dir / "state", "--listen", "none"]
+            command = [HOSTLER, "serve", "--state-dir", self.dir / "state", "--listen", "none", *self.options]
             self.process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def socket(self):
@@ -95,8 +94,8 @@ class Host:
 
 
 @contextlib.contextmanager
-def host():
-    one = Host()
+def host(kind=Host):
+    one = kind()
     try:
         one.start()
         one.socket()
@@ -172,28 +171,9 @@ def python_asyncio(rounds):
     return asyncio.run(all_of_them())
 
 
-@contextlib.contextmanager
-def sandbox_agent():
-    """Its server, from npm."""
-    if not shutil.which("npm"):
-        raise Failed("npm is not there")
-    place = BUILD / "npm"
-    place.mkdir(exist_ok=True)
-    output(["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", place, AGENT])
-    program = place / "node_modules" / AGENT / "bin" / "sandbox-agent"
-    command = [program, "server", "--no-token", "--no-telemetry", "--port", str(AGENT_PORT)]
-    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    server = subprocess.Popen(command, env=os.environ | {"HOME": str(place)}, **quiet)
-    try:
-        yield f"127.0.0.1:{AGENT_PORT}"
-    finally:
-        server.kill()
-        server.wait()
-
-
 def agent_run(rounds):
     body = json.dumps({"command": TRUE, "args": []})
-    with sandbox_agent() as address:
+    with terminals.sandbox_server() as address:
         for attempt in range(100):
             try:
                 output([DRIVE, address, "post", 1, "/v1/processes/run", body])
@@ -204,44 +184,6 @@ def agent_run(rounds):
                 time.sleep(0.05)
         found = numbers(output([DRIVE, address, "post", rounds, "/v1/processes/run", body]))
         return {"peer_p50_us": found["post_p50_us"], "peer_p90_us": found["post_p90_us"]}
-
-
-def piped(command, last):
-    """Megabytes of `seq 1 LAST` a second, through a command whose output goes into a pipe."""
-    size = sum((len(str(end)) + 2) * (end - 10 ** (len(str(end)) - 1) + 1) for end in ends(last))
-    began = time.monotonic()
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
-        while process.stdout.read(1 << 16):
-            pass
-    return size / 1e6 / (time.monotonic() - began)
-
-
-def ends(last):
-    """The last number of each length, up to `last`."""
-    return [min(10**digits - 1, last) for digits in range(1, len(str(last)) + 1)]
-
-
-def script(last):
-    if not shutil.which("script"):
-        raise Failed("not installed")
-    return piped(["script", "-qc", f"seq 1 {last}", "/dev/null"], last)
-
-
-def tmux_attached(last):
-    """Within a client that is attached, whose own terminal is script's."""
-    if not shutil.which("tmux") or not shutil.which("script"):
-        raise Failed("not installed")
-    inner = f"TERM=xterm tmux -L hostler-bench-{os.getpid()} -f /dev/null new-session -x 80 -y 24 'seq 1 {last}'"
-    return piped(["script", "-qc", inner, "/dev/null"], last)
-
-
-def terminado(last):
-    place = BUILD / "terminado"
-    if not place.exists():
-        output([sys.executable, "-m", "venv", place])
-        output([place / "bin" / "pip", "install", "--quiet", "terminado"], 120)
-    # A tenth: it is slow, and a rate is asked for.
-    return float(output([place / "bin" / "python", Path(__file__).parent / "terminado_peer.py", str(last // 10)], 120))
 
 
 def peer(what, measure, rounds, said):
@@ -296,7 +238,11 @@ def work(rounds, said):
 def throughput(last, turns, said):
     """Terminal output to a client of the API, and through peers, in turn."""
     what = f"terminal, `seq 1 {last}`"
-    peers = {"script into a pipe": script, "tmux, attached": tmux_attached, "terminado to a WebSocket": terminado}
+    peers = {
+        "script into a pipe": terminals.script,
+        "tmux, attached": terminals.tmux_attached,
+        "terminado to a WebSocket": terminals.terminado,
+    }
     found = {name: [] for name in peers}
     ours = []
     for _ in range(turns):

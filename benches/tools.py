@@ -10,6 +10,7 @@ BUILD = Path(os.environ["BENCH_TMP"])
 HOSTLER = Path(os.environ["BENCH_HOSTLER"])
 COST = Path(os.environ["BENCH_COST"])
 DRIVE = Path(os.environ["BENCH_DRIVE"])
+STREAM = Path(os.environ["BENCH_STREAM"])
 TRUE = shutil.which("true", path="/usr/bin:/bin")
 DEBIAN_PYTHON = "/usr/bin/python3"
 

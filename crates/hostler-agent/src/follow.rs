@@ -1,11 +1,11 @@
 //! Following a transcript: the newest entries from memory, older ones from the ledger.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use hostler_ledger::{ConversationId, EntryRows, EntrySeq as Seq, Ledger};
 use serde_json::value::RawValue;
-use tokio::sync::watch;
+use tokio::sync::{Mutex as AsyncMutex, watch};
 
 use crate::error::Result;
 use crate::transcript::{Entry, EntryKind};
@@ -28,12 +28,24 @@ struct Ring {
     bytes: usize,
 }
 
+/// Entries that follow one another, read from the ledger.
+type Older = Vec<Arc<Entry>>;
+
+/// What of them comes behind `after`, up to `max`; `None` when they begin later.
+fn behind(entries: &Older, after: Seq, max: usize) -> Option<Vec<Arc<Entry>>> {
+    let first = entries.first()?.seq.0;
+    let skip = (after.0 + 1).checked_sub(first)? as usize;
+    Some(entries.iter().skip(skip).take(max).cloned().collect())
+}
+
 /// The end of a transcript in memory, and who waits for more.
 #[derive(Debug)]
 pub(crate) struct Log {
     id: ConversationId,
     ledger: Ledger,
     ring: Mutex<Ring>,
+    /// What was read from the ledger last, while a follower still goes through it: others are about there, too.
+    older: AsyncMutex<Weak<Older>>,
     most: usize,
     head: watch::Sender<Head>,
 }
@@ -44,6 +56,7 @@ impl Log {
             id,
             ledger,
             ring: Mutex::default(),
+            older: AsyncMutex::default(),
             most,
             head: watch::Sender::new(Head { last, ended: false }),
         })
@@ -89,12 +102,25 @@ impl Log {
         Some(ring.entries.iter().skip(skip).take(max).cloned().collect())
     }
 
+    /// What comes behind `after` from the ledger, with more around it. Who asks meanwhile waits, and mostly finds it in the same.
+    async fn older(&self, after: Seq, max: usize) -> Result<Arc<Older>> {
+        let mut last = self.older.lock().await;
+        if let Some(older) = last.upgrade()
+            && behind(&older, after, 1).is_some_and(|next| !next.is_empty())
+        {
+            return Ok(older);
+        }
+        let older = Arc::new(read_rows(&self.ledger, &self.id, after, max).await?);
+        *last = Arc::downgrade(&older);
+        Ok(older)
+    }
+
     pub(crate) fn follow(self: &Arc<Self>, after: Seq) -> Follower {
         Follower {
             head: self.head.subscribe(),
             log: self.clone(),
             after,
-            ahead: VecDeque::new(),
+            ahead: None,
         }
     }
 }
@@ -170,7 +196,7 @@ pub struct Follower {
     head: watch::Receiver<Head>,
     after: Seq,
     /// What comes next, read from the ledger already.
-    ahead: VecDeque<Arc<Entry>>,
+    ahead: Option<Arc<Older>>,
 }
 
 impl Follower {
@@ -190,19 +216,15 @@ impl Follower {
         let max = max.max(1);
         loop {
             let head = *self.head.borrow_and_update();
-            if self.after < head.last || !self.ahead.is_empty() {
-                if self.ahead.is_empty() {
-                    self.ahead = match self.log.recent(self.after, max) {
-                        Some(entries) => entries.into(),
-                        None => {
-                            let log = &self.log;
-                            let read = read_rows(&log.ledger, &log.id, self.after, max);
-                            read.await?.into()
-                        }
-                    };
-                }
-                let count = self.ahead.len().min(max);
-                let entries: Vec<Arc<Entry>> = self.ahead.drain(..count).collect();
+            if self.after < head.last || self.ahead.is_some() {
+                let entries = match self
+                    .ahead
+                    .is_none()
+                    .then(|| self.log.recent(self.after, max))
+                {
+                    Some(Some(entries)) => entries,
+                    _ => self.read_older(max).await?,
+                };
                 if let Some(last) = entries.last() {
                     self.after = last.seq;
                     return Ok(entries);
@@ -212,5 +234,18 @@ impl Follower {
                 return Ok(Vec::new());
             }
         }
+    }
+
+    /// The next entries out of what was read from the ledger.
+    async fn read_older(&mut self, max: usize) -> Result<Vec<Arc<Entry>>> {
+        let older = match &self.ahead {
+            Some(older) => older.clone(),
+            None => self.log.older(self.after, max).await?,
+        };
+        let entries = behind(&older, self.after, max).unwrap_or_default();
+        // It is held for as long as there is more of it.
+        let more = entries.last().map(|entry| entry.seq) < older.last().map(|entry| entry.seq);
+        self.ahead = more.then_some(older);
+        Ok(entries)
     }
 }

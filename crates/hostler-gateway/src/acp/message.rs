@@ -155,8 +155,20 @@ fn error(id: &str, error: &RpcError) -> String {
 
 /// A notification.
 pub(crate) fn notification(method: &str, params: &str) -> String {
-    let method = quoted(method);
-    format!(r#"{{"jsonrpc":"2.0","method":{method},"params":{params}}}"#)
+    let mut text = String::with_capacity(params.len() + method.len() + 48);
+    text.push_str(r#"{"jsonrpc":"2.0","method":"#);
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/_".contains(&byte);
+    if method.bytes().all(plain) {
+        text.push('"');
+        text.push_str(method);
+        text.push('"');
+    } else {
+        text.push_str(&quoted(method));
+    }
+    text.push_str(r#","params":"#);
+    text.push_str(params);
+    text.push('}');
+    text
 }
 
 /// A request to the client. `id` is JSON.

@@ -69,24 +69,33 @@ impl Line {
     ///
     /// Cancel safe: it is added wholly or not at all.
     pub(super) async fn push(&self, message: String) -> bool {
-        loop {
+        // Mostly there is room, and then nothing is to be waited for.
+        let mut offered = self.offer(message);
+        while let Err(message) = offered {
             let mut room = std::pin::pin!(self.room.notified());
             room.as_mut().enable();
-            {
-                let mut state = self.state();
-                if state.closed {
-                    return false;
-                }
-                if state.bytes < ROOM {
-                    state.bytes += message.len();
-                    state.waiting.push_back(message);
-                    drop(state);
-                    self.news.notify_one();
-                    return true;
-                }
+            offered = self.offer(message);
+            if offered.is_err() {
+                room.await;
             }
-            room.await;
         }
+        offered.is_ok_and(|taken| taken)
+    }
+
+    /// Adds a message, or gives it back where there is no room. `false`: nobody will read it.
+    fn offer(&self, message: String) -> Result<bool, String> {
+        let mut state = self.state();
+        if state.closed {
+            return Ok(false);
+        }
+        if state.bytes >= ROOM {
+            return Err(message);
+        }
+        state.bytes += message.len();
+        state.waiting.push_back(message);
+        drop(state);
+        self.news.notify_one();
+        Ok(true)
     }
 
     /// The next message that is there.

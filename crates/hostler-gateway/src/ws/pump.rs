@@ -1,11 +1,12 @@
 //! Carries the messages of one client on a WebSocket: in, out, and whether it lives.
 
+use std::future::poll_fn;
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, close_code};
 use futures_util::stream::{SplitSink, SplitStream};
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{FutureExt, SinkExt, StreamExt};
 use tokio::sync::watch;
 
 use crate::gateway::{Gateway, Phase};
@@ -179,8 +180,14 @@ async fn write(
 ) -> bool {
     let mut next = Some(first);
     while let Some(message) = next {
-        let feeding = tokio::time::timeout(2 * ping, sink.feed(Message::Text(message)));
-        if !feeding.await.is_ok_and(|fed| fed.is_ok()) {
+        // Mostly there is room, and no clock is needed.
+        let mut room = poll_fn(|context| sink.poll_ready_unpin(context));
+        let ready = match (&mut room).now_or_never() {
+            Some(ready) => Ok(ready),
+            None => tokio::time::timeout(2 * ping, room).await,
+        };
+        let ready = ready.is_ok_and(|ready| ready.is_ok());
+        if !ready || sink.start_send_unpin(Message::Text(message)).is_err() {
             return false;
         }
         next = talk.take();
