@@ -82,6 +82,34 @@ fn what_a_file_has_in_it_does_not_reach_the_terminal() {
 }
 
 #[test]
+fn inputs_are_checked_beside_what_the_flow_wants() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let flow = "name: x\ninputs:\n  task: string\n  often: { type: integer, default: 3 }\nsteps: { a: { sleep: 1 } }\n";
+    std::fs::write(dir.path().join("x.yaml"), flow).expect("written");
+    let right = job(&["check", "x.yaml", "--input", "task=a=b"], dir.path());
+    assert_eq!(right.status.code(), Some(0), "{}", text(&right.stderr));
+    let wrong = job(&["check", "x.yaml", "--input", "often=much"], dir.path());
+    assert_eq!(wrong.status.code(), Some(1));
+    let lines: Vec<String> = text(&wrong.stderr).lines().map(str::to_owned).collect();
+    assert_eq!(
+        lines,
+        [
+            "x.yaml:3:3: inputs.task: the input `task` (a string) is not given",
+            "x.yaml:4:3: inputs.often: the input `often`: an integer is wanted, and this is the string \"much\"",
+        ]
+    );
+    for words in [
+        &["check", "x.yaml", "--input", "task"][..],
+        &["check", "x.yaml", "--input", "task=a", "--input", "task=b"],
+        &["check", "x.yaml", "x.yaml", "--input", "task=a"],
+    ] {
+        let usage = job(words, dir.path());
+        assert_eq!(usage.status.code(), Some(2), "{words:?}");
+        assert_eq!(text(&usage.stderr).lines().count(), 1, "{words:?}");
+    }
+}
+
+#[test]
 fn a_flow_is_drawn_and_the_schema_printed() {
     let dir = tempfile::tempdir().expect("a directory");
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");

@@ -34,6 +34,7 @@
 
 mod check;
 pub mod flow;
+mod given;
 mod mermaid;
 mod problem;
 mod read;
@@ -41,6 +42,7 @@ mod schema;
 mod yaml;
 
 pub use check::{Loaded, Wrong, check, load};
+pub use given::{given, input_from_text};
 pub use mermaid::mermaid;
 pub use problem::{At, Code, Place, Problem};
 pub use schema::schema;

@@ -154,7 +154,7 @@ pub(crate) fn meant<'a>(name: &str, there: impl IntoIterator<Item = &'a str>) ->
     match near {
         Some((_, other)) => format!("; did you mean `{other}`?"),
         None if there.is_empty() => String::new(),
-        None if there.len() <= 16 => format!("; there is: {}", there.join(", ")),
+        None if there.len() <= 20 => format!("; there is: {}", there.join(", ")),
         None => String::new(),
     }
 }

@@ -97,12 +97,14 @@ fn when(checked: &Checked<'_, '_>, step: &Step, job: &[String], problems: &mut P
         return;
     }
     let before = graph::before(checked, &step.id.value);
+    // Where something on the way is not known, neither is what this waits for.
+    let whole = before.iter().all(|step| checked.step(step).is_some());
     for name in asked {
         if !checked.has_step(&name) {
             let meant = meant(&name, checked.named.iter().map(String::as_str));
             let why = format!("there is no step `{name}`{meant}");
             problems.add(when.place, Code::UnknownStep, &*place, why);
-        } else if !before.iter().any(|step| step.as_str() == name) {
+        } else if whole && !before.iter().any(|step| step.as_str() == name) {
             let why = format!(
                 "`steps.{name}` is not known here: the step does not wait for `{name}` (`after: {name}`)"
             );

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::{Checked, field};
-use crate::flow::{Action, StepId};
+use crate::flow::{Action, Step, StepId};
 use crate::problem::{Code, Problems, meant};
 
 /// All steps that are over before `step` begins.
@@ -35,10 +35,7 @@ pub(super) fn check(checked: &Checked<'_, '_>, problems: &mut Problems) {
             let place = field(step, &format!("exits[{index}].target"));
             if !checked.has_step(target.value.as_str()) {
                 unknown_step(checked, target, place, problems);
-            } else if target.value != step.id.value
-                && checked.step(&target.value).is_some()
-                && !before(checked, &step.id.value).contains(&target.value)
-            {
+            } else if !may_go_back(checked, step, &target.value) {
                 let why = format!(
                     "`{}` cannot be done again from here: `{}` does not wait for it",
                     target.value, step.id.value
@@ -71,6 +68,15 @@ pub(super) fn unknown_step(
 enum Visit {
     Open,
     Done,
+}
+
+/// Whether `target` is `step` or before it; also where that cannot be told, since something else is wrong on the way.
+fn may_go_back(checked: &Checked<'_, '_>, step: &Step, target: &StepId) -> bool {
+    if *target == step.id.value || checked.step(target).is_none() {
+        return true;
+    }
+    let before = before(checked, &step.id.value);
+    before.contains(target) || before.iter().any(|other| checked.step(other).is_none())
 }
 
 /// Tells each cycle once, at the name that closes it. Without recursion: a chain may be long.

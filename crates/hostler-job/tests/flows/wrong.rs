@@ -399,6 +399,15 @@ fn everything_that_is_wrong_is_told_at_once_and_in_order() {
 }
 
 #[test]
+fn one_wrong_name_is_one_problem() {
+    let text = "name: x\nsteps:\n  build: { command: make }\n  test:\n    after: biuld\n    command: make test\n    when: steps.build.state == 'completed'\n    exits: [{ when: outputs.exit_code != 0, action: loop, target: build }]\n";
+    let problems = check(text).expect_err("wrong");
+    let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    let should = "5:12: steps.test.after: there is no step `biuld`; did you mean `build`?";
+    assert_eq!(lines, [should], "what follows from it is not told");
+}
+
+#[test]
 fn sub_flows_are_checked_with_what_they_are_given() {
     let directory = tempfile::tempdir().expect("a directory");
     let write =
