@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use crate::place::text;
+use crate::children::text;
 
 fn job(words: &[&str], directory: &Path) -> Output {
     Command::new(env!("CARGO_BIN_EXE_hostler"))
