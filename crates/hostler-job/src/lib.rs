@@ -10,7 +10,7 @@
 //! * **What a step waits for** follows from what it is given: a reference to a step's output is an arrow of the graph, as is `after`.
 //!   The graph has no cycles; loops are exit rules, and what an earlier iteration gave is `last`, which waits for nothing.
 //! * **Nothing of a flow becomes code.** Inputs are variables of a shell's environment, or whole arguments of a program; expressions
-//!   are CEL, which has no effects and always ends. An expression that cannot be evaluated is an error, never false.
+//!   are CEL, which has no effects and, as it is bounded here, ends soon. An expression that cannot be evaluated is an error, never false.
 //! * **Bounds.** Size, nesting and aliases of a file, and length and nesting of expressions are bounded, so that whatever is given is
 //!   read or refused, soon.
 //!

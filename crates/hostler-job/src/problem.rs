@@ -99,6 +99,9 @@ impl fmt::Display for Problem {
     }
 }
 
+/// How many problems of one file are told.
+const MOST: usize = 1000;
+
 /// What was found wrong so far.
 #[derive(Debug, Default)]
 pub(crate) struct Problems {
@@ -113,6 +116,9 @@ impl Problems {
         field: impl Into<String>,
         message: impl Into<String>,
     ) {
+        if self.found.len() >= MOST {
+            return;
+        }
         // What a file or a parser says is put on one line.
         let message = message
             .into()

@@ -1,6 +1,6 @@
 //! YAML as a tree that knows where each part stands.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle};
 use serde_json::Value;
@@ -11,6 +11,8 @@ use crate::problem::{Code, Place, Problems};
 const DEEPEST: usize = 32;
 /// The largest file that is read, in bytes.
 const LARGEST: usize = 1 << 20;
+/// The most parts of one list or mapping.
+const MOST_PARTS: usize = 10_000;
 /// How many nodes aliases may add: a few lines of anchors could be billions.
 const MOST_ALIASED: usize = 10_000;
 
@@ -125,6 +127,8 @@ struct Open {
     anchor: usize,
     /// Of a mapping: the key whose value comes next.
     key: Option<(String, Place)>,
+    /// Of a mapping: the keys so far.
+    keys: HashSet<String>,
 }
 
 struct Loader<'a> {
@@ -206,6 +210,7 @@ impl Loader<'_> {
             node,
             anchor,
             key: None,
+            keys: HashSet::new(),
         });
         Some(())
     }
@@ -219,6 +224,14 @@ impl Loader<'_> {
             self.root = Some(node);
             return Some(());
         };
+        let parts = match &open.node.content {
+            Content::List(nodes) => nodes.len(),
+            Content::Map(entries) => entries.len(),
+            Content::Scalar(..) => 0,
+        };
+        if parts >= MOST_PARTS {
+            return self.refuse(node.place, format!("more than {MOST_PARTS} parts"));
+        }
         match &mut open.node.content {
             Content::List(nodes) => nodes.push(node),
             Content::Map(entries) => match open.key.take() {
@@ -229,7 +242,7 @@ impl Loader<'_> {
                 }),
                 None => match node.content {
                     Content::Scalar(text, _) => {
-                        let there = entries.iter().any(|entry| entry.key == text);
+                        let there = !open.keys.insert(text.clone());
                         if there {
                             let why = format!("`{text}` stands here for the second time");
                             self.problems.add(node.place, Code::Duplicate, "", why);

@@ -14,6 +14,9 @@ const LONGEST: usize = 4096;
 /// Nesting that no expression needs.
 const DEEPEST: usize = 16;
 
+/// How deep what is done for each item may be in itself: an expression then takes the square of the length of its lists.
+const EACH_OF_EACH: usize = 2;
+
 /// The stack on which expressions are read and evaluated, in bytes; what is not used of it costs nothing.
 const STACK: usize = 64 << 20;
 
@@ -59,6 +62,11 @@ impl Expression {
         }
         shallow(source)?;
         let program = compile(source)?;
+        if vocabulary::nested(program.expression()) > EACH_OF_EACH {
+            return Err(format!(
+                "`all`, `exists`, `map` and `filter` may be in one another at most {EACH_OF_EACH} deep"
+            ));
+        }
         Ok(Self {
             source: source.into(),
             program: Arc::new(program),
@@ -267,6 +275,16 @@ mod tests {
             let error = Expression::read(source).expect_err(source);
             assert!(!error.is_empty() && !error.contains('\n'), "{error}");
         }
+    }
+
+    #[test]
+    fn what_would_take_for_ever_is_refused() {
+        let each = |n: usize| format!("{}1{} == []", "[1, 2].map(x, ".repeat(n), ")".repeat(n));
+        assert!(Expression::read(&each(2)).is_ok());
+        let error = Expression::read(&each(3)).expect_err("too deep");
+        assert!(error.contains("at most 2 deep"), "{error}");
+        let one_after_another = "[1].map(x, x).map(x, x).map(x, x).map(x, x) == [1]";
+        assert!(Expression::read(one_after_another).is_ok());
     }
 
     #[test]

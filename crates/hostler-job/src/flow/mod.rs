@@ -9,6 +9,7 @@ mod reference;
 mod template;
 mod vocabulary;
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 pub use executor::{
@@ -132,13 +133,9 @@ impl Step {
             .iter()
             .flat_map(|input| input.source.waits_for());
         let items = self.for_each.iter().flat_map(|each| each.over.value.step());
-        let mut all: Vec<&At<StepId>> = Vec::new();
-        for step in after.chain(inputs).chain(items) {
-            if all.iter().all(|other| other.value != step.value) {
-                all.push(step);
-            }
-        }
-        all
+        let mut known = HashSet::new();
+        let all = after.chain(inputs).chain(items);
+        all.filter(|step| known.insert(&step.value)).collect()
     }
 }
 

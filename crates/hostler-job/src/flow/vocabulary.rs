@@ -50,6 +50,36 @@ pub(super) fn unknown(expression: &IdedExpr, variables: &Variables<'_>) -> Vec<S
     walk.unknown.into_iter().collect()
 }
 
+/// How deep `all`, `exists`, `map` and `filter` are in one another: what is done for each item of a list, for each of another, grows by
+/// powers.
+pub(super) fn nested(expression: &IdedExpr) -> usize {
+    let deepest = |all: &mut dyn Iterator<Item = &IdedExpr>| all.map(nested).max().unwrap_or(0);
+    match &expression.expr {
+        Expr::Comprehension(each) => {
+            let inner = [&each.loop_cond, &each.loop_step, &each.result];
+            let around = [&each.iter_range, &each.accu_init];
+            let inner = 1 + deepest(&mut inner.into_iter());
+            inner.max(deepest(&mut around.into_iter()))
+        }
+        Expr::Select(select) => nested(&select.operand),
+        Expr::Call(call) => {
+            let target = call.target.iter().map(|target| &**target);
+            deepest(&mut target.chain(&call.args))
+        }
+        Expr::List(list) => deepest(&mut list.elements.iter()),
+        Expr::Map(map) => map.entries.iter().map(of_entry).max().unwrap_or(0),
+        Expr::Struct(made) => made.entries.iter().map(of_entry).max().unwrap_or(0),
+        Expr::Ident(_) | Expr::Literal(_) | Expr::Unspecified => 0,
+    }
+}
+
+fn of_entry(entry: &IdedEntryExpr) -> usize {
+    match &entry.expr {
+        EntryExpr::StructField(field) => nested(&field.value),
+        EntryExpr::MapEntry(entry) => nested(&entry.key).max(nested(&entry.value)),
+    }
+}
+
 struct Walk<'a> {
     variables: &'a Variables<'a>,
     /// Variables of comprehensions that are under way.

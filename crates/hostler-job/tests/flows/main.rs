@@ -110,6 +110,56 @@ fn the_whole_format_is_read() {
 }
 
 #[test]
+fn large_files_are_read_or_refused_soon() {
+    let start = std::time::Instant::now();
+    let many = |n: usize, part: &dyn Fn(usize) -> String| (0..n).map(part).collect::<String>();
+    for (text, right) in [
+        (many(60_000, &|n| format!("key{n}: 1\n")), false),
+        (many(9000, &|n| format!("key{n}: 1\n")), false),
+        (
+            format!(
+                "name: x\nsteps:\n  a:\n    command: ls\n    after: [{}a]\n",
+                "b, ".repeat(9000)
+            ),
+            false,
+        ),
+        (
+            format!(
+                "name: x\nsteps:\n{}",
+                many(9000, &|n| format!("  s{n}: {{ command: ls }}\n"))
+            ),
+            true,
+        ),
+        (
+            format!(
+                "name: x\nsteps:\n{}",
+                many(9000, &|n| format!(
+                    "  s{n}: {{ command: ls, after: [s{}, s0] }}\n",
+                    n + 1
+                ))
+            ),
+            false,
+        ),
+        (format!("name: {}", "x".repeat(1 << 19)), false),
+        (format!("a: {}", "[".repeat(1 << 19)), false),
+        ("- ".repeat(1 << 19), false),
+        ("? ".repeat(1 << 18), false),
+        ("x".repeat((1 << 20) + 1), false),
+    ] {
+        let checked = check(&text);
+        assert_eq!(checked.is_ok(), right, "{:.60}", text);
+        let problems = checked.err().unwrap_or_default();
+        assert!(problems.len() <= 1000);
+        assert!(
+            start.elapsed().as_secs() < 60,
+            "{:?}: {:.60}",
+            start.elapsed(),
+            text
+        );
+    }
+}
+
+#[test]
 fn long_flows_are_checked_soon() {
     let mut text = String::from("name: long\nsteps:\n  s0: { command: ls }\n");
     for step in 1..5000 {
