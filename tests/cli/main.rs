@@ -10,6 +10,7 @@ mod children;
 mod agents;
 mod attach;
 mod exec;
+mod job;
 mod listing;
 mod place;
 mod prompt;

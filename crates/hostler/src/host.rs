@@ -6,6 +6,7 @@ mod agents;
 mod client;
 mod demo;
 mod doctor;
+mod job;
 mod mcp;
 mod serve;
 
@@ -33,6 +34,9 @@ enum Command {
     /// List agents, and check whether one works
     #[command(subcommand)]
     Agents(agents::Command),
+    /// Check flows of steps
+    #[command(subcommand)]
+    Job(job::Command),
     /// Show what hostler does: a host, a session, an agent whose command escapes, and its end
     Demo(demo::Demo),
     /// Offer the background processes of a session to its agent, as MCP tools on standard input and output
@@ -54,6 +58,7 @@ fn main() -> ExitCode {
             Command::Serve(options) => serve::run(&options),
             Command::Doctor(options) => ExitCode::from(doctor::run(&options)),
             Command::Agents(command) => ExitCode::from(agents::run(&command)),
+            Command::Job(command) => ExitCode::from(job::run(&command)),
             Command::Demo(demo) => ExitCode::from(demo::run(&demo)),
             Command::Mcp(options) => ExitCode::from(mcp::run(&options)),
             Command::Client(command) => ExitCode::from(client::run(&command, Cli::command())),
