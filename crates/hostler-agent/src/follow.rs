@@ -31,11 +31,18 @@ struct Ring {
 /// Entries that follow one another, read from the ledger.
 type Older = Vec<Arc<Entry>>;
 
-/// What of them comes behind `after`, up to `max`; `None` when they begin later.
-fn behind(entries: &Older, after: Seq, max: usize) -> Option<Vec<Arc<Entry>>> {
-    let first = entries.first()?.seq.0;
-    let skip = (after.0 + 1).checked_sub(first)? as usize;
-    Some(entries.iter().skip(skip).take(max).cloned().collect())
+/// What of them comes behind `after`, up to `max`.
+fn behind(entries: &Older, after: Seq, max: usize) -> Vec<Arc<Entry>> {
+    let first = entries.partition_point(|entry| entry.seq <= after);
+    entries[first..].iter().take(max).cloned().collect()
+}
+
+/// Whether they have the one that comes behind `after`, and not only later ones.
+fn reaches(entries: &Older, after: Seq) -> bool {
+    let first = entries.partition_point(|entry| entry.seq <= after);
+    entries
+        .get(first)
+        .is_some_and(|entry| entry.seq.0 == after.0 + 1)
 }
 
 /// The end of a transcript in memory, and who waits for more.
@@ -106,7 +113,7 @@ impl Log {
     async fn older(&self, after: Seq, max: usize) -> Result<Arc<Older>> {
         let mut last = self.older.lock().await;
         if let Some(older) = last.upgrade()
-            && behind(&older, after, 1).is_some_and(|next| !next.is_empty())
+            && reaches(&older, after)
         {
             return Ok(older);
         }
@@ -242,9 +249,10 @@ impl Follower {
             Some(older) => older.clone(),
             None => self.log.older(self.after, max).await?,
         };
-        let entries = behind(&older, self.after, max).unwrap_or_default();
+        let entries = behind(&older, self.after, max);
         // It is held for as long as there is more of it.
-        let more = entries.last().map(|entry| entry.seq) < older.last().map(|entry| entry.seq);
+        let last = entries.last().map(|entry| entry.seq);
+        let more = last.is_some_and(|last| older.last().is_some_and(|end| last < end.seq));
         self.ahead = more.then_some(older);
         Ok(entries)
     }
