@@ -4,10 +4,15 @@
 #[allow(dead_code)]
 mod support;
 
+#[path = "../support/random.rs"]
+mod random;
+
 mod ask;
 mod back;
 mod chats;
 mod death;
+mod mirror;
 mod peer;
 mod protocol;
+mod storm;
 mod turns;

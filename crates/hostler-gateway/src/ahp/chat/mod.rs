@@ -31,6 +31,7 @@ use self::project::{Out, Projector, Waiting};
 use self::task::Task;
 use super::error::{AhpError, Rejection};
 use super::hub::{Act, Channel, ChannelState, Dispatched, Held, Hub, Taken, Who, Work};
+use super::session::held;
 use crate::wire::iso_8601;
 
 pub(super) use note::Note;
@@ -220,10 +221,9 @@ impl Channel for Chat {
                 answers: who.answers,
                 raw: None,
             };
-            let guard = self.conversation.attach(&who.by, capabilities).await?;
+            let held = held(self.conversation.attach(&who.by, capabilities).await)?;
             self.whole(turns).await?;
-            let held: Held = Box::new(guard);
-            Ok(Some(held))
+            Ok(held)
         })
     }
 
