@@ -13,7 +13,7 @@ use ahp::{Client, ClientError};
 use ahp_types::state::SnapshotState;
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::sleep;
 
 use crate::death::host;
@@ -54,7 +54,7 @@ struct Guest {
 }
 
 struct World {
-    place: Place,
+    place: Arc<Place>,
     host: Host,
     address: Address,
     random: Random,
@@ -77,7 +77,7 @@ async fn ask(client: &Client, method: &str, params: Value) -> Result<Value, Clie
 /// A refusal is one that may come: what is named was there a moment ago.
 fn may_be(what: &str, result: Result<(), ClientError>) {
     if let Err(ClientError::Rpc(error)) = result {
-        if error.message == "transport closed" {
+        if error.code == -32000 {
             // Not an answer: what the crate says of a connection that has ended.
             return;
         }
@@ -91,10 +91,16 @@ fn may_be(what: &str, result: Result<(), ClientError>) {
     }
 }
 
+async fn next(place: &Arc<Place>, args: &'static [&'static str]) -> Host {
+    let place = place.clone();
+    let started = spawn_blocking(move || host(&place, args));
+    started.await.expect("a host")
+}
+
 impl World {
     async fn new(seed: u64) -> Self {
-        let place = Place::new();
-        let host = host(&place, &[]);
+        let place = Arc::new(Place::new());
+        let host = next(&place, &[]).await;
         let address: Address = Arc::new(Mutex::new(host.client.clone()));
         let mut witness = Peer::new(&host.client, "witness").await;
         witness.remember();
@@ -378,14 +384,15 @@ impl World {
                 if kills { "killed" } else { "taken over" }
             )
         });
-        if kills {
+        // Its clients hear of it meanwhile, and say goodbye.
+        let next = if kills {
             self.host.signal(Signal::KILL);
-            self.host.ended();
-        }
-        let args: &[&str] = if kills { &[] } else { &["--takeover"] };
-        let next = host(&self.place, args);
+            next(&self.place, &[]).await
+        } else {
+            next(&self.place, &["--takeover"]).await
+        };
         let mut last = std::mem::replace(&mut self.host, next);
-        last.ended();
+        spawn_blocking(move || last.ended()).await.expect("it ends");
         *self.address.lock().expect("an address") = self.host.client.clone();
         for guest in &mut self.guests {
             guest.away = true;
@@ -574,7 +581,8 @@ impl World {
         let root = self.witness.state(ROOT);
         self.mirror.until(HERE, ROOT, &root).await;
         self.mirror.end().await;
-        let (status, said) = self.host.stop();
+        let host = self.host;
+        let (status, said) = spawn_blocking(|| host.stop()).await.expect("it stops");
         assert!(status.success(), "{status:?}\n{said}");
     }
 }
