@@ -3,9 +3,11 @@
 use std::time::{Duration, Instant};
 
 use ahp::SubscriptionEvent;
+use ahp_types::state::SnapshotState;
 use futures_util::future::join_all;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
+use tokio::sync::oneshot::error::TryRecvError;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
@@ -18,8 +20,8 @@ use crate::support::{Client, Place, long, run};
 /// How many behave as they should.
 const GOOD: usize = 17;
 /// The lines of a turn, and what each of them says besides its number.
-const LINES: usize = 150;
-const WIDTH: usize = 2000;
+const LINES: usize = 120;
+const WIDTH: usize = 100;
 
 fn all_lines() -> String {
     (1..=LINES).map(|n| format!("{n:0WIDTH$}\n")).collect()
@@ -31,7 +33,10 @@ async fn turn(peers: &mut [Peer], chat: &str, id: &str) -> Duration {
     let text = format!("for i in $(seq 1 {LINES}); do printf '%0{WIDTH}d\\n' $i; sleep 0.01; done");
     peers[0].prompt(chat, id, &text).await;
     let ends = peers.iter_mut().map(|peer| async {
-        let ended = |peer: &Peer| peer.chat(chat).turns.iter().any(|turn| turn.id == id);
+        let ended = |peer: &Peer| match &peer.states[chat] {
+            SnapshotState::Chat(chat) => chat.turns.iter().any(|turn| turn.id == id),
+            _ => false,
+        };
         peer.until("the turn's end", ended).await;
     });
     join_all(ends).await;
@@ -66,7 +71,7 @@ fn flapping(host: &Client, mut peer: Peer) -> (JoinHandle<Peer>, tokio::sync::on
     let host = host.clone();
     let task = tokio::spawn(async move {
         let mut times = 0;
-        while stopped.try_recv().is_err() {
+        while stopped.try_recv() == Err(TryRecvError::Empty) {
             sleep(Duration::from_millis(100)).await;
             if times % 2 == 0 {
                 peer.catch_up();

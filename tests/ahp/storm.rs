@@ -385,14 +385,15 @@ impl World {
             )
         });
         // Its clients hear of it meanwhile, and say goodbye.
-        let next = if kills {
+        if kills {
             self.host.signal(Signal::KILL);
-            next(&self.place, &[]).await
+            self.host.ended();
+            self.host = next(&self.place, &[]).await;
         } else {
-            next(&self.place, &["--takeover"]).await
-        };
-        let mut last = std::mem::replace(&mut self.host, next);
-        spawn_blocking(move || last.ended()).await.expect("it ends");
+            let next = next(&self.place, &["--takeover"]).await;
+            let mut last = std::mem::replace(&mut self.host, next);
+            spawn_blocking(move || last.ended()).await.expect("it ends");
+        }
         *self.address.lock().expect("an address") = self.host.client.clone();
         for guest in &mut self.guests {
             guest.away = true;

@@ -55,6 +55,8 @@ enum Ask {
     Whole(Option<usize>, oneshot::Sender<Result<(), AhpError>>),
     /// Nobody follows any more.
     Left,
+    /// The chat is no more.
+    Over,
 }
 
 /// What dispatches look at, and leave for the task.
@@ -144,6 +146,12 @@ impl Chat {
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes it from the channels.
+    pub(super) fn remove(&self) {
+        self.hub.remove(&self.uri);
+        let _ = self.asks.send(Ask::Over);
     }
 
     /// Looks at the chat's state.
