@@ -13,6 +13,7 @@ mod chats;
 mod crowd;
 mod death;
 mod ends;
+mod extension;
 mod mirror;
 mod peer;
 mod protocol;

@@ -410,11 +410,17 @@ impl World {
         }
     }
 
-    async fn step(&mut self, total: u64) {
+    async fn dispose(&mut self) {
+        if let Some(uri) = self.pick("ahp-session:") {
+            let params = json!({"channel": uri, "_meta": {"dev.hostler/grace": 0.2}});
+            self.asks("disposeSession", params).await;
+        }
+    }
+
+    async fn step(&mut self) {
         match self.random.below(100) {
-            0..=7 if self.made < total && self.there("ahp-session:").len() < AT_ONCE => {
-                self.open().await;
-            }
+            0..=7 if self.there("ahp-session:").len() < AT_ONCE => self.open().await,
+            0..=7 => self.dispose().await,
             8..=11 => self.terminal().await,
             12..=23 => self.at_a_terminal().await,
             24..=30 => self.of_a_session().await,
@@ -427,15 +433,7 @@ impl World {
                     }
                 }
             }
-            63..=65 => {
-                if let Some(uri) = self.pick("ahp-session:") {
-                    self.asks(
-                        "disposeSession",
-                        json!({"channel": uri, "_meta": {"dev.hostler/grace": 0.2}}),
-                    )
-                    .await;
-                }
-            }
+            63..=65 => self.dispose().await,
             66 => {
                 if let Some(uri) = self.pick("ahp-terminal:") {
                     self.asks("disposeTerminal", json!({"channel": uri})).await;
@@ -601,7 +599,7 @@ fn after_random_schedules_all_clients_have_what_the_host_has() {
         let mut world = World::new(seed).await;
         let (mut steps, mut hosts) = (0, 1);
         while world.made < total {
-            world.step(total).await;
+            world.step().await;
             steps += 1;
             // A few times, whatever else happens.
             if world.made * 4 / total >= hosts {

@@ -175,8 +175,11 @@ impl SessionChannel {
                     return Err(Rejection::new("options are changed one by one here"));
                 }
                 let by = who.by("session/configChanged");
-                config::choose(&self.conversation()?, &changed.config, &by).await?;
-                Ok(Taken::Echo)
+                let conversation = self.conversation()?;
+                config::choose(&conversation, &changed.config, &by).await?;
+                // Not every agent tells of it itself.
+                conversation.note(note(), None).await?;
+                Ok(Taken::Shown)
             }
             StateAction::SessionWorkingDirectorySet(_)
             | StateAction::SessionWorkingDirectoryRemoved(_)
