@@ -14,6 +14,7 @@ mod crowd;
 mod death;
 mod ends;
 mod extension;
+mod hosts;
 mod mirror;
 mod peer;
 mod protocol;
