@@ -40,9 +40,9 @@ fn states() -> Vec<SnapshotState> {
         json!({"agents": []}),
         json!({"provider": "a", "title": "", "status": 1, "lifecycle": "ready", "activeClients": [], "chats": []}),
         json!({"resource": "ahp-chat:/a", "title": "", "status": 1, "modifiedAt": "2026-01-01T00:00:00.000Z", "turns": []}),
-        json!({"title": "", "content": [], "claim": {"kind": "client", "clientId": "a"}, "lifecycle": {"kind": "running"}}),
+        json!({"title": "", "content": [], "claim": {"kind": "client", "clientId": "a"}, "lifecycle": {"status": "running"}}),
     ];
-    all.into_iter().filter_map(|state| serde_json::from_value(state).ok()).collect()
+    all.map(|state| serde_json::from_value(state).expect("a state")).into()
 }
 
 fn dispatch(params: &RawValue) {

@@ -79,7 +79,7 @@ fn flapping(host: &Client, mut peer: Peer) -> (JoinHandle<Peer>, tokio::sync::on
             peer.try_back(&host).await.expect("it is back");
             times += 1;
         }
-        assert!(times > 3, "{times}");
+        assert!(times > 0, "it was never away");
         peer
     });
     (task, stop)
