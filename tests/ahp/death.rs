@@ -7,7 +7,8 @@ use serde_json::json;
 use crate::peer::{Peer, message, said, saying};
 use crate::support::{Host, Place, run};
 
-fn host(place: &Place, args: &[&str]) -> Host {
+/// A host whose sessions outlive it.
+pub(crate) fn host(place: &Place, args: &[&str]) -> Host {
     let mut command = place.command(args);
     command.env("HOSTLER_POLICY_ON_HOST_EXIT", "keep");
     // What a failed test leaves goes by itself.

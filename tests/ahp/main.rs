@@ -4,10 +4,19 @@
 #[allow(dead_code)]
 mod support;
 
+#[path = "../support/random.rs"]
+mod random;
+
 mod ask;
 mod back;
 mod chats;
+mod crowd;
 mod death;
+mod ends;
+mod extension;
+mod hosts;
+mod mirror;
 mod peer;
 mod protocol;
+mod storm;
 mod turns;

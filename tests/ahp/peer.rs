@@ -1,12 +1,15 @@
 //! A client: the `ahp` crate's own, with the states that it reduces from what it is sent.
 
-use std::collections::{BTreeMap, HashMap};
-use std::time::Duration;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use ahp::reducers::{
     apply_action_to_chat, apply_action_to_root, apply_action_to_session, apply_action_to_terminal,
 };
-use ahp::{Client, ClientConfig, ClientEventStream, SubscriptionEvent};
+use ahp::{
+    Client, ClientConfig, ClientError, ClientEvent, ClientEventStream, SubscriptionEvent,
+    TransportError,
+};
 use ahp_types::actions::{ActionEnvelope, StateAction};
 use ahp_types::commands::{
     InitializeResult, ReconnectResult, SubscribeView, SubscriptionDeliveryOptions,
@@ -15,7 +18,10 @@ use ahp_types::state::{
     ActiveTurn, ChatState, Message, RootState, SessionState, Snapshot, SnapshotState, ToolCallState,
 };
 use ahp_ws::WebSocketTransport;
+use futures_util::FutureExt;
+use serde::Serialize;
 use serde_json::{Value, json};
+use tokio::task::coop::unconstrained;
 use tokio::time::timeout;
 
 use crate::support::{self, long};
@@ -34,20 +40,49 @@ pub(crate) struct Peer {
     pub(crate) heard: Vec<SubscriptionEvent>,
     /// The last number that it has.
     pub(crate) seq: u64,
-    /// How each channel stood at each number.
-    pub(crate) past: HashMap<String, BTreeMap<u64, Value>>,
+    /// How each channel stood at each number, as JSON; `None` from where on nothing is known.
+    pub(crate) past: HashMap<String, BTreeMap<u64, Option<Arc<str>>>>,
     remembers: bool,
+    /// Channels that it followed: what was on its way means nothing any more.
+    left: HashSet<String>,
+}
+
+/// The same text once, however many know it.
+fn interned(text: String) -> Arc<str> {
+    static ALL: LazyLock<Mutex<HashSet<Arc<str>>>> = LazyLock::new(Mutex::default);
+    let mut all = ALL.lock().expect("texts");
+    match all.get(text.as_str()) {
+        Some(known) => known.clone(),
+        None => {
+            let new: Arc<str> = text.into();
+            all.insert(new.clone());
+            new
+        }
+    }
+}
+
+/// Where a host is.
+pub(crate) fn url(host: &support::Client) -> String {
+    format!("ws://{}/ahp?token={}", host.tcp, host.token)
+}
+
+/// With room for all that comes: the crate lets go of what does not fit.
+pub(crate) fn config() -> ClientConfig {
+    ClientConfig {
+        subscription_buffer: 1 << 16,
+        default_request_timeout: Some(long()),
+    }
+}
+
+async fn try_connect(host: &support::Client) -> Result<Client, ClientError> {
+    let transport = WebSocketTransport::connect(&url(host)).await;
+    let transport = transport.map_err(|error| TransportError::Io(error.to_string()))?;
+    Client::connect(transport, config()).await
 }
 
 /// Connects without saying who it is.
 pub(crate) async fn connect(host: &support::Client) -> Client {
-    let url = format!("ws://{}/ahp?token={}", host.tcp, host.token);
-    let transport = WebSocketTransport::connect(&url).await.expect("connected");
-    let config = ClientConfig {
-        subscription_buffer: 1 << 16,
-        default_request_timeout: Some(long()),
-    };
-    Client::connect(transport, config).await.expect("a client")
+    try_connect(host).await.expect("a client")
 }
 
 pub(crate) fn versions() -> Vec<String> {
@@ -81,6 +116,7 @@ impl Peer {
             seq: 0,
             past: HashMap::new(),
             remembers: false,
+            left: HashSet::new(),
         }
     }
 
@@ -98,6 +134,7 @@ impl Peer {
     }
 
     pub(crate) fn take(&mut self, snapshot: &Snapshot) {
+        self.left.remove(&snapshot.resource);
         let seq = u64::try_from(snapshot.from_seq).expect("a number");
         self.seq = self.seq.max(seq);
         self.states
@@ -107,9 +144,17 @@ impl Peer {
 
     fn note(&mut self, channel: &str, seq: u64) {
         if self.remembers {
-            let state = self.state(channel);
+            let state = interned(self.state(channel).to_string());
             let past = self.past.entry(channel.to_owned()).or_default();
-            past.insert(seq, state);
+            past.insert(seq, Some(state));
+        }
+    }
+
+    /// It knows nothing of a channel from now on.
+    fn forget(&mut self, channel: &str) {
+        self.states.remove(channel);
+        if let Some(past) = self.past.get_mut(channel) {
+            past.insert(self.seq + 1, None);
         }
     }
 
@@ -125,7 +170,9 @@ impl Peer {
             return;
         }
         let Some(state) = self.states.get_mut(&envelope.channel) else {
-            panic!("not followed: {envelope:?}");
+            let left = self.left.contains(&envelope.channel);
+            assert!(left, "not followed: {envelope:?}");
+            return;
         };
         let action = &envelope.action;
         match state {
@@ -144,11 +191,27 @@ impl Peer {
             .await
             .unwrap_or_else(|_| panic!("{}: nothing came; it has {}", self.name, self.shown()));
         let Some(event) = event else { return false };
+        self.listen(event);
+        true
+    }
+
+    fn listen(&mut self, event: ClientEvent) {
         if let SubscriptionEvent::Action(envelope) = &event.event {
             self.apply(envelope);
         }
         self.heard.push(event.event);
-        true
+    }
+
+    /// What has come and was not taken in yet.
+    fn next(&mut self) -> Option<ClientEvent> {
+        unconstrained(self.events.recv()).now_or_never().flatten()
+    }
+
+    /// Takes in what has come.
+    pub(crate) fn catch_up(&mut self) {
+        while let Some(event) = self.next() {
+            self.listen(event);
+        }
     }
 
     fn shown(&self) -> String {
@@ -167,20 +230,12 @@ impl Peer {
         }
     }
 
-    /// Takes what is there, up to a number that the host has reached.
+    /// Takes in all that the host had sent before now.
     pub(crate) async fn settle(&mut self) {
         // What is answered comes after all that was sent before.
-        let _: Value = self
-            .client
-            .request("ping", json!({}))
-            .await
-            .expect("a pong");
-        while let Ok(Some(event)) = timeout(Duration::from_millis(30), self.events.recv()).await {
-            if let SubscriptionEvent::Action(envelope) = &event.event {
-                self.apply(envelope);
-            }
-            self.heard.push(event.event);
-        }
+        let pong: Result<Value, _> = self.client.request("ping", json!({})).await;
+        pong.expect("a pong");
+        self.catch_up();
     }
 
     pub(crate) async fn ask(&self, method: &str, params: Value) -> Result<Value, (i32, String)> {
@@ -202,6 +257,17 @@ impl Peer {
         latency: Option<i64>,
         turns: Option<i64>,
     ) {
+        self.try_follow(channel, latency, turns)
+            .await
+            .unwrap_or_else(|error| panic!("{channel}: {error}"));
+    }
+
+    pub(crate) async fn try_follow(
+        &mut self,
+        channel: &str,
+        latency: Option<i64>,
+        turns: Option<i64>,
+    ) -> Result<(), ClientError> {
         let delivery = latency.map(|ms| SubscriptionDeliveryOptions {
             max_latency_ms: Some(ms),
         });
@@ -209,28 +275,33 @@ impl Peer {
         let (result, _) = self
             .client
             .subscribe_with_options(channel.to_owned(), delivery, view)
-            .await
-            .unwrap_or_else(|error| panic!("{channel}: {error}"));
+            .await?;
         let snapshot = result.snapshot.expect("a snapshot");
-        // What was sent before the snapshot is taken before it.
-        while self.seq < u64::try_from(snapshot.from_seq).expect("a number") {
-            match timeout(Duration::from_millis(20), self.events.recv()).await {
-                Ok(Some(event)) => {
-                    if let SubscriptionEvent::Action(envelope) = &event.event {
-                        let seq = i64::try_from(envelope.server_seq).expect("a number");
-                        if seq > snapshot.from_seq && !self.states.contains_key(channel) {
-                            self.take(&snapshot);
-                        }
-                        self.apply(envelope);
-                    }
-                    self.heard.push(event.event);
-                }
-                _ => break,
+        let from = u64::try_from(snapshot.from_seq).expect("a number");
+        // All that was sent before the answer has come; what has a larger number was sent after it.
+        let mut taken = false;
+        while let Some(event) = self.next() {
+            if let SubscriptionEvent::Action(envelope) = &event.event
+                && envelope.server_seq > from
+                && !taken
+            {
+                self.take(&snapshot);
+                taken = true;
             }
+            self.listen(event);
         }
-        if !self.states.contains_key(channel) {
+        if !taken {
             self.take(&snapshot);
         }
+        Ok(())
+    }
+
+    /// No longer follows a channel.
+    pub(crate) async fn leave(&mut self, channel: &str) -> Result<(), ClientError> {
+        self.catch_up();
+        self.forget(channel);
+        self.left.insert(channel.to_owned());
+        self.client.unsubscribe(channel.to_owned()).await
     }
 
     /// Makes a session with the built-in agent, and follows it and its chat.
@@ -307,50 +378,60 @@ impl Peer {
         }
     }
 
-    /// How a channel stands, as JSON. What is looked at once a second is left out: processes.
+    /// How a channel stands, as JSON.
     pub(crate) fn state(&self, channel: &str) -> Value {
-        let mut value = serde_json::to_value(&self.states[channel]).expect("JSON");
-        if let Value::Object(state) = &mut value {
-            state.remove("_meta");
-            state.remove("backgroundWork");
-        }
-        value
+        bare(&self.states[channel])
     }
 
     /// Comes back with another connection.
-    pub(crate) async fn back(self, host: &support::Client) -> (Self, ReconnectResult) {
+    pub(crate) async fn back(mut self, host: &support::Client) -> (Self, ReconnectResult) {
+        let result = self.try_back(host).await.expect("reconnected");
+        (self, result)
+    }
+
+    pub(crate) async fn try_back(
+        &mut self,
+        host: &support::Client,
+    ) -> Result<ReconnectResult, ClientError> {
         self.client.shutdown().await;
-        let client = connect(host).await;
-        let events = client.events();
+        self.client = try_connect(host).await?;
+        self.events = self.client.events();
         let followed: Vec<String> = self.states.keys().cloned().collect();
         let last = i64::try_from(self.seq).expect("a number");
-        let result = client
-            .reconnect(self.name.clone(), last, followed)
-            .await
-            .expect("reconnected");
-        let mut peer = Self {
-            client,
-            events,
-            ..self
-        };
+        let result = self
+            .client
+            .reconnect(self.name.clone(), last, followed.clone())
+            .await?;
         match &result {
             ReconnectResult::Replay(replay) => {
                 for envelope in &replay.actions {
-                    peer.apply(envelope);
+                    self.apply(envelope);
                 }
                 for channel in &replay.missing {
-                    peer.states.remove(channel);
+                    self.forget(channel);
                 }
             }
             ReconnectResult::Snapshot(all) => {
-                peer.states.clear();
+                for channel in &followed {
+                    self.forget(channel);
+                }
                 for snapshot in &all.snapshots {
-                    peer.take(snapshot);
+                    self.take(snapshot);
                 }
             }
         }
-        (peer, result)
+        Ok(result)
     }
+}
+
+/// A state as JSON. What is looked at once a second is left out: processes.
+pub(crate) fn bare(state: &impl Serialize) -> Value {
+    let mut value = serde_json::to_value(state).expect("JSON");
+    if let Value::Object(state) = &mut value {
+        state.remove("_meta");
+        state.remove("backgroundWork");
+    }
+    value
 }
 
 pub(crate) fn message(text: &str) -> Value {

@@ -8,7 +8,7 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::peer::{Peer, ROOT, connect};
 use crate::support::{Client, Place, Socket, run};
 
-async fn raw(client: &Client) -> Socket {
+pub(crate) async fn raw(client: &Client) -> Socket {
     let stream = client.unix().await;
     let (socket, _) = tokio_tungstenite::client_async("ws://localhost/ahp", stream)
         .await
@@ -16,7 +16,7 @@ async fn raw(client: &Client) -> Socket {
     socket
 }
 
-async fn next(socket: &mut Socket) -> Option<Value> {
+pub(crate) async fn next(socket: &mut Socket) -> Option<Value> {
     loop {
         match socket.next().await?.ok()? {
             Message::Text(text) => return serde_json::from_str(text.as_str()).ok(),
@@ -26,7 +26,7 @@ async fn next(socket: &mut Socket) -> Option<Value> {
     }
 }
 
-async fn ask(socket: &mut Socket, id: u64, method: &str, params: Value) -> Value {
+pub(crate) async fn ask(socket: &mut Socket, id: u64, method: &str, params: Value) -> Value {
     let text = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}).to_string();
     socket.send(Message::text(text)).await.expect("sent");
     loop {

@@ -6,6 +6,7 @@ mod support;
 
 mod claims;
 mod ends;
+mod handover;
 mod joining;
 mod life;
 mod peer;

@@ -12,6 +12,11 @@ use tokio::task::JoinSet;
 use super::cancel::poll_and_drop;
 use super::support::*;
 
+#[path = "../support/random.rs"]
+mod random;
+
+pub(crate) use random::Random;
+
 /// Commands of all manners: willing, stubborn, with children that leave their group or outlive their parent.
 const SCRIPTS: [&str; 12] = [
     "true",
@@ -30,35 +35,6 @@ const SCRIPTS: [&str; 12] = [
 
 /// How many sessions there are at once, about.
 const SESSIONS: usize = 6;
-
-/// Numbers from a seed (splitmix64).
-pub(crate) struct Random(u64);
-
-impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub(crate) fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    pub(crate) fn percent(&mut self, percent: u64) -> bool {
-        self.below(100) < percent
-    }
-
-    pub(crate) fn pick<T>(&mut self, list: &[T]) -> Option<usize> {
-        (!list.is_empty()).then(|| self.below(list.len() as u64) as usize)
-    }
-}
 
 /// What the processes of sessions that are to die with their host carry.
 pub(crate) fn kill_mark(mark: &str) -> String {

@@ -14,6 +14,10 @@ use crate::acp::message::raw;
 const MODE: &str = "mode";
 /// The property that is the agent's model, where it is no option.
 const MODEL: &str = "model";
+/// The updates by which an agent tells what is chosen.
+const MODE_UPDATE: &str = "current_mode_update";
+const OPTION_UPDATE: &str = "config_option_update";
+const UPDATES: [&str; 2] = [MODE_UPDATE, OPTION_UPDATE];
 
 fn property(title: &str, of: &[Value], id: &str) -> SessionConfigPropertySchema {
     let texts = |key: &str| -> Vec<String> {
@@ -104,15 +108,21 @@ fn from(said: &Value) -> Option<SessionConfigState> {
     })
 }
 
+/// Whether an update may change something of that: what [`changed`] looks at.
+pub(super) fn may_be(update: &RawValue) -> bool {
+    let has = |kind: &str| memchr::memmem::find(update.get().as_bytes(), kind.as_bytes()).is_some();
+    UPDATES.into_iter().any(has)
+}
+
 /// What an update of the agent changes of that.
 pub(super) fn changed(update: &RawValue) -> Option<StateAction> {
     let update: Value = serde_json::from_str(update.get()).ok()?;
     let mut config = Map::new();
     match update["sessionUpdate"].as_str()? {
-        "current_mode_update" => {
+        MODE_UPDATE => {
             config.insert(MODE.into(), update["currentModeId"].clone());
         }
-        "config_option_update" => {
+        OPTION_UPDATE => {
             for option in update["configOptions"].as_array()? {
                 let id = option["id"].as_str()?;
                 config.insert(id.to_owned(), option["currentValue"].clone());

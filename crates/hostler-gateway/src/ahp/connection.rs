@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
-use super::delivery::{Outbox, Slot};
+use super::delivery::Outbox;
 use super::error::AhpError;
 use super::hub::{Act, Dispatched, Hub, Taken, Who};
 use super::methods;
@@ -29,8 +29,8 @@ const NO_VERSION: (u16, &str) = (1008, "no protocol version in common");
 
 /// Something that a client asked for, about a channel.
 pub(super) struct Task {
-    /// Where the answer goes, for a request.
-    pub(super) answer: Option<(String, Slot)>,
+    /// The id of the answer, for a request.
+    pub(super) answer: Option<String>,
     pub(super) method: String,
     pub(super) params: Box<RawValue>,
     _flight: OwnedSemaphorePermit,
@@ -123,7 +123,10 @@ impl Connection {
     /// Takes one message of the client. Returns when the next one may come: what takes long goes on by itself.
     pub(super) async fn receive(self: &Arc<Self>, text: &str) {
         let (id, method, params) = match message::parse(text) {
-            Err(malformed) => return self.outbox.say(malformed.answer()),
+            Err(malformed) => {
+                self.outbox.answered().await;
+                return self.outbox.say(malformed.answer());
+            }
             // Nothing is asked of clients.
             Ok(Incoming::Response { .. }) => return,
             Ok(Incoming::Request { id, method, params }) => (Some(id.get()), method, params),
@@ -132,9 +135,8 @@ impl Connection {
         let Ok(flight) = self.flights.clone().acquire_owned().await else {
             return;
         };
-        let answer = id.map(|id| (id.to_owned(), self.outbox.reserve()));
         let task = Task {
-            answer,
+            answer: id.map(str::to_owned),
             method: method.into_owned(),
             params: params.map_or_else(|| message::raw("{}".into()), ToOwned::to_owned),
             _flight: flight,
@@ -194,24 +196,31 @@ impl Connection {
             params,
             _flight,
         } = task;
-        let Some((id, slot)) = answer else {
+        let Some(id) = answer else {
             return self.told(&method, &params).await;
         };
-        let result = methods::call(self, &method, &params).await;
+        // Who does not read its answers is given no more of them.
+        self.outbox.answered().await;
+        let mut place = None;
+        let result = methods::call(self, &method, &params, &mut place).await;
         if result.is_err() && !self.goes_on().await {
             // What failed because another host takes over is to be asked of that one.
             return;
         }
         let no_version = matches!(&result, Err(error)
             if error.code == ahp_types::errors::ahp_error_codes::UNSUPPORTED_PROTOCOL_VERSION);
-        slot.fill(match &result {
+        let text = match &result {
             Ok(result) => format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{}}}"#, result.get()),
             Err(error) => {
                 let error = serde_json::to_string(error).unwrap_or_default();
                 format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#)
             }
-        });
-        self.outbox.ready();
+        };
+        match place {
+            Some(place) => place.fill(text),
+            // Nothing waits for an answer that has no place of its own, however long it takes.
+            None => self.outbox.say(text),
+        }
         if no_version {
             self.outbox.close_after(NO_VERSION);
         }

@@ -19,6 +19,8 @@ use super::channel::Act;
 const ROOM: usize = 8 << 20;
 /// Below how many of them there is room for a stream that waits for its fastest reader.
 const PACE: usize = 1 << 20;
+/// How many bytes of answers may wait for a client before nothing more that it asks is looked at.
+const ANSWERS: usize = 1 << 20;
 /// How many of them are held back for coalescing.
 const HELD: usize = 256 << 10;
 /// The close code of a client that reads too slowly (RFC 6455, "try again later").
@@ -150,14 +152,25 @@ struct Item {
     slot: u64,
     /// `None` while its place is kept for it.
     text: Option<Utf8Bytes>,
-    /// What of it counts.
-    counts: usize,
+    kind: Said,
+}
+
+/// What a message is, for the bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Said {
+    /// The host tells it.
+    Told,
+    /// The client has asked for it.
+    Answer,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
     ready: VecDeque<Item>,
+    /// Of what is told.
     bytes: usize,
+    /// Of answers.
+    answers: usize,
     held: Vec<Held>,
     held_bytes: usize,
     due: Option<Instant>,
@@ -168,13 +181,20 @@ struct Queue {
 }
 
 impl Queue {
-    fn put(&mut self, text: Utf8Bytes, counts: bool) {
-        let counts = if counts { text.len() } else { 0 };
-        self.bytes += counts;
+    /// The count of a kind.
+    fn count(&mut self, kind: Said) -> &mut usize {
+        match kind {
+            Said::Told => &mut self.bytes,
+            Said::Answer => &mut self.answers,
+        }
+    }
+
+    fn put(&mut self, text: Utf8Bytes, kind: Said) {
+        *self.count(kind) += text.len();
         self.ready.push_back(Item {
             slot: 0,
             text: Some(text),
-            counts,
+            kind,
         });
     }
 
@@ -185,7 +205,7 @@ impl Queue {
         let mut held = std::mem::take(&mut self.held);
         held.sort_by_key(|held| held.frame.seq);
         for held in held {
-            self.put(held.into_text(), true);
+            self.put(held.into_text(), Said::Told);
         }
     }
 
@@ -215,6 +235,7 @@ impl Queue {
         self.ready.clear();
         self.held.clear();
         self.bytes = 0;
+        self.answers = 0;
         self.held_bytes = 0;
     }
 }
@@ -248,11 +269,14 @@ pub(crate) struct Slot {
 impl Slot {
     /// Puts the answer there.
     pub(crate) fn fill(self, text: impl Into<Utf8Bytes>) {
+        let text = text.into();
         let mut queue = self.outbox.lock();
+        let bytes = text.len();
         let item = queue.ready.iter_mut().find(|item| item.slot == self.slot);
         if let Some(item) = item {
             item.slot = 0;
-            item.text = Some(text.into());
+            item.text = Some(text);
+            queue.answers += bytes;
         }
     }
 }
@@ -280,10 +304,25 @@ impl Outbox {
         }
         if latency.is_zero() || queue.held_bytes > HELD {
             queue.flush();
-            queue.put(frame.text, true);
+            queue.put(frame.text, Said::Told);
         } else {
             queue.hold(frame, latency);
         }
+        self.bound(queue);
+    }
+
+    /// Sends a notification that is no action.
+    pub(super) fn tell(&self, text: impl Into<Utf8Bytes>) {
+        let mut queue = self.lock();
+        if queue.closed.is_none() {
+            queue.flush();
+            queue.put(text.into(), Said::Told);
+        }
+        self.bound(queue);
+    }
+
+    /// Who does not read what it is told is to come back.
+    fn bound(&self, mut queue: MutexGuard<'_, Queue>) {
         if queue.bytes > ROOM {
             queue.close(TOO_SLOW);
             drop(queue);
@@ -295,12 +334,12 @@ impl Outbox {
         self.news.notify_one();
     }
 
-    /// Sends anything else: an answer or a notification, which does not count towards the bound.
+    /// Sends an answer. Before something is asked, [`Outbox::answered`] is to be waited for.
     pub(crate) fn say(&self, text: impl Into<Utf8Bytes>) {
         let mut queue = self.lock();
         if queue.closed.is_none() {
             queue.flush();
-            queue.put(text.into(), false);
+            queue.put(text.into(), Said::Answer);
         }
         drop(queue);
         self.news.notify_one();
@@ -316,7 +355,7 @@ impl Outbox {
             queue.ready.push_back(Item {
                 slot,
                 text: None,
-                counts: 0,
+                kind: Said::Answer,
             });
         }
         Slot {
@@ -333,9 +372,9 @@ impl Outbox {
         }
         let text = queue.ready.front_mut()?.text.take()?;
         if let Some(item) = queue.ready.pop_front() {
-            queue.bytes -= item.counts;
+            *queue.count(item.kind) -= text.len();
         }
-        if queue.bytes < PACE {
+        if queue.bytes < PACE || queue.answers < ANSWERS {
             self.taken.notify_waiters();
         }
         Some(text)
@@ -345,9 +384,20 @@ impl Outbox {
     ///
     /// Cancel safe.
     pub(super) async fn room(&self) {
+        self.until(|queue| queue.bytes < PACE).await;
+    }
+
+    /// Waits until the client has read most of what was answered. Returns at once where it is gone.
+    ///
+    /// Cancel safe.
+    pub(super) async fn answered(&self) {
+        self.until(|queue| queue.answers < ANSWERS).await;
+    }
+
+    async fn until(&self, holds: impl Fn(&Queue) -> bool) {
         loop {
             let taken = self.taken.notified();
-            if self.lock().bytes < PACE {
+            if holds(&self.lock()) {
                 return;
             }
             taken.await;
@@ -394,11 +444,6 @@ impl Outbox {
                 }
             }
         }
-    }
-
-    /// Something that was waited for is there.
-    pub(super) fn ready(&self) {
-        self.news.notify_one();
     }
 
     /// Ends it when what waits has been sent.

@@ -105,3 +105,31 @@ async fn who_reads_nothing_is_closed_and_keeps_nothing() {
     assert_eq!(outbox.next().await, None);
     assert!(outbox.lock().ready.is_empty());
 }
+
+#[tokio::test]
+async fn who_does_not_read_its_answers_is_heard_no_further() {
+    let outbox = Arc::new(Outbox::default());
+    outbox.answered().await;
+    let slot = outbox.reserve();
+    slot.fill("x".repeat(ANSWERS / 2));
+    outbox.say("x".repeat(ANSWERS / 2));
+    let mut waiting = std::pin::pin!(outbox.answered());
+    assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+    // Answers are not what a slow reader is closed for: nobody but itself has it wait.
+    assert!(outbox.lock().closed.is_none());
+    assert!(outbox.take().is_some());
+    waiting.await;
+    outbox.say("x".repeat(ANSWERS));
+    let waiting = outbox.answered();
+    outbox.close(TOO_SLOW);
+    waiting.await;
+}
+
+#[tokio::test]
+async fn notifications_count_too() {
+    let outbox = Outbox::default();
+    for _ in 0..9 {
+        outbox.tell("x".repeat(1 << 20));
+    }
+    assert_eq!(outbox.broken().await, TOO_SLOW);
+}

@@ -123,7 +123,9 @@ impl From<SessionError> for AhpError {
     fn from(error: SessionError) -> Self {
         let line = error.to_string();
         match error {
-            SessionError::NoSession(_) => Self::new(ahp::SESSION_NOT_FOUND, line),
+            SessionError::NoSession(_) | SessionError::Closed(_) => {
+                Self::new(ahp::SESSION_NOT_FOUND, line)
+            }
             SessionError::NoResource(_) => Self::not_found(line),
             SessionError::Invalid(_) => Self::params(line),
             SessionError::NameTaken { .. } => Self::exists(line),

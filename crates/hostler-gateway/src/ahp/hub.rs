@@ -2,7 +2,9 @@
 //!
 //! All actions of the host pass [`Hub::publish`], under one lock that is never held over an await: there an action gets its
 //! number, is reduced into the state of its channel, written as text once, and put into the outboxes of those who follow. A
-//! snapshot is taken under the same lock. So a client's state at a number is the host's at that number, whenever it joined.
+//! snapshot is taken, and the place of the answer that has it is kept, under the same lock. So a client's state at a number is the host's at that number, whenever it joined.
+
+mod follow;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -11,18 +13,17 @@ use std::time::{Duration, Instant};
 
 use ahp::reducers::ReduceOutcome;
 use ahp_types::actions::{ActionOrigin, StateAction};
-use ahp_types::commands::SubscribeView;
 use axum::extract::ws::Utf8Bytes;
 use serde::Serialize;
-use serde_json::value::RawValue;
 
 pub(crate) use super::channel::{
     Act, Back, Channel, ChannelState, Dispatched, Gone, Held, ReadOnly, Taken, Who, Work, missing,
 };
-use super::delivery::{ENVELOPE, Frame, Outbox, Piece, text_of};
-use super::error::AhpError;
+use super::delivery::{Frame, Outbox, Piece, text_of};
 use super::numbers::Numbers;
 use super::replay::{Replay, Sent};
+
+pub(crate) use follow::Wanted;
 
 /// How long a client that is gone may be away before what it held alone is released, and a channel that nobody follows before
 /// what only followers need is let go of.
@@ -95,11 +96,6 @@ impl Hub {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The last number that was given out.
-    pub(crate) fn seq(&self) -> u64 {
-        self.lock().numbers.last()
     }
 
     /// Publishes nothing more: the next host's numbers begin above.
@@ -276,7 +272,8 @@ impl Hub {
         outbox.send(frame, Duration::ZERO);
     }
 
-    /// Sends a notification to all who follow a channel. It has no number, and is not sent again to those who come back.
+    /// Sends a notification to all who follow a channel. It has no number, and is not sent again to those who come
+    /// back.
     pub(crate) fn notify(&self, uri: &str, method: &str, params: &impl Serialize) {
         let inner = self.lock();
         let Some(entry) = inner.channels.get(uri) else {
@@ -289,7 +286,7 @@ impl Hub {
         let text = crate::acp::message::notification(method, &params);
         let text = Utf8Bytes::from(text);
         for follower in entry.followers.values() {
-            follower.outbox.say(text.clone());
+            follower.outbox.tell(text.clone());
         }
     }
 
@@ -354,124 +351,6 @@ impl Hub {
         let inner = self.lock();
         let known = inner.clients.get(client);
         known.is_some_and(|known| !known.connections.is_empty())
-    }
-
-    /// Follows a channel from now on, and gives its snapshot as JSON (where it has a state).
-    pub(crate) fn follow(
-        &self,
-        who: &Who,
-        uri: &str,
-        latency: Duration,
-        view: Option<&SubscribeView>,
-        held: Option<Held>,
-    ) -> Result<Option<Box<RawValue>>, AhpError> {
-        let mut inner = self.lock();
-        let inner = &mut *inner;
-        let seq = inner.numbers.last();
-        let outbox = inner.outboxes.get(&who.connection).cloned();
-        let entry = inner.channels.get_mut(uri);
-        let (Some(entry), Some(outbox)) = (entry, outbox) else {
-            return Err(missing(uri));
-        };
-        let subscription = Subscription {
-            client: who.client.clone(),
-            outbox,
-            latency,
-            _held: held,
-        };
-        let before = entry.followers.insert(who.connection, subscription);
-        entry.channel.followed(entry.followers.len());
-        let snapshot = entry.state.snapshot(uri, seq, view);
-        drop(before);
-        Ok(snapshot)
-    }
-
-    /// No longer follows a channel. Whether it did, and no other connection of the same client does.
-    pub(crate) fn unfollow(&self, who: &Who, uri: &str) -> bool {
-        let mut inner = self.lock();
-        let Some(entry) = inner.channels.get_mut(uri) else {
-            return false;
-        };
-        let removed = entry.followers.remove(&who.connection);
-        entry.channel.followed(entry.followers.len());
-        let last = removed.is_some()
-            && entry
-                .followers
-                .values()
-                .all(|follower| follower.client != who.client);
-        drop(inner);
-        drop(removed);
-        last
-    }
-
-    /// Gives a client that comes back what it missed of these channels, and follows them again. What is to be held for each was
-    /// got before ([`Channel::join`]).
-    pub(crate) fn resume(
-        &self,
-        who: &Who,
-        last: u64,
-        channels: Vec<(String, Option<Option<Held>>)>,
-    ) -> Back {
-        let mut inner = self.lock();
-        let inner = &mut *inner;
-        let seq = inner.numbers.last();
-        let Some(outbox) = inner.outboxes.get(&who.connection).cloned() else {
-            return Back::Snapshots(Vec::new());
-        };
-        let mut missing = Vec::new();
-        let mut there: HashSet<Arc<str>> = HashSet::new();
-        let mut whole = last <= seq && inner.replay.reaches(last);
-        for (uri, held) in channels {
-            let (Some(entry), Some(held)) = (inner.channels.get_mut(&*uri), held) else {
-                missing.push(uri);
-                continue;
-            };
-            whole &= last >= entry.since;
-            let subscription = Subscription {
-                client: who.client.clone(),
-                outbox: outbox.clone(),
-                latency: Duration::ZERO,
-                _held: held,
-            };
-            entry.followers.insert(who.connection, subscription);
-            entry.channel.followed(entry.followers.len());
-            there.insert(entry.uri.clone());
-        }
-        if let Some(known) = inner.clients.get_mut(&who.client) {
-            known.followed.retain(|uri| !there.contains(uri));
-        }
-        if !whole {
-            let snapshots = there.iter().filter_map(|uri| {
-                let entry = inner.channels.get(uri)?;
-                entry.state.snapshot(uri, seq, None)
-            });
-            return Back::Snapshots(snapshots.collect());
-        }
-        let sent = inner.replay.above(last);
-        let sent = sent.filter(|sent| {
-            there.contains(&sent.channel)
-                && sent.only.as_ref().is_none_or(|only| *only == who.client)
-        });
-        let sent = sent.filter_map(|sent| {
-            let envelope = sent.text.get(ENVELOPE.len()..sent.text.len() - 1)?;
-            RawValue::from_string(envelope.to_owned()).ok()
-        });
-        Back::Replay(sent.collect(), missing)
-    }
-
-    /// The channels that a client followed before it came back and does not want any more.
-    pub(crate) fn given_up(&self, client: &str) -> Vec<Arc<dyn Channel>> {
-        let mut inner = self.lock();
-        let inner = &mut *inner;
-        let Some(known) = inner.clients.get_mut(client) else {
-            return Vec::new();
-        };
-        let followed = std::mem::take(&mut known.followed);
-        let entries = followed
-            .iter()
-            .filter_map(|uri| inner.channels.get(uri))
-            .map(|entry| entry.channel.clone());
-        entries.collect()
     }
 
     /// Ends all connections of a client but this one: it came back before its old connection was known to be dead.

@@ -1,3 +1,4 @@
+use super::follow::Followed;
 use super::*;
 use ahp_types::actions::RootActiveSessionsChangedAction;
 use ahp_types::state::RootState;
@@ -40,15 +41,54 @@ fn count(hub: &Hub, active_sessions: i64) -> Option<u64> {
     )
 }
 
+fn follow(hub: &Hub, who: &Who) -> Followed {
+    let followed = hub.follow(who, vec![Wanted::new("ahp-root://", None)]);
+    followed.expect("the client is there")
+}
+
+/// The numbers of what waits for a client, and `None` for anything else.
+fn waiting(outbox: &Outbox) -> Vec<Option<u64>> {
+    let mut all = Vec::new();
+    while let Some(text) = outbox.take() {
+        let told: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        all.push(told["params"]["serverSeq"].as_u64());
+    }
+    all
+}
+
+#[test]
+fn an_answer_has_its_place_where_its_snapshot_was_taken() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let hub = hub(&dir);
+    let (who, outbox) = client(&hub, 1, "a");
+    drop(follow(&hub, &who));
+    let first = count(&hub, 1).expect("a number");
+    let again = follow(&hub, &who);
+    assert_eq!(again.seq, first);
+    let second = count(&hub, 2).expect("a number");
+    // What was sent before does not wait for the answer, and what came after it does.
+    assert_eq!(waiting(&outbox), [Some(first)]);
+    again.place.fill("{}");
+    assert_eq!(waiting(&outbox), [None, Some(second)]);
+    let wanted = ["ahp-root://", "ahp-chat:/x"].map(|uri| Wanted::new(uri, None));
+    let both = hub.follow(&who, wanted.into()).expect("followed");
+    assert_eq!(both.snapshots.len(), 1);
+    assert_eq!(both.missing, ["ahp-chat:/x"]);
+    hub.leave(&who);
+    assert!(hub.follow(&who, Vec::new()).is_none());
+}
+
 #[test]
 fn a_snapshot_and_what_comes_after_it_are_how_it_stands() {
     let dir = tempfile::tempdir().expect("a directory");
     let hub = hub(&dir);
     let (who, outbox) = client(&hub, 1, "a");
     let first = count(&hub, 1).expect("a number");
-    let snapshot = hub.follow(&who, "ahp-root://", Duration::ZERO, None, None);
-    let snapshot = snapshot.expect("followed").expect("a state");
-    let snapshot: serde_json::Value = serde_json::from_str(snapshot.get()).expect("JSON");
+    let followed = follow(&hub, &who);
+    assert_eq!(followed.seq, first);
+    let snapshot = followed.snapshots[0].get();
+    let snapshot: serde_json::Value = serde_json::from_str(snapshot).expect("JSON");
+    drop(followed.place);
     assert_eq!(snapshot["fromSeq"], first);
     assert_eq!(snapshot["state"]["activeSessions"], 1);
     assert!(outbox.take().is_none());
@@ -70,13 +110,13 @@ fn who_comes_back_gets_what_it_missed_or_all() {
             ("ahp-chat:/x".to_owned(), None),
         ]
     };
-    hub.follow(&who, "ahp-root://", Duration::ZERO, None, None)
-        .expect("followed");
+    drop(follow(&hub, &who));
     let seen = count(&hub, 1).expect("a number");
     hub.leave(&who);
     let missed = count(&hub, 2).expect("a number");
     let (again, outbox) = client(&hub, 2, "a");
-    match hub.resume(&again, seen, root()) {
+    let (back, place) = hub.resume(&again, seen, root());
+    match back {
         Back::Replay(sent, missing) => {
             assert_eq!(sent.len(), 1);
             assert!(sent[0].get().contains(&format!("\"serverSeq\":{missed}")));
@@ -84,12 +124,15 @@ fn who_comes_back_gets_what_it_missed_or_all() {
         }
         back => panic!("{back:?}"),
     }
-    count(&hub, 3);
-    assert!(outbox.take().is_some());
+    let next = count(&hub, 3);
+    // Not before the answer.
+    assert!(outbox.take().is_none());
+    place.expect("a place").fill("{}");
+    assert_eq!(waiting(&outbox), [None, next]);
     // It cannot have seen that: it is another host's.
     let (third, _) = client(&hub, 3, "b");
     assert!(
-        matches!(hub.resume(&third, missed + 100, root()), Back::Snapshots(all) if all.len() == 1)
+        matches!(hub.resume(&third, missed + 100, root()).0, Back::Snapshots(all) if all.len() == 1)
     );
 }
 
@@ -100,5 +143,5 @@ fn a_frozen_hub_says_nothing() {
     let last = count(&hub, 1).expect("a number");
     hub.freeze();
     assert_eq!(count(&hub, 2), None);
-    assert_eq!(hub.seq(), last);
+    assert_eq!(hub.lock().numbers.last(), last);
 }

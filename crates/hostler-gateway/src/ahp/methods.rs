@@ -14,8 +14,9 @@ use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::connection::Connection;
+use super::delivery::Slot;
 use super::error::AhpError;
-use super::hub::{Back, Held, Who, missing};
+use super::hub::{Back, Held, Wanted, Who, missing};
 use super::{create, list, meta, resource, terminal, uri};
 
 /// The most that a subscription may be delayed for coalescing.
@@ -41,11 +42,16 @@ pub(super) fn in_order(method: &str) -> bool {
     matches!(method, "subscribe" | "unsubscribe" | "dispatchAction")
 }
 
-/// Carries a request out.
-pub(super) async fn call(connection: &Arc<Connection>, method: &str, params: &RawValue) -> Answer {
+/// Carries a request out. An answer with snapshots has its place where they were taken.
+pub(super) async fn call(
+    connection: &Arc<Connection>,
+    method: &str,
+    params: &RawValue,
+    place: &mut Option<Slot>,
+) -> Answer {
     match method {
-        "initialize" => return initialize(connection, params).await,
-        "reconnect" => return reconnect(connection, params).await,
+        "initialize" => return initialize(connection, params, place).await,
+        "reconnect" => return reconnect(connection, params, place).await,
         "ping" => return write(&json!({})),
         _ => {}
     }
@@ -55,7 +61,7 @@ pub(super) async fn call(connection: &Arc<Connection>, method: &str, params: &Ra
         ));
     };
     match method {
-        "subscribe" => subscribe(connection, who, params).await,
+        "subscribe" => subscribe(connection, who, params, place).await,
         "listSessions" => list_sessions(connection, params).await,
         "createSession" => create::session(connection, who, params).await,
         "disposeSession" => create::dispose_session(connection, who, params).await,
@@ -73,7 +79,11 @@ pub(super) async fn call(connection: &Arc<Connection>, method: &str, params: &Ra
     }
 }
 
-async fn initialize(connection: &Arc<Connection>, params: &RawValue) -> Answer {
+async fn initialize(
+    connection: &Arc<Connection>,
+    params: &RawValue,
+    place: &mut Option<Slot>,
+) -> Answer {
     let params: InitializeParams = read(params)?;
     if connection.who().is_some() {
         let why = "this connection is initialized already";
@@ -86,24 +96,21 @@ async fn initialize(connection: &Arc<Connection>, params: &RawValue) -> Answer {
     let who = connection
         .introduce(&params.client_id, params.meta.as_ref())
         .await?;
-    let hub = connection.hub();
-    let mut snapshots = Vec::new();
-    for channel in params
-        .initial_subscriptions
-        .unwrap_or_default()
-        .iter()
-        .take(CHANNELS)
-    {
+    let mut wanted = Vec::new();
+    let channels = params.initial_subscriptions.unwrap_or_default();
+    for channel in channels.into_iter().take(CHANNELS) {
         // One that is not there is left out: the others are followed all the same.
-        match follow(connection, who, channel, Duration::ZERO, None).await {
-            Ok(snapshot) => snapshots.extend(snapshot),
+        match join(connection, who, &channel, None).await {
+            Ok(held) => wanted.push(Wanted::new(channel, held)),
             Err(error) => tracing::debug!(channel, %error, "not followed"),
         }
     }
+    let followed = connection.hub().follow(who, wanted).ok_or_else(gone)?;
+    *place = Some(followed.place);
     let facts = connection.gateway.facts();
     let result = InitializeResult {
         protocol_version: version,
-        server_seq: i64::try_from(hub.seq()).unwrap_or(i64::MAX),
+        server_seq: i64::try_from(followed.seq).unwrap_or(i64::MAX),
         server_info: Some(Implementation {
             name: "hostler".into(),
             version: Some(facts.version.clone()),
@@ -117,7 +124,12 @@ async fn initialize(connection: &Arc<Connection>, params: &RawValue) -> Answer {
         telemetry: None,
         automations: None,
     };
-    with_raw(&result, "snapshots", &snapshots)
+    with_raw(&result, "snapshots", &followed.snapshots)
+}
+
+/// The client went while it was answered.
+fn gone() -> AhpError {
+    AhpError::internal("the connection has ended")
 }
 
 /// The result with these values as they are in the place of a list.
@@ -138,18 +150,7 @@ fn with_raw(result: &impl Serialize, name: &str, list: &[Box<RawValue>]) -> Answ
     write(&members)
 }
 
-/// Follows a channel, and gives its snapshot.
-async fn follow(
-    connection: &Connection,
-    who: &Who,
-    channel: &str,
-    latency: Duration,
-    view: Option<&ahp_types::commands::SubscribeView>,
-) -> Result<Option<Box<RawValue>>, AhpError> {
-    let held = join(connection, who, channel, view).await?;
-    connection.hub().follow(who, channel, latency, view, held)
-}
-
+/// Makes a channel ready for a client that wants to follow it.
 async fn join(
     connection: &Connection,
     who: &Who,
@@ -167,15 +168,30 @@ async fn join(
     served.join_view(who, view).await
 }
 
-async fn subscribe(connection: &Arc<Connection>, who: &Who, params: &RawValue) -> Answer {
+async fn subscribe(
+    connection: &Arc<Connection>,
+    who: &Who,
+    params: &RawValue,
+    place: &mut Option<Slot>,
+) -> Answer {
     let params: SubscribeParams = read(params)?;
     let latency = params.delivery.and_then(|delivery| delivery.max_latency_ms);
     let latency = latency.and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0);
     let latency = Duration::from_millis(latency).min(LATENCY);
-    let view = params.view.as_ref();
-    let snapshot = follow(connection, who, &params.channel, latency, view).await?;
-    match snapshot {
-        Some(snapshot) => write(&json_of("snapshot", &snapshot)),
+    let held = join(connection, who, &params.channel, params.view.as_ref()).await?;
+    let wanted = Wanted {
+        latency,
+        view: params.view,
+        ..Wanted::new(params.channel, held)
+    };
+    let followed = connection.hub().follow(who, vec![wanted]);
+    let followed = followed.ok_or_else(gone)?;
+    *place = Some(followed.place);
+    if let Some(channel) = followed.missing.first() {
+        return Err(missing(channel));
+    }
+    match followed.snapshots.first() {
+        Some(snapshot) => write(&json_of("snapshot", snapshot)),
         None => write(&json!({})),
     }
 }
@@ -223,7 +239,11 @@ pub(super) async fn unsubscribe(connection: &Connection, who: &Who, params: &Raw
     }
 }
 
-async fn reconnect(connection: &Arc<Connection>, params: &RawValue) -> Answer {
+async fn reconnect(
+    connection: &Arc<Connection>,
+    params: &RawValue,
+    place: &mut Option<Slot>,
+) -> Answer {
     let params: ReconnectParams = read(params)?;
     if params.subscriptions.len() > CHANNELS {
         let why = format!("at most {CHANNELS} subscriptions");
@@ -243,7 +263,8 @@ async fn reconnect(connection: &Arc<Connection>, params: &RawValue) -> Answer {
             channels.push((channel, held));
         }
     }
-    let back = hub.resume(who, last, channels);
+    let (back, kept) = hub.resume(who, last, channels);
+    *place = kept;
     for channel in hub.given_up(&who.client) {
         channel.left(&who.client).await;
     }

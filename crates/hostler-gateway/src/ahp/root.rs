@@ -349,7 +349,7 @@ impl Overseer {
                 chat: chat.uri.to_string(),
             };
             hub.publish(session, StateAction::SessionChatRemoved(action), None);
-            hub.remove(&chat.uri);
+            chat.remove();
             if chat.is_default {
                 known.channel.set_default_chat(None);
             }
@@ -418,7 +418,7 @@ impl Overseer {
         let uri = &gone.channel.uri;
         meta::show_end(hub, uri, &gone.channel.session);
         for chat in gone.chats.values() {
-            hub.remove(&chat.uri);
+            chat.remove();
         }
         hub.remove(uri);
         if let Some(extension) = uri::extension(uri) {

@@ -8,7 +8,7 @@ use ahp_types::state::{
     ChatInteractivity, ChatOrigin, ChatSummary, SessionLifecycle, SessionState, SessionStatus,
 };
 use hostler_agent::{ClientCapabilities, Conversation};
-use hostler_session::Session;
+use hostler_session::{Error, Session};
 use serde_json::Value;
 
 use super::chat::{Chat, Note};
@@ -50,6 +50,17 @@ pub(super) fn origin_of(
     let origin = labels.get(LABEL).and_then(|label| label.get("origin"));
     let origin = origin.and_then(|origin| serde_json::from_value(origin.clone()).ok());
     (origin.or(Some(ChatOrigin::User)), None)
+}
+
+/// What a follower holds of a session. One that closes, or is stuck, takes no client; it is followed to its end all the same.
+pub(super) fn held<T: Send + 'static>(
+    attached: Result<T, hostler_agent::Error>,
+) -> Result<Option<Held>, AhpError> {
+    match attached {
+        Ok(guard) => Ok(Some(Box::new(guard))),
+        Err(hostler_agent::Error::Session(Error::Closing(_))) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// A session's channel.
@@ -164,8 +175,11 @@ impl SessionChannel {
                     return Err(Rejection::new("options are changed one by one here"));
                 }
                 let by = who.by("session/configChanged");
-                config::choose(&self.conversation()?, &changed.config, &by).await?;
-                Ok(Taken::Echo)
+                let conversation = self.conversation()?;
+                config::choose(&conversation, &changed.config, &by).await?;
+                // Not every agent tells of it itself.
+                conversation.note(note(), None).await?;
+                Ok(Taken::Shown)
             }
             StateAction::SessionWorkingDirectorySet(_)
             | StateAction::SessionWorkingDirectoryRemoved(_)
@@ -203,13 +217,10 @@ impl Channel for SessionChannel {
                     answers: who.answers,
                     raw: None,
                 };
-                let guard = chat.conversation.attach(&who.by, capabilities).await?;
-                let held: Held = Box::new(guard);
-                return Ok(Some(held));
+                return held(chat.conversation.attach(&who.by, capabilities).await);
             }
-            let guard = self.session.attach(&*who.by).await?;
-            let held: Held = Box::new(guard);
-            Ok(Some(held))
+            let attached = self.session.attach(&*who.by).await;
+            held(attached.map_err(hostler_agent::Error::from))
         })
     }
 

@@ -8,7 +8,9 @@ use ahp_types::state::ChatState;
 use hostler_agent::{Conversation, Entry, EntryKind, Seq};
 
 use super::BATCH;
+use super::note::Said;
 use super::project::{Out, Projector};
+use crate::ahp::config;
 use crate::ahp::error::AhpError;
 
 /// Reads a transcript up to an entry, one after the other.
@@ -87,7 +89,7 @@ impl Places {
 pub(super) struct Folded {
     pub(super) projector: Projector,
     pub(super) places: Places,
-    /// What clients dispatched to the session.
+    /// What clients dispatched to the session, and what the agent that is up told of what is chosen.
     pub(super) session: Vec<StateAction>,
 }
 
@@ -100,8 +102,13 @@ impl Folded {
                     apply_action_to_chat(state, &act.action);
                 }
                 Out::Session(act) => self.session.push(act.action),
-                Out::Agent(_) => {}
+                Out::Agent(update) => self.session.extend(config::changed(&update)),
             }
+        }
+        if is_start(entry) {
+            // An agent that comes up says anew what is chosen of it.
+            self.session
+                .retain(|action| !matches!(action, StateAction::SessionConfigChanged(_)));
         }
         self.places.note(&self.projector, entry);
     }
@@ -129,10 +136,17 @@ pub(super) struct Trimming {
     waiting: Vec<Arc<Entry>>,
 }
 
-/// Whether an entry is a part of a turn.
+/// Whether an entry is a part of a turn alone.
 fn is_inner(entry: &Entry) -> bool {
     let kinds = [EntryKind::Update, EntryKind::Request, EntryKind::Answer];
-    entry.turn.is_some() && kinds.contains(&entry.kind)
+    entry.turn.is_some() && kinds.contains(&entry.kind) && !config::may_be(&entry.data)
+}
+
+/// Whether an agent has come up.
+fn is_start(entry: &Entry) -> bool {
+    entry.kind == EntryKind::Notice
+        && serde_json::from_str::<Said>(entry.data.get())
+            .is_ok_and(|said| said.notice == "agent_started")
 }
 
 impl Trimming {

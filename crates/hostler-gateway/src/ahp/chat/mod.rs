@@ -31,6 +31,7 @@ use self::project::{Out, Projector, Waiting};
 use self::task::Task;
 use super::error::{AhpError, Rejection};
 use super::hub::{Act, Channel, ChannelState, Dispatched, Held, Hub, Taken, Who, Work};
+use super::session::held;
 use crate::wire::iso_8601;
 
 pub(super) use note::Note;
@@ -54,6 +55,8 @@ enum Ask {
     Whole(Option<usize>, oneshot::Sender<Result<(), AhpError>>),
     /// Nobody follows any more.
     Left,
+    /// The chat is no more.
+    Over,
 }
 
 /// What dispatches look at, and leave for the task.
@@ -145,6 +148,12 @@ impl Chat {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Takes it from the channels.
+    pub(super) fn remove(&self) {
+        self.hub.remove(&self.uri);
+        let _ = self.asks.send(Ask::Over);
+    }
+
     /// Looks at the chat's state.
     pub(super) fn look<T>(&self, look: impl FnOnce(&ChatState) -> T) -> Option<T> {
         let look = |state: &ChannelState| match state {
@@ -220,10 +229,9 @@ impl Channel for Chat {
                 answers: who.answers,
                 raw: None,
             };
-            let guard = self.conversation.attach(&who.by, capabilities).await?;
+            let held = held(self.conversation.attach(&who.by, capabilities).await)?;
             self.whole(turns).await?;
-            let held: Held = Box::new(guard);
-            Ok(Some(held))
+            Ok(held)
         })
     }
 

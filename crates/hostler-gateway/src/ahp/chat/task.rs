@@ -37,6 +37,8 @@ impl Task {
         let mut follower = self.chat.conversation.follow(self.at);
         self.shown = self.chat.summary();
         self.show_session();
+        // The transcript has ended: the session closes, or is the next host's. The chat can be joined until it is gone.
+        let mut ended = false;
         loop {
             let trim_at = self.trim_at;
             tokio::select! {
@@ -46,9 +48,9 @@ impl Task {
                         let _ = reply.send(self.make_whole(turns).await);
                     }
                     Some(Ask::Left) => self.trim_at = Some(Instant::now() + GRACE),
-                    None => return,
+                    Some(Ask::Over) | None => return,
                 },
-                entries = follower.next(BATCH) => {
+                entries = follower.next(BATCH), if !ended => {
                     let entries = match entries {
                         Ok(entries) => entries,
                         Err(error) => {
@@ -56,10 +58,7 @@ impl Task {
                             return;
                         }
                     };
-                    if entries.is_empty() {
-                        // The session has closed, or is the next host's.
-                        return;
-                    }
+                    ended = entries.is_empty();
                     let mut shown = 0;
                     for entry in entries {
                         self.at = entry.seq;

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::ahp::delivery::Outbox;
-use crate::ahp::hub::{Hub, Who};
+use crate::ahp::hub::{Hub, Wanted, Who};
 use crate::ahp::resource::watch::Watches;
 
 struct Watcher {
@@ -33,8 +33,10 @@ async fn watch(place: &Place, below: &str, more: Value) -> Result<Watcher, AhpEr
         .create(Arc::new(move || roots.clone()), params(all))
         .await?;
     let held = hub.channel(&channel).expect("a channel").join(&who).await?;
-    let snapshot = hub.follow(&who, &channel, Duration::ZERO, None, held)?;
-    let snapshot: Value = serde_json::from_str(snapshot.expect("a snapshot").get()).expect("JSON");
+    let followed = hub.follow(&who, vec![Wanted::new(&*channel, held)]);
+    let followed = followed.expect("followed");
+    let snapshot = followed.snapshots[0].get();
+    let snapshot: Value = serde_json::from_str(snapshot).expect("JSON");
     assert_eq!(snapshot["state"]["root"], json!(place.uri(below)));
     Ok(Watcher {
         hub,
