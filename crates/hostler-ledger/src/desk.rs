@@ -9,11 +9,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
-use rusqlite::Connection;
-
 use crate::error::WriteError;
 use crate::ledger::Durability;
-use crate::open;
 use crate::writer::{Job, Write, Writer};
 
 /// The most writes that are committed together. More than wait at any time in practice; a bound, so that the first of them
@@ -22,10 +19,6 @@ const GROUP: usize = 1024;
 
 /// The most changes that are made by the caller itself.
 const FEW: usize = 8;
-
-/// How many pages (of 4 KiB) the log may have before writers wait once until all of it is written back. While they write, there is
-/// mostly something new in it, and it goes on.
-const LOG: u32 = 8192;
 
 /// The writer, and how much is queued for it.
 #[derive(Debug)]
@@ -87,13 +80,7 @@ impl Desk {
 
 /// The thread: does what is queued, and what is due, until it is told to close, or until nobody is left who could ask. Only the
 /// first is a goodbye.
-///
-/// `checkpointer` is closed before the writer is, whose close is the last.
-pub(crate) fn run(
-    desk: &Arc<Desk>,
-    jobs: &Receiver<Job>,
-    checkpointer: Connection,
-) -> Result<(), WriteError> {
+pub(crate) fn run(desk: &Arc<Desk>, jobs: &Receiver<Job>) -> Result<(), WriteError> {
     let mut pause = None;
     loop {
         let mut group: Vec<Write> = Vec::new();
@@ -127,24 +114,17 @@ pub(crate) fn run(
         if let Some(goodbye) = close {
             let writer = guard.take();
             drop(guard);
-            drop(checkpointer);
             return match writer {
                 Some(writer) => writer.end(goodbye),
                 None => Err(WriteError::Gone),
             };
         }
         let sync = writer.sync_due();
-        let write_back = writer.checkpoint_due();
         pause = writer.pause();
         drop(guard);
         // With nothing held: who writes meanwhile need not wait for the disk.
         if let Some(sync) = sync {
             sync.make();
-        }
-        // Where it cannot be done now, the log grows until the next one.
-        if write_back && open::checkpoint(&checkpointer).is_ok_and(|log| log > LOG) {
-            let _guard = desk.lock();
-            let _ = open::checkpoint(&checkpointer);
         }
     }
 }

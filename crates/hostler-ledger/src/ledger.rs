@@ -107,7 +107,6 @@ impl Ledger {
         let (earlier, run, last) = begin(&mut connection, run)
             .map_err(|error| open::failed(state_dir, &error, "write to"))?;
         let reader = open::reader(state_dir)?;
-        let checkpointer = open::checkpointer(state_dir)?;
 
         let (jobs, queue) = mpsc::channel();
         let (events, _) = broadcast::channel(FOLLOWED);
@@ -135,7 +134,7 @@ impl Ledger {
         let at = Arc::clone(&desk);
         let writer = thread::Builder::new()
             .name("ledger".to_owned())
-            .spawn(move || desk::run(&at, &queue, checkpointer))
+            .spawn(move || desk::run(&at, &queue))
             .map_err(|error| OpenError::Io {
                 doing: "start the ledger's thread".to_owned(),
                 error,

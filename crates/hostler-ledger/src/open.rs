@@ -112,21 +112,6 @@ pub(crate) fn reader(dir: &Path) -> Result<Connection, OpenError> {
     open().map_err(|error| failed(dir, &error, "open"))
 }
 
-/// A connection for checkpoints alone, so that who writes need not wait for them.
-pub(crate) fn checkpointer(dir: &Path) -> Result<Connection, OpenError> {
-    let path = dir.join(NAME);
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let open = || {
-        let connection = Connection::open_with_flags(&path, flags)?;
-        connection.busy_timeout(BUSY)?;
-        // Syncs the log before, and the file after.
-        set_durability(&connection, Durability::Process)?;
-        connection.pragma_update_and_check(None, "wal_autocheckpoint", 0, |_| Ok(()))?;
-        Ok(connection)
-    };
-    open().map_err(|error| failed(dir, &error, "open"))
-}
-
 fn settle(connection: &Connection, durability: Durability) -> rusqlite::Result<()> {
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
@@ -141,13 +126,9 @@ fn settle(connection: &Connection, durability: Durability) -> rusqlite::Result<(
     Ok(())
 }
 
-/// Writes what is in the log back into the file, as far as nobody reads it. Waits for the disk. How many pages the log has, if it
-/// has to go on: once all of it is written back, the next commit begins it anew.
-pub(crate) fn checkpoint(connection: &Connection) -> rusqlite::Result<u32> {
-    connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
-        let (log, written): (i64, i64) = (row.get(1)?, row.get(2)?);
-        Ok(if written < log { log as u32 } else { 0 })
-    })
+/// Writes what is in the log back into the file, as far as nobody reads it. Waits for the disk.
+pub(crate) fn checkpoint(connection: &Connection) -> rusqlite::Result<()> {
+    connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
 }
 
 /// What the commits from now on survive.

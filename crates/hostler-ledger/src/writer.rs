@@ -163,16 +163,12 @@ impl Writer {
             self.held_since.get_or_insert_with(Instant::now);
             self.held.append(&mut group);
         }
-        self.prune();
-    }
-
-    /// Whether what is in the log is to be written back now.
-    pub(crate) fn checkpoint_due(&mut self) -> bool {
-        let due = self.since_checkpoint >= CHECKPOINT;
-        if due {
+        if self.since_checkpoint >= CHECKPOINT {
             self.since_checkpoint = 0;
+            // Where it cannot be done now, the log grows until the next one.
+            let _ = open::checkpoint(&self.connection);
         }
-        due
+        self.prune();
     }
 
     pub(crate) fn will_prune(&mut self, before: u64, answer: Answer<Pruned>) {
