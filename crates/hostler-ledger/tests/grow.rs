@@ -263,3 +263,25 @@ fn now() -> u64 {
         .expect("a clock")
         .as_millis() as u64
 }
+
+#[test]
+fn the_log_is_bounded_though_writers_never_pause() {
+    const EACH: usize = 40_000;
+    const WRITES: usize = 2_500;
+    let dir = tempfile::tempdir().expect("a directory");
+    let ledger = open(dir.path());
+    let large = "x".repeat(EACH);
+    let mut most = 0;
+    for n in 0..WRITES {
+        let change = event(json!({ "n": n, "text": large }));
+        block_on(ledger.write_unsynced(vec![change])).expect("written");
+        if n % 50 == 0 {
+            let log = std::fs::metadata(dir.path().join("ledger.db-wal"));
+            most = most.max(log.map_or(0, |log| log.len()));
+        }
+    }
+    let all = (EACH * WRITES) as u64;
+    eprintln!("the log had {most} bytes at the most, of {all} that were written");
+    assert!(most < all * 2 / 3, "{most} of {all}");
+    ledger.close().expect("closed");
+}
