@@ -28,7 +28,8 @@ SHUTDOWN_LIMIT = 3
 RESTART_LIMIT = 2
 PSS_LIMIT = 150_000
 HEADS = ["what", "p50", "p90", "target", "result"]
-KEEP = json.dumps({"on_host_exit": "keep"})
+# What a broken-off run leaves goes by itself.
+KEEP = json.dumps({"on_host_exit": "keep", "keep_for": 600})
 
 
 class Host:

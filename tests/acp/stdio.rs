@@ -224,7 +224,13 @@ fn prompts_from_the_command_line_stream_and_say_how_they_ended() {
     });
     let pid = rustix::process::Pid::from_raw(client).expect("a pid");
     rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("a signal");
-    let status = child.wait().expect("waited");
+    // Not where the signal is ignored, as a shell does for what it starts in the background.
+    let mut status = None;
+    wait_until("the client ends", || {
+        status = child.try_wait().expect("waited");
+        status.is_some()
+    });
+    let status = status.expect("just seen");
     assert_eq!(status.code(), Some(1), "{status:?}");
     place.all_gone();
     for (what, prints) in [("evict", false), ("reset", false), ("fork", true)] {

@@ -141,7 +141,8 @@ def free_port():
 def try_all(names):
     port = free_port()
     with tempfile.TemporaryDirectory(prefix='hostler-agents-') as home:
-        stub = subprocess.Popen([sys.executable, HERE / 'model-stub.py', str(port), f'{home}/stub.log'])
+        stub = subprocess.Popen(
+            [sys.executable, HERE / 'model-stub.py', str(port), f'{home}/stub.log'], stdin=subprocess.PIPE)
         try:
             agents = config(port, home)
             for name in names or agents:

@@ -8,8 +8,8 @@ Script by the LAST user text of the request:
   "BASH: <cmd>"   -> first answer is one shell tool call, next answer is text "done"
   "SLOW <n>"      -> n chunks at 1/s (for cancel / mid-prompt kill tests)
   otherwise       -> text "pong: <text>"
-Usage: model-stub.py PORT [LOGFILE]   (loopback only)"""
-import json, sys, time, re, uuid, threading
+Usage: model-stub.py PORT [LOGFILE]   (loopback only; ends when its standard input does)"""
+import json, os, sys, time, re, uuid, threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 PORT = int(sys.argv[1]); LOG = open(sys.argv[2] if len(sys.argv) > 2 else 'model-stub.log', 'a', buffering=1)
 
@@ -196,5 +196,9 @@ class H(BaseHTTPRequestHandler):
             for c in self.chunks(plan): self.ev(wrap([{'text': c}], False))
             self.ev(wrap([{'text': ''}], True))
         self.sse_end()
+def end_with_parent():
+    sys.stdin.buffer.read()
+    os._exit(0)
 ThreadingHTTPServer.daemon_threads = True
+threading.Thread(target=end_with_parent, daemon=True).start()
 ThreadingHTTPServer(('127.0.0.1', PORT), H).serve_forever()

@@ -115,6 +115,8 @@ impl Stage {
             .arg(tests.join("model-stub.py"))
             .arg(&port)
             .arg(stage.dir.path().join("stub.log"))
+            // It ends with that, should this program be killed.
+            .stdin(Stdio::piped())
             .spawn();
         stage.stub = Some(stub.expect("the stand-in"));
         let address = format!("127.0.0.1:{port}");

@@ -50,6 +50,15 @@ impl Actor {
         self.tree.as_ref().and_then(|tree| tree.get().ok())
     }
 
+    /// Whose the tree is, now that this one closes.
+    fn ownership(&self) -> Ownership {
+        match &self.kept {
+            Kept::From(_) => Ownership::Lent,
+            Kept::To(to) if to.state().is_to_stay() => Ownership::Left(to.clone()),
+            _ => Ownership::Whole,
+        }
+    }
+
     fn begin_close(&mut self, reason: CloseReason, by: By, grace: Option<Duration>) {
         self.set_state(SessionState::Closing, Some(reason));
         if self.in_ledger {
@@ -62,11 +71,6 @@ impl Actor {
                 process.stop.send_replace(true);
             }
         }
-        let ownership = match &self.kept {
-            Kept::From(_) => Ownership::Lent,
-            Kept::To(to) if to.state().is_to_stay() => Ownership::Left(to.clone()),
-            _ => Ownership::Whole,
-        };
         let policy = self.status.borrow().policy.clone();
         let mut dirs = vec![self.dir.clone()];
         dirs.append(&mut self.more_dirs);
@@ -78,7 +82,7 @@ impl Actor {
             by,
             grace: grace.unwrap_or(policy.grace),
             tree: self.tree(),
-            ownership,
+            ownership: self.ownership(),
             resources: self.owned(),
             children: self.children.values().cloned().collect(),
             kept: self.kept_ids.clone(),
@@ -190,11 +194,7 @@ impl Actor {
             by: report.by.clone(),
             grace: Duration::ZERO,
             tree: self.tree(),
-            ownership: if matches!(self.kept, Kept::From(_)) {
-                Ownership::Lent
-            } else {
-                Ownership::Whole
-            },
+            ownership: self.ownership(),
             resources: self.owned(),
             children: self.children.values().cloned().collect(),
             kept: self.kept_ids.clone(),

@@ -232,8 +232,8 @@ impl Actor {
     pub(crate) fn exited(&mut self, id: &ResourceId) {
         let open = self.state().is_open();
         // One that has changed its session on the way may be told of twice.
-        let known = self.ended.contains(id);
-        let Some(entry) = self.entries.get_mut(id).filter(|_| !known) else {
+        let entry = self.entries.get_mut(id);
+        let Some(entry) = entry.filter(|entry| !entry.recorded) else {
             return;
         };
         let Some(shared) = entry.process.clone() else {
@@ -241,7 +241,7 @@ impl Actor {
         };
         let exit = shared.status.borrow().exit;
         let asked = entry.ended_by.clone();
-        if open && !entry.recorded {
+        if open {
             entry.recorded = true;
             let outcome = Self::outcome(&shared, asked.is_some());
             let by = asked.unwrap_or_else(|| By::new("process", "it ended by itself"));
