@@ -140,7 +140,10 @@ fn of_write(error: &WriteError) -> ErrorCode {
     match error {
         WriteError::Full | WriteError::ReadOnly | WriteError::Gone => ErrorCode::Unavailable,
         WriteError::Refused(refusal) => match refusal {
-            Refusal::NoSession(_) | Refusal::NoResource(_) => ErrorCode::NotFound,
+            Refusal::NoSession(_)
+            | Refusal::NoResource(_)
+            | Refusal::NoJob(_)
+            | Refusal::NoStepRun { .. } => ErrorCode::NotFound,
             _ => ErrorCode::Conflict,
         },
         _ => ErrorCode::Internal,

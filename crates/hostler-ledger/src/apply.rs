@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::change::{By, Change, EventRow, Identity, ResourceRow, SessionRow};
 use crate::conversation;
 use crate::error::Refusal;
-use crate::id::{ResourceId, Seq, SessionId};
+use crate::id::{JobId, ResourceId, Seq, SessionId};
 use crate::record::{Event, HostRun};
 
 /// Why a change was not made.
@@ -30,7 +30,7 @@ impl From<rusqlite::Error> for Failed {
     }
 }
 
-type Result<T> = std::result::Result<T, Failed>;
+pub(crate) type Result<T> = std::result::Result<T, Failed>;
 
 /// Unix time in milliseconds as SQLite has it. Beyond the end of time is the end of time.
 pub(crate) fn stored(number: u64) -> i64 {
@@ -39,16 +39,17 @@ pub(crate) fn stored(number: u64) -> i64 {
 
 /// What an entry of the log is about.
 #[derive(Default)]
-struct About {
+pub(crate) struct About {
     session: Option<SessionId>,
     resource: Option<ResourceId>,
+    job: Option<JobId>,
 }
 
 /// One transaction's hand.
 pub(crate) struct Pen<'a> {
-    connection: &'a Connection,
+    pub(crate) connection: &'a Connection,
     /// The time of all that is written by it.
-    now: u64,
+    pub(crate) now: u64,
 }
 
 impl<'a> Pen<'a> {
@@ -56,8 +57,8 @@ impl<'a> Pen<'a> {
         Self { connection, now }
     }
 
-    /// Makes `change` and writes it to the log.
-    pub(crate) fn apply(&self, change: &Change) -> Result<Option<Event>> {
+    /// Makes `change` and writes it to the log: what it has written there is added to `events`.
+    pub(crate) fn apply(&self, change: &Change, events: &mut Vec<Event>) -> Result<()> {
         match change {
             Change::ConversationChanged { id, update } => {
                 conversation::update(self.connection, id, update, self.now)?;
@@ -68,9 +69,13 @@ impl<'a> Pen<'a> {
             Change::TranscriptCopied { from, to, upto } => {
                 conversation::copy(self.connection, from, to, *upto)?;
             }
-            change => return self.logged(change).map(Some),
+            change => {
+                if !self.apply_to_job(change, events)? {
+                    events.push(self.logged(change)?);
+                }
+            }
         }
-        Ok(None)
+        Ok(())
     }
 
     fn logged(&self, change: &Change) -> Result<Event> {
@@ -146,7 +151,17 @@ impl<'a> Pen<'a> {
             Change::Event(event) => self.event(event),
             Change::ConversationChanged { .. }
             | Change::TranscriptAppended { .. }
-            | Change::TranscriptCopied { .. } => unreachable!("made without an event"),
+            | Change::TranscriptCopied { .. }
+            | Change::JobCreated { .. }
+            | Change::JobStanding { .. }
+            | Change::JobDetail { .. }
+            | Change::JobSession { .. }
+            | Change::StepBegan { .. }
+            | Change::StepChanged { .. }
+            | Change::LeaseTaken { .. }
+            | Change::LeaseReleased { .. }
+            | Change::JobEnded { .. }
+            | Change::JobDeleted { .. } => unreachable!("made before"),
         }
     }
 
@@ -296,6 +311,7 @@ impl<'a> Pen<'a> {
         let about = About {
             session: session.clone(),
             resource: resource.clone(),
+            job: None,
         };
         self.log(about, kind, &By::new(who, why), detail.clone())
     }
@@ -322,15 +338,16 @@ impl<'a> Pen<'a> {
         self.log(About::default(), "host.ended", &host(), Value::Null)
     }
 
-    fn log(&self, about: About, kind: &str, by: &By, detail: Value) -> Result<Event> {
+    pub(crate) fn log(&self, about: About, kind: &str, by: &By, detail: Value) -> Result<Event> {
         self.connection
             .prepare_cached(
-                "INSERT INTO events (at, session, resource, kind, who, why, detail) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                "INSERT INTO events (at, session, resource, job, kind, who, why, detail) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             )?
             .execute(params![
                 stored(self.now),
                 about.session,
                 about.resource,
+                about.job,
                 kind,
                 by.who,
                 by.why,
@@ -341,6 +358,7 @@ impl<'a> Pen<'a> {
             at: self.now,
             session: about.session,
             resource: about.resource,
+            job: about.job,
             kind: kind.to_owned(),
             who: by.who.clone(),
             why: by.why.clone(),
@@ -428,7 +446,16 @@ impl About {
     fn session(id: &SessionId) -> Self {
         Self {
             session: Some(id.clone()),
-            resource: None,
+            ..Self::default()
+        }
+    }
+
+    /// A job, and the session of which is spoken with it.
+    pub(crate) fn job(id: &JobId, session: Option<&SessionId>) -> Self {
+        Self {
+            session: session.cloned(),
+            job: Some(id.clone()),
+            ..Self::default()
         }
     }
 
@@ -436,11 +463,12 @@ impl About {
         Self {
             session: Some(session),
             resource: Some(id.clone()),
+            ..Self::default()
         }
     }
 }
 
 /// For what nobody asks: the host notes it.
-fn host() -> By {
+pub(crate) fn host() -> By {
     By::new("host", "")
 }

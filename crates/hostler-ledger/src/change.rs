@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::conversation::{ConversationRow, ConversationUpdate, EntryRows, LinkRow};
-use crate::id::{ConversationId, EntrySeq, ResourceId, SessionId};
+use crate::id::{ConversationId, EntrySeq, JobId, ResourceId, SessionId};
+use crate::job::{JobEnd, JobRow, JobStanding, StepRunRow, StepRunUpdate};
 
 /// Who asked for something, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -158,6 +159,96 @@ pub enum Change {
         to: ConversationId,
         /// The last that it gets.
         upto: EntrySeq,
+    },
+    /// A job is there; it is pending. Event `job.created`. Refused when the id is taken, and when the parent is not there or
+    /// has ended.
+    JobCreated {
+        /// What is known of it.
+        job: Box<JobRow>,
+        /// Who wanted it.
+        by: By,
+    },
+    /// A job that has not ended goes over into another state that is no end: there is none here. Event `job.state`. Refused when
+    /// it has ended.
+    JobStanding {
+        /// Which.
+        id: JobId,
+        /// Its state from now on.
+        standing: JobStanding,
+        /// Why.
+        why: Value,
+        /// Who or what brought it there.
+        by: By,
+    },
+    /// What is kept with a job is replaced. No event. Refused when it has ended.
+    JobDetail {
+        /// Which.
+        id: JobId,
+        /// What is kept from now on.
+        detail: Value,
+    },
+    /// A job has a session for what it starts. Event `job.session`. Refused when it has ended.
+    JobSession {
+        /// Which.
+        id: JobId,
+        /// The session.
+        session: SessionId,
+    },
+    /// A run of a step is there, in whatever state. Event `step.` and that state. Refused when the job has ended, and when the number
+    /// is taken.
+    StepBegan {
+        /// Of which job.
+        job: JobId,
+        /// What is known of it.
+        run: Box<StepRunRow>,
+    },
+    /// Something of a run of a step changes. Where its state is given: event `step.` and that state. Refused when the job has ended,
+    /// and a state when the run has.
+    StepChanged {
+        /// Of which job.
+        job: JobId,
+        /// The run's number.
+        run: u32,
+        /// What.
+        update: Box<StepRunUpdate>,
+    },
+    /// A job has got a claim on something that is shared. Event `lease.taken`. Refused when the job has ended, or has it already.
+    LeaseTaken {
+        /// The holder.
+        job: JobId,
+        /// What is shared.
+        session: SessionId,
+        /// What distinguishes that from others of its kind.
+        key: String,
+    },
+    /// A job has let go of something that is shared. Event `lease.released`. Refused when it has no claim on it.
+    LeaseReleased {
+        /// The holder.
+        job: JobId,
+        /// What is shared.
+        session: SessionId,
+    },
+    /// A job has ended, for good. This is the one way: with it, its runs that have not ended are cancelled, and its leases are gone;
+    /// and so it is with each descendant that has not ended, children before parents. For each of these jobs an event
+    /// `job.completed`, `job.failed` or `job.cancelled`. Refused when it has ended.
+    JobEnded {
+        /// Which.
+        id: JobId,
+        /// How. Its descendants are cancelled.
+        end: JobEnd,
+        /// Why; `message` says it in words.
+        why: Value,
+        /// What came of it.
+        outputs: Option<Value>,
+        /// Who or what ended it.
+        by: By,
+    },
+    /// A job is forgotten, with its runs and its descendants. Event `job.deleted`. Refused unless all of these have ended.
+    JobDeleted {
+        /// Which.
+        id: JobId,
+        /// Who wanted it.
+        by: By,
     },
 }
 

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::id::{ConversationId, ResourceId, SessionId};
+use crate::id::{ConversationId, JobId, ResourceId, SessionId};
 
 /// Why a ledger was not opened. Nothing was changed, unless by the host that has it open.
 #[derive(Debug, thiserror::Error)]
@@ -134,6 +134,58 @@ pub enum Refusal {
     /// There is one already.
     #[error("there is a conversation {0} already")]
     ConversationExists(ConversationId),
+    /// There is no such job.
+    #[error("there is no job {0}")]
+    NoJob(JobId),
+    /// There is one already.
+    #[error("there is a job {0} already")]
+    JobExists(JobId),
+    /// It has ended.
+    #[error("job {0} has ended")]
+    JobEnded(JobId),
+    /// It has to end before.
+    #[error("job {0} has not ended")]
+    JobNotEnded(JobId),
+    /// There is no such run of a step.
+    #[error("job {job} has no run {run}")]
+    NoStepRun {
+        /// The job.
+        job: JobId,
+        /// The run's number.
+        run: u32,
+    },
+    /// There is one already.
+    #[error("job {job} has a run {run} already")]
+    StepRunExists {
+        /// The job.
+        job: JobId,
+        /// The run's number.
+        run: u32,
+    },
+    /// It has ended.
+    #[error("run {run} of job {job} has ended")]
+    StepRunEnded {
+        /// The job.
+        job: JobId,
+        /// The run's number.
+        run: u32,
+    },
+    /// The job has this lease already.
+    #[error("job {job} has a lease on session {session} already")]
+    LeaseExists {
+        /// The job.
+        job: JobId,
+        /// What is leased.
+        session: SessionId,
+    },
+    /// The job has no such lease, or none any more.
+    #[error("job {job} has no lease on session {session}")]
+    NoLease {
+        /// The job.
+        job: JobId,
+        /// What is leased.
+        session: SessionId,
+    },
 }
 
 /// Why something could not be read.

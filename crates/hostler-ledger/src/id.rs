@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 /// Lower-case letters and digits that are not mistaken for one another.
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
-/// Random characters of a session's id: 40 bits. One that was given out already is refused when it is written.
+/// Letters with which ids begin that are not those of resources: sessions and jobs.
+const TAKEN: &[u8] = b"sj";
+/// Random characters of a session's or a job's id: 40 bits. One that was given out already is refused when it is written.
 const SESSION_LENGTH: usize = 8;
 /// Random characters of a resource's id: 50 bits.
 const RESOURCE_LENGTH: usize = 10;
@@ -38,6 +40,11 @@ pub struct ResourceId(Arc<str>);
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ConversationId(Arc<str>);
+
+/// A job's name for good, like `j-4f9k2m7x`. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct JobId(Arc<str>);
 
 impl ConversationId {
     /// Of the conversation that begins in this session.
@@ -75,12 +82,28 @@ impl SessionId {
     }
 }
 
+impl JobId {
+    /// A new one, at random.
+    #[expect(
+        clippy::new_without_default,
+        reason = "a default is always the same; this never is"
+    )]
+    pub fn new() -> Self {
+        Self(random('j', SESSION_LENGTH))
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 impl ResourceId {
     /// A new one, at random, for a resource of this `kind`: it begins with the kind's first letter, or with `r` where that is
-    /// no letter from a to z, or `s`, with which sessions begin.
+    /// no letter from a to z, or one with which sessions (`s`) or jobs (`j`) begin.
     pub fn new(kind: &str) -> Self {
         let letter = match kind.chars().next() {
-            Some(letter @ 'a'..='z') if letter != 's' => letter,
+            Some(letter @ 'a'..='z') if !TAKEN.contains(&(letter as u8)) => letter,
             _ => 'r',
         };
         Self(random(letter, RESOURCE_LENGTH))
@@ -144,11 +167,28 @@ impl FromStr for SessionId {
     }
 }
 
+impl FromStr for JobId {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        if well_formed(text, |letter| letter == b'j') {
+            return Ok(Self(text.into()));
+        }
+        Err(IdError {
+            text: text.chars().take(LONGEST).collect(),
+            of: "job",
+            like: "j-4f9k2m7x",
+        })
+    }
+}
+
 impl FromStr for ResourceId {
     type Err = IdError;
 
     fn from_str(text: &str) -> Result<Self, IdError> {
-        if well_formed(text, |letter| letter.is_ascii_lowercase() && letter != b's') {
+        if well_formed(text, |letter| {
+            letter.is_ascii_lowercase() && !TAKEN.contains(&letter)
+        }) {
             return Ok(Self(text.into()));
         }
         Err(IdError {
@@ -159,7 +199,7 @@ impl FromStr for ResourceId {
     }
 }
 
-/// What both kinds of id have, written once.
+/// What all kinds of id have, written once.
 macro_rules! id {
     ($id:ident) => {
         impl fmt::Display for $id {
@@ -208,6 +248,7 @@ macro_rules! id {
 id!(SessionId);
 id!(ResourceId);
 id!(ConversationId);
+id!(JobId);
 
 /// A place in the log. Events are numbered from 1, upwards, without a number used twice even when events are pruned; numbers
 /// may be missing.
@@ -259,6 +300,7 @@ mod tests {
             ("process", 'p'),
             ("terminal", 't'),
             ("sandbox", 'r'),
+            ("journal", 'r'),
             ("", 'r'),
             ("ä", 'r'),
         ] {
@@ -266,6 +308,10 @@ mod tests {
             assert!(resource.as_str().starts_with(letter), "{kind}: {resource}");
             assert_eq!(resource.to_string().parse(), Ok(resource));
         }
+        let job = JobId::new();
+        assert!(job.as_str().starts_with("j-"), "{job}");
+        assert_eq!(job.as_str().len(), 10);
+        assert_eq!(job.to_string().parse(), Ok(job));
         let json = serde_json::to_string(&session).expect("json");
         assert_eq!(
             serde_json::from_str::<SessionId>(&json).expect("an id"),
@@ -283,6 +329,9 @@ mod tests {
             assert!(error.to_string().contains("s-4f9k2m7x"), "{error}");
         }
         assert!("s-abc".parse::<ResourceId>().is_err());
+        assert!("j-abc".parse::<ResourceId>().is_err());
+        let error = "s-abc".parse::<JobId>().expect_err("no job");
+        assert!(error.to_string().contains("j-4f9k2m7x"), "{error}");
         assert!(serde_json::from_str::<SessionId>("\"p-1\"").is_err());
     }
 }

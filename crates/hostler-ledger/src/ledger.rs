@@ -245,8 +245,8 @@ impl Ledger {
     }
 
     /// Takes away what is older than `before` (Unix time in milliseconds) and not needed: sessions that were closed before,
-    /// with their reports, resources that were released before, hosts that are settled, and events, but for who asked for
-    /// the sessions that are open and all about the resources that live. Done piece by piece, between writes; the file
+    /// with their reports, resources that were released before, jobs that ended before (each with those below it), hosts that are
+    /// settled, and events, but for who asked for the sessions and jobs that are open and all about the resources that live. Done piece by piece, between writes; the file
     /// shrinks.
     ///
     /// Cancel safety: it goes on.
@@ -420,7 +420,7 @@ impl Ledger {
         }
     }
 
-    fn read<T>(
+    pub(crate) fn read<T>(
         &self,
         query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, ReadError> {

@@ -22,6 +22,9 @@
 //!   ([`Ledger::write_later`]) are kept until there is room, and not overtaken.
 //! * **Transcripts.** What was said in a conversation is appended ([`Change::TranscriptAppended`]) together with how far its agent's
 //!   output was read, and leaves no event: its entries have numbers of their own. Entries that are alike share a row.
+//! * **Jobs end in one way.** [`Change::JobEnded`] is the only change that can set a state that is an end. In the same transaction
+//!   the runs of its steps that are open are cancelled, its leases are gone, and so are those of all jobs below it: no job that has
+//!   ended has an open run or a lease, at any time.
 //! * **It stays small.** [`Ledger::prune`] takes away what is old and no longer needed, in small steps between writes.
 //! * **The schema has a version**, and the steps from each to the next. A ledger of a later release is refused, not guessed
 //!   at, and so is one that is damaged, and an empty file.
@@ -58,6 +61,7 @@ mod desk;
 mod error;
 mod fault;
 mod id;
+mod job;
 mod ledger;
 mod lock;
 mod open;
@@ -73,7 +77,11 @@ pub use conversation::{
     ConversationRow, ConversationUpdate, ConversationsFilter, EntryRows, LinkRow,
 };
 pub use error::{OpenError, ReadError, Refusal, WriteError};
-pub use id::{ConversationId, EntrySeq, IdError, ResourceId, Seq, SessionId};
+pub use id::{ConversationId, EntrySeq, IdError, JobId, ResourceId, Seq, SessionId};
+pub use job::{
+    JobEnd, JobFilter, JobRecord, JobRow, JobStanding, JobState, LeaseRow, StateError, StepRunRow,
+    StepRunState, StepRunUpdate,
+};
 pub use ledger::{Durability, Ledger, LedgerOptions, Opened};
 pub use reader::Reader;
 pub use record::{

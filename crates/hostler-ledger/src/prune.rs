@@ -3,6 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use crate::apply::stored;
+use crate::id::JobId;
 use crate::record::Pruned;
 
 /// How many numbers of events one step goes through. About 10 ms, which is what a write may have to wait.
@@ -13,6 +14,10 @@ const RESOURCES: i64 = 2_000;
 const SESSIONS: i64 = 500;
 /// How many rows of a transcript one step takes away; each may be some hundred kilobytes.
 const ENTRIES: i64 = 200;
+/// How many jobs one step takes away.
+const JOBS: usize = 500;
+/// How many runs of steps one step takes away, with the jobs that it parts from their parents.
+const RUNS: usize = 2_000;
 /// How many pages one step gives back to the file system.
 const PAGES: i64 = 1_000;
 
@@ -39,7 +44,8 @@ enum At {
     Transcripts {
         conversation: i64,
     },
-    Runs,
+    Jobs,
+    Hosts,
     Pages,
 }
 
@@ -70,10 +76,12 @@ pub(crate) fn step(connection: &mut Connection, prune: &mut Prune) -> rusqlite::
             let upto = to.min(from.saturating_add(EVENTS));
             prune.done.events += step
                 .prepare_cached(
-                    // Kept is who asked for a session that is open, and all about what is alive.
+                    // Kept is who asked for a session or a job that is open, and all about what is alive.
                     "DELETE FROM events WHERE seq >= ?1 AND seq < ?2 AND NOT (
                         (kind = 'session.opened' AND EXISTS (
                             SELECT 1 FROM sessions WHERE id = events.session AND closed IS NULL))
+                        OR (kind = 'job.created' AND EXISTS (
+                            SELECT 1 FROM jobs WHERE id = events.job AND ended IS NULL))
                         OR EXISTS (
                             SELECT 1 FROM resources WHERE id = events.resource AND released IS NULL))",
                 )?
@@ -125,7 +133,7 @@ pub(crate) fn step(connection: &mut Connection, prune: &mut Prune) -> rusqlite::
                 .optional()?;
             match next {
                 Some(conversation) => At::Transcripts { conversation },
-                None => At::Runs,
+                None => At::Jobs,
             }
         }
         At::Transcripts { conversation } => {
@@ -144,7 +152,8 @@ pub(crate) fn step(connection: &mut Connection, prune: &mut Prune) -> rusqlite::
                 At::Conversations
             }
         }
-        At::Runs => {
+        At::Jobs => jobs(&step, before, &mut prune.done)?,
+        At::Hosts => {
             step.prepare_cached("DELETE FROM runs WHERE ended < ?1 OR settled < ?1")?
                 .execute([before])?;
             At::Pages
@@ -170,6 +179,47 @@ pub(crate) fn step(connection: &mut Connection, prune: &mut Prune) -> rusqlite::
     step.commit()?;
     prune.stage = next;
     Ok(Stage::More)
+}
+
+/// Jobs that are old and part of no other. Those that are a part of one that goes are part of none then, and go next: none goes
+/// before its parent.
+fn jobs(connection: &Connection, before: i64, done: &mut Pruned) -> rusqlite::Result<At> {
+    let old = connection
+        .prepare_cached(
+            "SELECT number, id FROM jobs WHERE ended < ?1 AND parent IS NULL ORDER BY ended, number LIMIT ?2",
+        )?
+        .query_map(params![before, JOBS as i64], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?
+        .collect::<rusqlite::Result<Vec<(i64, JobId)>>>()?;
+    if old.is_empty() {
+        return Ok(At::Hosts);
+    }
+    let mut left = RUNS;
+    for (number, id) in old {
+        left -= connection
+            .prepare_cached(
+                "DELETE FROM step_runs WHERE rowid IN (
+                    SELECT rowid FROM step_runs WHERE job = ?1 LIMIT ?2)",
+            )?
+            .execute(params![number, left as i64])?;
+        if left == 0 {
+            break;
+        }
+        // All of them at once, though there were many: parted ones are older than their parent, and would go before it.
+        let parted = connection
+            .prepare_cached("UPDATE jobs SET parent = NULL WHERE parent = ?1")?
+            .execute([id])?;
+        connection
+            .prepare_cached("DELETE FROM jobs WHERE number = ?1")?
+            .execute([number])?;
+        done.jobs += 1;
+        left = left.saturating_sub(parted);
+        if left == 0 {
+            break;
+        }
+    }
+    Ok(At::Jobs)
 }
 
 /// The events up to the first that is not old. Numbers and times go together, but for clocks that were set.

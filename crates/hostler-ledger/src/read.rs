@@ -16,17 +16,17 @@ const SESSION: &str =
     "SELECT id, name, parent, state, detail, opened, closed, reason, report FROM sessions";
 const RESOURCE: &str =
     "SELECT id, session, kind, name, detail, intended, identity, released, outcome FROM resources";
-const EVENT: &str = "SELECT seq, at, session, resource, kind, who, why, detail FROM events";
+const EVENT: &str = "SELECT seq, at, session, resource, job, kind, who, why, detail FROM events";
 
 /// A statement with its conditions, as they are added.
-struct Query<'a> {
+pub(crate) struct Query<'a> {
     sql: String,
-    values: Vec<&'a dyn ToSql>,
+    pub(crate) values: Vec<&'a dyn ToSql>,
     joint: &'static str,
 }
 
 impl<'a> Query<'a> {
-    fn new(select: &str) -> Self {
+    pub(crate) fn new(select: &str) -> Self {
         Self {
             sql: select.to_owned(),
             values: Vec::new(),
@@ -34,20 +34,25 @@ impl<'a> Query<'a> {
         }
     }
 
-    fn when(&mut self, condition: &str) {
+    /// Adds to what is selected from, before the first condition.
+    pub(crate) fn push(&mut self, sql: &str) {
+        self.sql.push_str(sql);
+    }
+
+    pub(crate) fn when(&mut self, condition: &str) {
         self.sql.push_str(self.joint);
         self.sql.push_str(condition);
         self.joint = " AND ";
     }
 
-    fn equal<T: ToSql>(&mut self, column: &str, value: Option<&'a T>) {
+    pub(crate) fn equal<T: ToSql>(&mut self, column: &str, value: Option<&'a T>) {
         if let Some(value) = value {
             self.when(&format!("{column} = ?"));
             self.values.push(value);
         }
     }
 
-    fn all<T>(
+    pub(crate) fn all<T>(
         self,
         connection: &Connection,
         tail: &str,
@@ -117,6 +122,7 @@ pub(crate) fn events(
     query.values.push(&after);
     query.equal("session", filter.session.as_ref());
     query.equal("resource", filter.resource.as_ref());
+    query.equal("job", filter.job.as_ref());
     query.equal("kind", filter.kind.as_ref());
     query.values.push(&limit);
     query.all(connection, " ORDER BY seq LIMIT ?", read_event)
@@ -218,10 +224,11 @@ fn read_event(row: &Row<'_>) -> rusqlite::Result<Event> {
         at: row.get(1)?,
         session: row.get(2)?,
         resource: row.get(3)?,
-        kind: row.get(4)?,
-        who: row.get(5)?,
-        why: row.get(6)?,
-        detail: json(row, 7)?,
+        job: row.get(4)?,
+        kind: row.get(5)?,
+        who: row.get(6)?,
+        why: row.get(7)?,
+        detail: json(row, 8)?,
     })
 }
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::change::Identity;
-use crate::id::{ResourceId, Seq, SessionId};
+use crate::id::{JobId, ResourceId, Seq, SessionId};
 
 /// A host that ran on this ledger, as the kernel knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -101,6 +101,9 @@ pub struct Event {
     pub session: Option<SessionId>,
     /// The resource that it is about.
     pub resource: Option<ResourceId>,
+    /// The job that it is about.
+    #[serde(default)]
+    pub job: Option<JobId>,
     /// What happened, as `noun.verb`.
     pub kind: String,
     /// Who asked for it.
@@ -111,10 +114,10 @@ pub struct Event {
     pub detail: Value,
 }
 
-/// Which sessions.
+/// Which sessions, or jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Which {
-    /// Those that are not closed.
+    /// Those that are not closed, or have not ended.
     #[default]
     Open,
     /// Those that are.
@@ -150,6 +153,8 @@ pub struct EventFilter {
     pub session: Option<SessionId>,
     /// Only those of this resource.
     pub resource: Option<ResourceId>,
+    /// Only those of this job.
+    pub job: Option<JobId>,
     /// Only those of this kind.
     pub kind: Option<String>,
 }
@@ -165,6 +170,8 @@ pub struct Pruned {
     pub events: u64,
     /// Conversations, with their transcripts.
     pub conversations: u64,
+    /// Jobs that have ended, with the runs of their steps.
+    pub jobs: u64,
 }
 
 /// What the writer has done since the ledger was opened.

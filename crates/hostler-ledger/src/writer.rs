@@ -429,7 +429,7 @@ fn apply(
 ) -> Result<(), Failed> {
     let pen = Pen::new(connection, now());
     for change in changes {
-        events.extend(pen.apply(change)?);
+        pen.apply(change, events)?;
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, header};
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
-use hostler_ledger::{EventFilter, Ledger, Seq, SessionId};
+use hostler_ledger::{EventFilter, JobId, Ledger, Seq, SessionId};
 use serde::Deserialize;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
@@ -36,6 +36,9 @@ pub(crate) struct Asked {
     limit: Option<usize>,
     /// Those of this session (id or name) only.
     session: Option<String>,
+    /// Those of this job only.
+    #[param(value_type = Option<String>)]
+    job: Option<JobId>,
 }
 
 /// The log from a number on. With `Accept: text/event-stream` from there on and live, each event once and in order.
@@ -52,6 +55,7 @@ pub(crate) async fn events(
     };
     let filter = EventFilter {
         session,
+        job: asked.job,
         ..EventFilter::default()
     };
     let ledger = gateway.sessions().ledger().clone();

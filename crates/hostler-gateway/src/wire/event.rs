@@ -19,6 +19,9 @@ pub struct Event {
     /// The process, terminal or other resource that it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resource: Option<String>,
+    /// The job that it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<String>,
     /// Who asked for it.
     pub who: String,
     /// Why.
@@ -36,6 +39,7 @@ impl From<hostler_ledger::Event> for Event {
             kind: event.kind,
             session: event.session.map(String::from),
             resource: event.resource.map(String::from),
+            job: event.job.map(String::from),
             who: event.who,
             why: event.why,
             detail: event.detail,

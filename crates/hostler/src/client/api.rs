@@ -136,6 +136,8 @@ pub(crate) struct Event {
     #[serde(default)]
     pub(crate) resource: Option<String>,
     #[serde(default)]
+    pub(crate) job: Option<String>,
+    #[serde(default)]
     pub(crate) who: String,
     #[serde(default)]
     pub(crate) why: String,

@@ -195,10 +195,11 @@ impl Stream {
 
 /// An event in one line.
 fn line(event: Event) -> String {
-    let about = match (&event.session, &event.resource) {
-        (Some(session), Some(resource)) => format!("{session}/{resource}"),
-        (Some(one), None) | (None, Some(one)) => one.clone(),
-        (None, None) => "-".into(),
+    let about = [&event.job, &event.session, &event.resource];
+    let about: Vec<&str> = about.into_iter().flatten().map(String::as_str).collect();
+    let about = match about.as_slice() {
+        [] => "-".to_owned(),
+        some => some.join("/"),
     };
     let mut text = format!(
         "{:>6}  {}  {:<20}  {about:<24}",
@@ -247,6 +248,15 @@ mod tests {
             event.map(line).ok().as_deref(),
             Some(
                 "     7  1970-01-01 00:00:00.000Z  session.closed        s-1                       uid 0: client asked\n"
+            )
+        );
+        let event = serde_json::from_str(
+            r#"{"seq":8,"time":0,"kind":"lease.taken","session":"s-1","job":"j-1","who":"host","why":"","detail":{"key":"k"}}"#,
+        );
+        assert_eq!(
+            event.map(line).ok().as_deref(),
+            Some(
+                "     8  1970-01-01 00:00:00.000Z  lease.taken           j-1/s-1                   host  {\"key\":\"k\"}\n"
             )
         );
     }

@@ -1,0 +1,158 @@
+//! Queries about jobs.
+
+use rusqlite::{Connection, OptionalExtension, Row};
+use serde_json::Value;
+
+use super::{JobFilter, JobRecord, LeaseRow, StepRunRow};
+use crate::apply::stored;
+use crate::error::ReadError;
+use crate::id::JobId;
+use crate::ledger::Ledger;
+use crate::read::{Query, json};
+use crate::record::Which;
+
+const JOB: &str = "SELECT number, id, name, \"group\", parent, session, state, detail, why, outputs, created, began, ended FROM jobs";
+const RUN: &str = "SELECT number, step, item, attempt, try, state, detail, outputs, error, follows, began, ended FROM step_runs";
+
+impl Ledger {
+    /// One job; `None` when there is none, or it was deleted or pruned.
+    ///
+    /// # Errors
+    ///
+    /// See [`ReadError`].
+    pub fn job(&self, id: &JobId) -> Result<Option<JobRecord>, ReadError> {
+        self.read(|connection| one(connection, id))
+    }
+
+    /// The jobs that `filter` wants, the newest first.
+    ///
+    /// # Errors
+    ///
+    /// See [`ReadError`].
+    pub fn jobs(&self, filter: &JobFilter) -> Result<Vec<JobRecord>, ReadError> {
+        self.read(|connection| list(connection, filter))
+    }
+
+    /// The runs of the steps of a job, in the order of their numbers.
+    ///
+    /// # Errors
+    ///
+    /// See [`ReadError`].
+    pub fn step_runs(&self, id: &JobId) -> Result<Vec<StepRunRow>, ReadError> {
+        self.read(|connection| runs(connection, id))
+    }
+
+    /// The leases of a job, or of all.
+    ///
+    /// # Errors
+    ///
+    /// See [`ReadError`].
+    pub fn leases(&self, job: Option<&JobId>) -> Result<Vec<LeaseRow>, ReadError> {
+        self.read(|connection| leases(connection, job))
+    }
+}
+
+fn one(connection: &Connection, id: &JobId) -> rusqlite::Result<Option<JobRecord>> {
+    connection
+        .prepare_cached(&format!("{JOB} WHERE id = ?1"))?
+        .query_row([id], read_job)
+        .optional()
+}
+
+fn list(connection: &Connection, filter: &JobFilter) -> rusqlite::Result<Vec<JobRecord>> {
+    let mut query = Query::new(JOB);
+    match filter.which {
+        // Few are open at any time, and many may have ended that are of one name, group or parent.
+        Which::Open => {
+            query.push(" INDEXED BY jobs_open");
+            query.when("ended IS NULL");
+        }
+        Which::Closed => query.when("ended IS NOT NULL"),
+        Which::All => {}
+    }
+    let before = filter.before.map_or(i64::MAX, stored);
+    query.when("number < ?");
+    query.values.push(&before);
+    query.equal("parent", filter.parent.as_ref());
+    query.equal("\"group\"", filter.group.as_ref());
+    query.equal("name", filter.name.as_ref());
+    let limit = match filter.limit {
+        0 => -1,
+        limit => stored(limit as u64),
+    };
+    query.values.push(&limit);
+    query.all(connection, " ORDER BY number DESC LIMIT ?", read_job)
+}
+
+fn runs(connection: &Connection, id: &JobId) -> rusqlite::Result<Vec<StepRunRow>> {
+    connection
+        .prepare_cached(&format!(
+            "{RUN} WHERE job = (SELECT number FROM jobs WHERE id = ?1) ORDER BY number"
+        ))?
+        .query_map([id], read_run)?
+        .collect()
+}
+
+fn leases(connection: &Connection, job: Option<&JobId>) -> rusqlite::Result<Vec<LeaseRow>> {
+    let mut query = Query::new(
+        "SELECT jobs.id, leases.session, leases.key, leases.taken FROM leases
+         JOIN jobs ON jobs.number = leases.job",
+    );
+    query.equal("jobs.id", job);
+    query.all(
+        connection,
+        " ORDER BY leases.job, leases.session",
+        read_lease,
+    )
+}
+
+fn read_job(row: &Row<'_>) -> rusqlite::Result<JobRecord> {
+    Ok(JobRecord {
+        number: row.get(0)?,
+        id: row.get(1)?,
+        name: row.get(2)?,
+        group: row.get(3)?,
+        parent: row.get(4)?,
+        session: row.get(5)?,
+        state: row.get(6)?,
+        detail: json(row, 7)?,
+        why: json(row, 8)?,
+        outputs: some_json(row, 9)?,
+        created: row.get(10)?,
+        began: row.get(11)?,
+        ended: row.get(12)?,
+    })
+}
+
+fn read_run(row: &Row<'_>) -> rusqlite::Result<StepRunRow> {
+    Ok(StepRunRow {
+        number: row.get(0)?,
+        step: row.get(1)?,
+        item: row.get(2)?,
+        attempt: row.get(3)?,
+        try_: row.get(4)?,
+        state: row.get(5)?,
+        detail: json(row, 6)?,
+        outputs: some_json(row, 7)?,
+        error: some_json(row, 8)?,
+        follows: some_json(row, 9)?,
+        began: row.get(10)?,
+        ended: row.get(11)?,
+    })
+}
+
+fn read_lease(row: &Row<'_>) -> rusqlite::Result<LeaseRow> {
+    Ok(LeaseRow {
+        job: row.get(0)?,
+        session: row.get(1)?,
+        key: row.get(2)?,
+        taken: row.get(3)?,
+    })
+}
+
+pub(super) fn some_json(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Value>> {
+    match row.get_ref(column)?.as_str_or_null()? {
+        Some(_) => json(row, column).map(Some),
+        None => Ok(None),
+    }
+}
