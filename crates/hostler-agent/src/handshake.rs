@@ -80,6 +80,7 @@ struct Capabilities {
 #[serde(default)]
 struct SessionCapabilities {
     resume: Option<serde_json::Value>,
+    close: Option<serde_json::Value>,
 }
 
 #[derive(Deserialize, Default)]
@@ -100,6 +101,13 @@ pub(crate) fn session_named(result: &RawValue) -> Option<String> {
     serde_json::from_str::<NewSession>(result.get())
         .ok()
         .map(|new| new.session_id)
+}
+
+/// Whether an agent can be told that a session is over: by its answer to `initialize`.
+pub(crate) fn closes_sessions(initialize: &RawValue) -> bool {
+    let known: Initialized = serde_json::from_str(initialize.get()).unwrap_or_default();
+    let capabilities = known.agent_capabilities.session_capabilities;
+    capabilities.close.is_some()
 }
 
 /// Why a step failed.
@@ -379,7 +387,7 @@ fn wants_authentication(mut failed: Failed, methods: &[AuthMethod]) -> Failed {
 }
 
 /// The parameters of `session/new`, or with a name those of `session/load` and `session/resume`.
-fn session_params(plan: &Plan, name: Option<&str>) -> Box<RawValue> {
+pub(crate) fn session_params(plan: &Plan, name: Option<&str>) -> Box<RawValue> {
     let new = &plan.new;
     let mut params = match &new.more {
         Some(more) => serde_json::from_str::<Members>(more.get()).unwrap_or_default(),

@@ -356,7 +356,7 @@ impl Agents {
         };
         let up = self.live().into_iter().filter_map(|conversation| {
             let used = conversation.shared.used.get();
-            (used != Used::Absent).then_some((used, conversation))
+            (!matches!(used, Used::Absent | Used::Gone)).then_some((used, conversation))
         });
         let mut up: Vec<(Used, Conversation)> = up.collect();
         let others = up.len() - up.iter().filter(|(_, one)| one.id() == but).count();

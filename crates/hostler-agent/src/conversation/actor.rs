@@ -14,8 +14,9 @@ use tokio::time::{Instant, sleep_until};
 
 use super::asked::{Answers, Asked};
 use super::pending::{Pending, PendingAnswer, PendingServed};
+use super::renewal::Renewing;
 use super::turns::{Queued, Running};
-use super::{Answered, Ready, Shared, Turn};
+use super::{Answered, Ready, Shared, Turn, Used};
 use crate::error::Result;
 use crate::handshake::{Built, Spawned};
 use crate::link::{Caller, Heard, Link};
@@ -80,6 +81,15 @@ pub(crate) enum Message {
     /// End the agent if it does nothing.
     Retire {
         by: By,
+    },
+    /// Begin a fresh context with the agent that is up.
+    Renew {
+        by: By,
+        reply: oneshot::Sender<Result<()>>,
+    },
+    /// Say when nothing is under way any more, and whether the agent is up then.
+    Quiet {
+        reply: oneshot::Sender<bool>,
     },
     /// Where the transcript is, between two writes.
     Place {
@@ -155,6 +165,12 @@ pub(crate) struct Actor {
     pub(crate) ending: Option<watch::Receiver<()>>,
     pub(crate) untold: bool,
     pub(crate) forgotten: Seq,
+    /// A fresh context that the agent is asked for.
+    pub(crate) renewing: Option<Renewing>,
+    /// What the agent called contexts that are forgotten: what it says of those is let go of.
+    pub(crate) former: VecDeque<String>,
+    /// Who waits for nothing to be under way.
+    pub(crate) quiet: Vec<oneshot::Sender<bool>>,
     // --- turns ---
     pub(crate) next_turn: u64,
     pub(crate) queue: VecDeque<Queued>,
@@ -213,6 +229,9 @@ impl Actor {
             ending: None,
             untold: pending.untold,
             forgotten: pending.forgotten,
+            renewing: None,
+            former: VecDeque::new(),
+            quiet: Vec::new(),
             next_turn: pending.next_turn.max(1),
             queue: VecDeque::new(),
             running: None,
@@ -259,9 +278,13 @@ impl Actor {
                 }
             }
             self.commit().await;
+            self.tell_quiet();
         }
         watch.abort();
         self.shared.log.end();
+        if !self.shared.session.state().is_open() {
+            self.shared.used.set(Used::Gone);
+        }
         self.shared.forget();
     }
 
@@ -311,6 +334,8 @@ impl Actor {
             }
             Message::Evict { forget, by, reply } => self.evict(forget, &by, reply),
             Message::Retire { by } => self.retire(&by),
+            Message::Renew { by, reply } => self.renew(by, reply),
+            Message::Quiet { reply } => self.quiet.push(reply),
             Message::Place { reply } => drop(reply.send(self.last)),
             Message::Spawned {
                 generation,

@@ -60,6 +60,10 @@ impl Asked {
 
 impl Actor {
     pub(crate) fn asked(&mut self, id: &RawValue, method: &str, params: &RawValue) {
+        if self.is_former(params) {
+            let error = RpcError::new(RpcError::CANCELLED, "that session is over");
+            return self.send(rpc::response(id, &Err(error)));
+        }
         if Served::serves(method) {
             self.serve(PendingServed {
                 agent_id: id.to_owned(),
@@ -320,6 +324,17 @@ impl Actor {
         }
         self.send(line);
         Ok(())
+    }
+
+    /// Whatever the agent asked for is not wanted any more: it is told so.
+    pub(crate) fn end_requests(&mut self) {
+        self.cancel_requests();
+        for (_, (served, task)) in std::mem::take(&mut self.served) {
+            task.abort();
+            let error = RpcError::new(RpcError::CANCELLED, "cancelled");
+            self.send(rpc::response(&served.agent_id, &Err(error)));
+            self.dirty = true;
+        }
     }
 
     /// What was asked of nobody who is there any more.

@@ -1,10 +1,10 @@
 //! Agents that nobody uses: ended after a time, or where too many are up. Their conversations stay.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use hostler_session::By;
 use serde_json::json;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::actor::{Actor, Agent, Message};
@@ -19,28 +19,33 @@ pub(crate) enum Used {
     Idle(u64),
     /// Something is under way.
     Busy,
+    /// Its session has closed.
+    Gone,
 }
 
-/// The same, for others to look at.
-#[derive(Debug, Default)]
-pub(crate) struct UsedCell(AtomicU64);
+/// The same, for others to look at and to wait for.
+#[derive(Debug)]
+pub(crate) struct UsedCell(watch::Sender<Used>);
+
+impl Default for UsedCell {
+    fn default() -> Self {
+        Self(watch::Sender::new(Used::Absent))
+    }
+}
 
 impl UsedCell {
     pub(crate) fn get(&self) -> Used {
-        match self.0.load(Ordering::Relaxed) {
-            0 => Used::Absent,
-            u64::MAX => Used::Busy,
-            since => Used::Idle(since),
-        }
+        *self.0.borrow()
     }
 
-    fn set(&self, used: Used) {
-        let number = match used {
-            Used::Absent => 0,
-            Used::Busy => u64::MAX,
-            Used::Idle(since) => since,
-        };
-        self.0.store(number, Ordering::Relaxed);
+    /// Tells of each change.
+    pub(crate) fn watch(&self) -> watch::Receiver<Used> {
+        self.0.subscribe()
+    }
+
+    pub(crate) fn set(&self, used: Used) {
+        self.0
+            .send_if_modified(|now| std::mem::replace(now, used) != used);
     }
 }
 
@@ -57,6 +62,7 @@ impl Actor {
             && self.running.is_none()
             && self.queue.is_empty()
             && self.waiting.is_empty()
+            && self.renewing.is_none()
             && self.requests.is_empty()
             && self.served.is_empty()
             && self.unsent.is_empty()

@@ -105,6 +105,9 @@ impl Actor {
 
     fn told(&mut self, method: &str, params: Option<&RawValue>) {
         let params = params.unwrap_or(RawValue::NULL);
+        if self.is_former(params) {
+            return;
+        }
         let ours = self.respelled(params);
         match method {
             "session/update" => {
@@ -147,7 +150,7 @@ impl Actor {
         };
         let answer: Answer = match answer {
             Ok(result) => Ok(match waiter {
-                Waiter::NewSession(_) => result.to_owned(),
+                Waiter::NewSession(_) | Waiter::Renewal => result.to_owned(),
                 _ => self.respelled(result),
             }),
             Err(error) => Err(rpc::error(error)),
@@ -165,6 +168,8 @@ impl Actor {
                 self.then(move || drop(reply.send(answer)));
             }
             Waiter::Turn(turn) => self.turn_answered(turn, answer),
+            Waiter::Renewal => self.renewed(answer),
+            Waiter::Nobody => {}
         }
     }
 

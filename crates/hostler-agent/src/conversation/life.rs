@@ -54,15 +54,8 @@ impl Actor {
         self.noted = 0;
         let generation = self.generation;
         let plan = Plan {
-            agent: self.shared.row().agent,
-            spec: self.shared.spec.clone(),
-            wrap: self.shared.options.wrap.clone(),
-            tools: self.shared.options.tools.clone(),
-            new: self.shared.new.clone(),
-            session: self.shared.session.clone(),
-            earlier: self.agent_session.clone(),
             warm: self.warm.take(),
-            by,
+            ..self.plan(by)
         };
         let mailbox = self.shared.mailbox.clone();
         let ending = self.ending.take();
@@ -88,6 +81,21 @@ impl Actor {
             let _ = mailbox.send(Message::Built { generation, built });
         });
         self.agent = Agent::Building(task.abort_handle());
+    }
+
+    /// How the agent is brought up, or asked for another context.
+    pub(crate) fn plan(&self, by: By) -> Plan {
+        Plan {
+            agent: self.shared.row().agent,
+            spec: self.shared.spec.clone(),
+            wrap: self.shared.options.wrap.clone(),
+            tools: self.shared.options.tools.clone(),
+            new: self.shared.new.clone(),
+            session: self.shared.session.clone(),
+            earlier: self.agent_session.clone(),
+            warm: None,
+            by,
+        }
     }
 
     /// Its process is there: what it writes is read from here on.
@@ -122,19 +130,9 @@ impl Actor {
     }
 
     fn is_up(&mut self, built: Built) {
-        let id = self.shared.id.as_str();
-        let session = with_session_id(built.session.get(), id).map_or(built.session, Into::into);
-        let ready = Ready {
-            initialize: built.initialize,
-            session,
-        };
         self.is_called(&built.agent_session);
         self.untold = !built.knows;
-        self.agent = Agent::Up(ready.clone());
-        self.dirty = true;
-        let detail = self.shared.detail(Some(&ready));
-        self.shared.change(|row| row.detail = detail.clone());
-        self.update.get_or_insert_default().detail = Some(detail);
+        let ready = self.stands_by(built.initialize, built.session);
         let process = self.link.as_ref().map(|link| link.process.id().clone());
         let notice = json!({
             "notice": "agent_started",
@@ -156,6 +154,22 @@ impl Actor {
         if let Ok(agents) = self.shared.agents() {
             agents.make_room(&self.shared.id);
         }
+    }
+
+    /// What the agent said of itself and of the session is known from here on.
+    pub(crate) fn stands_by(&mut self, initialize: Arc<RawValue>, session: Arc<RawValue>) -> Ready {
+        let id = self.shared.id.as_str();
+        let session = with_session_id(session.get(), id).map_or(session, Into::into);
+        let ready = Ready {
+            initialize,
+            session,
+        };
+        self.agent = Agent::Up(ready.clone());
+        self.dirty = true;
+        let detail = self.shared.detail(Some(&ready));
+        self.shared.change(|row| row.detail = detail.clone());
+        self.update.get_or_insert_default().detail = Some(detail);
+        ready
     }
 
     fn did_not_come_up(&mut self, error: Error) {
@@ -212,6 +226,8 @@ impl Actor {
     /// Nothing connects with the process any more.
     fn lose_link(&mut self, by: &By) {
         self.forget_requests(by);
+        self.not_renewed();
+        self.former.clear();
         if let Some(link) = self.link.take() {
             link.caller.calls.close();
         }

@@ -8,6 +8,7 @@ mod last;
 mod life;
 mod pending;
 mod queue;
+mod renewal;
 mod resumed;
 mod shared;
 mod turns;

@@ -191,7 +191,7 @@ impl Actor {
 
     /// Starts the next turn, if there is one and none runs; brings the agent up for it.
     pub(crate) fn start_next(&mut self) {
-        if self.running.is_some() || self.over {
+        if self.running.is_some() || self.renewing.is_some() || self.over {
             return;
         }
         let Some(first) = self.queue.front() else {
@@ -383,7 +383,9 @@ impl Actor {
             .running
             .as_ref()
             .and_then(|running| self.turn_deadline(running));
-        [asked, turn, self.idle_until()].into_iter().flatten().min()
+        let renewing = self.renewing.as_ref().map(|renewing| renewing.deadline);
+        let all = [asked, turn, renewing, self.idle_until()];
+        all.into_iter().flatten().min()
     }
 
     fn turn_deadline(&self, running: &Running) -> Option<Instant> {
@@ -403,6 +405,7 @@ impl Actor {
         let now = Instant::now();
         self.requests_due(now);
         self.idle_due(now);
+        self.renewal_due(now);
         let Some(running) = &self.running else { return };
         if self
             .turn_deadline(running)

@@ -31,6 +31,10 @@ pub(crate) enum Waiter {
     NewSession(oneshot::Sender<Answer>),
     /// A turn.
     Turn(u64),
+    /// The conversation, for a fresh context.
+    Renewal,
+    /// Nobody: whatever the answer is.
+    Nobody,
 }
 
 /// What the agent was asked and has not answered.
@@ -67,7 +71,9 @@ impl Calls {
 
     /// Whether nobody waits.
     pub(crate) fn is_empty(&self) -> bool {
-        self.lock().by_number.is_empty()
+        let waiting = self.lock();
+        let mut waiters = waiting.by_number.values();
+        waiters.all(|waiter| matches!(waiter, Waiter::Nobody))
     }
 
     fn take(&self, number: u64) -> Option<Waiter> {
@@ -166,7 +172,7 @@ impl Caller {
             let refused = Err(RpcError::internal(full.to_string()));
             match self.calls.take(number) {
                 Some(Waiter::Call(reply) | Waiter::NewSession(reply)) => drop(reply.send(refused)),
-                Some(Waiter::Turn(_)) | None => {}
+                Some(_) | None => {}
             }
         }
         (asked, answer)
