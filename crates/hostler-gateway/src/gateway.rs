@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hostler_agent::Agents;
+use hostler_job::Jobs;
 use hostler_session::{By, Policy, Sessions};
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, watch};
@@ -73,6 +74,7 @@ pub struct ShutdownAsked {
 struct Inner {
     sessions: Sessions,
     agents: Agents,
+    jobs: Jobs,
     acp: AcpOptions,
     ahp: Overseer,
     leases: Leases,
@@ -96,9 +98,10 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// For these conversations and their sessions. `defaults` is the policy of a session that asks for nothing; what clients ask of
+    /// For these jobs and conversations, and their sessions. `defaults` is the policy of a session that asks for nothing; what clients ask of
     /// the host itself goes to `shutdown`.
     pub fn new(
+        jobs: Jobs,
         agents: Agents,
         acp: AcpOptions,
         facts: Facts,
@@ -110,6 +113,7 @@ impl Gateway {
             inner: Arc::new(Inner {
                 sessions: agents.sessions().clone(),
                 agents,
+                jobs,
                 acp,
                 ahp: Overseer::new(&facts.state_dir),
                 leases: Leases::default(),
@@ -135,6 +139,11 @@ impl Gateway {
     /// The conversations.
     pub fn agents(&self) -> &Agents {
         &self.inner.agents
+    }
+
+    /// The jobs.
+    pub fn jobs(&self) -> &Jobs {
+        &self.inner.jobs
     }
 
     /// How clients that speak ACP are served.

@@ -33,6 +33,7 @@
 #![forbid(unsafe_code)]
 
 mod check;
+mod engine;
 pub mod flow;
 mod given;
 mod mermaid;
@@ -41,7 +42,8 @@ mod read;
 mod schema;
 mod yaml;
 
-pub use check::{Loaded, Wrong, check, load};
+pub use check::{Loaded, Wrong, check, load, load_text};
+pub use engine::*;
 pub use given::{given, input_from_text};
 pub use mermaid::mermaid;
 pub use problem::{At, Code, Place, Problem};

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::expressions::executors;
 use super::{Checked, Other, field, references, with_others};
@@ -61,6 +62,57 @@ pub fn load(file: &Path) -> Result<Loaded, Vec<Wrong>> {
     }
 }
 
+/// As [`load`], of a flow that stands in no file: the files that it uses are named from `directory`.
+///
+/// # Errors
+/// As of [`load`]; the flow itself is called `flow`.
+pub fn load_text(source: &str, directory: &Path) -> Result<Loaded, Vec<Wrong>> {
+    let mut wrong = Vec::new();
+    let place = (Path::new("flow"), directory);
+    match text(source.to_owned(), place, &mut Vec::new(), &mut wrong) {
+        Some(loaded) if wrong.is_empty() => Ok(loaded),
+        _ => Err(wrong),
+    }
+}
+
+impl Loaded {
+    /// Its text and those of the flows that it uses, for [`Loaded::restore`]: files may change while a job runs.
+    pub fn stored(&self) -> Value {
+        let flows = self.flows.iter();
+        let flows = flows.map(|(name, flow)| (name.clone(), flow.stored()));
+        json!({ "source": self.source, "flows": Value::Object(flows.collect()) })
+    }
+
+    /// What was [`stored`](Self::stored).
+    ///
+    /// # Errors
+    /// Why it is none, in one line: for one of another release, which allowed what this one does not.
+    pub fn restore(stored: &Value) -> Result<Self, String> {
+        let source = stored["source"]
+            .as_str()
+            .ok_or("it has no text")?
+            .to_owned();
+        let mut flows = BTreeMap::new();
+        for (name, flow) in stored["flows"].as_object().into_iter().flatten() {
+            flows.insert(name.clone(), Self::restore(flow)?);
+        }
+        let others = |name: &str| match flows.get(name) {
+            Some(loaded) => Other::Flow(&loaded.flow),
+            None => Other::Unknown,
+        };
+        let flow = with_others(&source, &others).map_err(|problems| {
+            problems
+                .first()
+                .map_or_else(String::new, ToString::to_string)
+        })?;
+        Ok(Self {
+            flow,
+            source,
+            flows,
+        })
+    }
+}
+
 /// What stands in `file`, and in `wrong` what is wrong with it; `above` are the files by which it came to that.
 fn one(file: &Path, above: &mut Vec<PathBuf>, wrong: &mut Vec<Wrong>) -> Option<Loaded> {
     let refuse = |code: Code, message: String| Wrong {
@@ -89,6 +141,18 @@ fn one(file: &Path, above: &mut Vec<PathBuf>, wrong: &mut Vec<Wrong>) -> Option<
     let own = std::fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
     above.push(own);
     let directory = file.parent().unwrap_or(Path::new(""));
+    let loaded = text(source, (file, directory), above, wrong);
+    above.pop();
+    loaded
+}
+
+/// The flow of this text, with those that it uses.
+fn text(
+    source: String,
+    (file, directory): (&Path, &Path),
+    above: &mut Vec<PathBuf>,
+    wrong: &mut Vec<Wrong>,
+) -> Option<Loaded> {
     let mut flows = BTreeMap::new();
     let mut failed: BTreeMap<String, String> = BTreeMap::new();
     for name in used(&source) {
@@ -111,7 +175,6 @@ fn one(file: &Path, above: &mut Vec<PathBuf>, wrong: &mut Vec<Wrong>) -> Option<
             }
         }
     }
-    above.pop();
     let others = |name: &str| match flows.get(name) {
         Some(loaded) => Other::Flow(&loaded.flow),
         None if failed.contains_key(name) => Other::Wrong,

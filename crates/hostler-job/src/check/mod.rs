@@ -12,7 +12,7 @@ use crate::flow::{Flow, Step, StepId};
 use crate::problem::{Problem, Problems};
 use crate::{read, yaml};
 
-pub use flows::{Loaded, Wrong, load};
+pub use flows::{Loaded, Wrong, load, load_text};
 
 /// What is known of the flow in another file.
 #[derive(Debug, Clone, Copy)]

@@ -111,6 +111,8 @@ pub struct Step {
     pub limits: Limits,
     /// What comes of the job when it fails.
     pub on_error: OnError,
+    /// What becomes of a run of it that the death of the host has cut off.
+    pub interrupted: Interrupted,
     /// How often it is tried.
     pub retry: Retry,
     /// What is tried when that has failed for good.
@@ -194,6 +196,16 @@ pub enum OnError {
     Continue,
     /// It is paused and waits for a person.
     Pause,
+}
+
+/// What becomes of a run that the death of the host has cut off, and that cannot be taken up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Interrupted {
+    /// It is made again, which does not count as a time that it was tried.
+    #[default]
+    Again,
+    /// It has failed.
+    Fail,
 }
 
 /// How often a step is tried.

@@ -6,7 +6,8 @@ use super::declared;
 use super::executor::executor;
 use super::mapping::{Mapping, Part, name};
 use crate::flow::{
-    Action, Executor, ExitRule, ForEach, Limits, OnError, OnFailure, Retry, Step, StepId,
+    Action, Executor, ExitRule, ForEach, Interrupted, Limits, OnError, OnFailure, Retry, Step,
+    StepId,
 };
 use crate::problem::{At, Code, Problems};
 use crate::yaml::Entry;
@@ -28,6 +29,7 @@ pub(crate) const STEP: &[&str] = &[
     "session",
     "limits",
     "on_error",
+    "interrupted",
     "retry",
     "fallback",
     "exits",
@@ -75,6 +77,9 @@ pub(super) fn step(entry: &Entry, problems: &mut Problems) -> Option<Step> {
     let on_error = map
         .get("on_error")
         .and_then(|part| part.word(&["fail", "continue", "pause"], map.problems));
+    let interrupted = map
+        .get("interrupted")
+        .and_then(|part| part.word(&["again", "fail"], map.problems));
     let retry = map.get("retry").map(|part| retry(&part, map.problems));
     let fallback = map
         .get("fallback")
@@ -95,6 +100,10 @@ pub(super) fn step(entry: &Entry, problems: &mut Problems) -> Option<Step> {
             Some(1) => OnError::Continue,
             Some(2) => OnError::Pause,
             _ => OnError::Fail,
+        },
+        interrupted: match interrupted {
+            Some(1) => Interrupted::Fail,
+            _ => Interrupted::Again,
         },
         retry: retry.unwrap_or_default(),
         fallback,

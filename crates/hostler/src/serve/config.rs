@@ -7,6 +7,7 @@ use std::time::Duration;
 use hostler_agent::{Catalogue, Delegation};
 use hostler_gateway::AcpOptions;
 use hostler_gateway::wire::PolicyChange;
+use hostler_job::JobsOptions;
 use hostler_ledger::Durability;
 use hostler_session::{Containment, OnDisconnect, OnHostExit, Policy};
 use toml::Value;
@@ -42,6 +43,8 @@ pub(super) struct Config {
     pub max_warm: usize,
     /// How deep, and how many at a time, sessions of agents may have others.
     pub delegation: Delegation,
+    /// How jobs share agents.
+    pub jobs: JobsOptions,
     /// How clients that speak ACP are served.
     pub acp: AcpOptions,
 }
@@ -74,6 +77,7 @@ impl Default for Draft {
                 max_agents: None,
                 max_warm: hostler_agent::AgentsOptions::default().max_spares,
                 delegation: Delegation::default(),
+                jobs: JobsOptions::default(),
                 acp: AcpOptions::default(),
             },
             policy: PolicyChange::default(),
@@ -156,6 +160,18 @@ const KEYS: &[Key] = &[
     }),
     key!("delegation.max_children", "a number", |draft, value| {
         draft.config.delegation.max_children = usize::try_from(count(value)?).ok()?
+    }),
+    key!("jobs.agents_warm", TIME, |draft, value| {
+        draft.config.jobs.pool.warm = Duration::try_from_secs_f64(time(value)?).ok()?
+    }),
+    key!("jobs.max_agents", COUNT, |draft, value| {
+        draft.config.jobs.pool.all = usize::try_from(count(value)?).ok()?
+    }),
+    key!("jobs.max_agents_alike", COUNT, |draft, value| {
+        draft.config.jobs.pool.by_agent = usize::try_from(count(value)?).ok()?
+    }),
+    key!("jobs.max_agents_of_group", COUNT, |draft, value| {
+        draft.config.jobs.pool.by_group = usize::try_from(count(value)?).ok()?
     }),
     key!("acp.ping", "a time above 0", |draft, value| {
         draft.config.acp.ping = span(value)?

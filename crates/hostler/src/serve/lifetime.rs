@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hostler_agent::{Agents, AgentsOptions, Tools};
 use hostler_gateway::{AcpOptions, Facts, Gateway, Server, ShutdownAsked};
+use hostler_job::Jobs;
 use hostler_process::contain;
 use hostler_session::{By, HostOptions, Recovery, Sessions};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -24,6 +25,7 @@ use super::{Refused, sockets};
 pub(super) struct Living {
     pub sessions: Sessions,
     pub agents: Agents,
+    pub jobs: Jobs,
     pub gateway: Gateway,
     pub server: Server,
     pub sockets: Arc<sockets::Sockets>,
@@ -139,6 +141,14 @@ async fn live(parts: Parts) -> Result<Outcome, Refused> {
     }
 
     agents.keep_spares();
+    let jobs = Jobs::new(agents.clone(), parts.config.jobs);
+    let going = jobs
+        .recover()
+        .await
+        .map_err(|error| failed("cannot take up the jobs of earlier hosts", &error))?;
+    for job in &going {
+        tracing::info!(job = %job.id(), flow = job.name(), "goes on");
+    }
 
     let addresses = parts.sockets.addresses();
     let contain = contain::auto();
@@ -159,6 +169,7 @@ async fn live(parts: Parts) -> Result<Outcome, Refused> {
         end_with_input(ask.clone());
     }
     let gateway = Gateway::new(
+        jobs.clone(),
         agents.clone(),
         AcpOptions {
             agent: parts.config.default_agent,
@@ -205,6 +216,7 @@ async fn live(parts: Parts) -> Result<Outcome, Refused> {
     let mut living = Living {
         sessions,
         agents,
+        jobs,
         gateway,
         server,
         sockets,

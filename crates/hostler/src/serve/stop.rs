@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hostler_gateway::{Phase, ShutdownAsked};
+use hostler_job::Job;
 use hostler_session::{By, CloseReason, OnHostExit, Session, SessionState};
 use sd_notify::NotifyState;
 use tokio::task::JoinSet;
@@ -56,6 +57,16 @@ pub(super) async fn stop(
 
     living.agents.end_spares().await;
     let kept = |session: &Session| !all && session.info().policy.on_host_exit == OnHostExit::Keep;
+    let sessions = living.sessions.clone();
+    let kept_job = |job: &Job| {
+        let session = job.status().session;
+        let session = session.and_then(|id| sessions.get(id.as_str()).ok());
+        session.is_some_and(|session| kept(&session))
+    };
+    let jobs = living.jobs.stop(kept_job, by.clone());
+    if timeout_at(until, jobs).await.is_err() {
+        tracing::error!("jobs take longer to end than the host has");
+    }
     let mut closes = JoinSet::new();
     for session in living.sessions.list() {
         if !kept(&session) {

@@ -376,6 +376,7 @@ pub(super) async fn hand_over(
     {
         tracing::warn!("what is being started takes too long to wait for");
     }
+    living.jobs.hand_over().await;
     // What was read of agents is written before their sessions freeze; the next host reads on from there.
     living.agents.hand_over().await;
     let failed = living.sessions.hand_over(WAIT).await;

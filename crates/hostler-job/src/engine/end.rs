@@ -1,0 +1,159 @@
+//! The one way out of a job.
+//!
+//! Every end of a job (its steps say so, somebody cancels it, its time is over, its session or its parent is gone, the host stops, its
+//! task fails) comes to [`end`]. There, and nowhere else, [`Change::JobEnded`] is made: in the one transaction the job has its
+//! terminal state, every run that had not ended is cancelled, its leases are gone, and the same is true of the jobs below it. What
+//! it held goes after that: what runs is told, its session is closed, which proves it, and its agents are let go of. A host that is
+//! killed in between finds a job that has ended and whose session is there: it closes that ([`super::recover`]).
+
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use hostler_ledger::{By, Change, JobEnd, JobId, JobRecord, JobState, Refusal, WriteError};
+use hostler_session::CloseReason;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::actor::{Actor, Left, Message};
+use super::error::Result;
+use super::job::Job;
+use super::jobs::Jobs;
+use super::progress::End;
+
+/// How long what runs may take to tidy up once the session has closed.
+const TIDY: Duration = Duration::from_secs(2);
+/// Between two tries to write the end.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// Runs a job's task, and ends the job whatever becomes of that.
+pub(crate) fn spawn(jobs: Jobs, job: Job, mut actor: Actor) {
+    tokio::spawn(async move {
+        let left = AssertUnwindSafe(actor.live()).catch_unwind().await;
+        let left = left.unwrap_or_else(|_| {
+            let end = End::new(JobEnd::Failed, "internal", "the host failed at it");
+            Left::End(Box::new(end), By::new("host", "a failure of its own"))
+        });
+        end(&jobs, &job, actor, left).await;
+    });
+}
+
+async fn end(jobs: &Jobs, job: &Job, mut actor: Actor, left: Left) {
+    let by = match left {
+        Left::Frozen(reply) => {
+            actor.let_go();
+            while actor.tasks.join_next().await.is_some() {}
+            jobs.forget(job.id());
+            job.shared.left.cancel();
+            let _ = reply.send(Ok(()));
+            return;
+        }
+        Left::End(end, by) => {
+            write(jobs, job, *end, &by, &mut actor).await;
+            by
+        }
+        Left::Over => {
+            ended(jobs, job);
+            By::new("host", "the job above it has ended")
+        }
+    };
+    actor.cancel_all();
+    for below in jobs.below(job.id()) {
+        below.shared.tell(Message::Over);
+        below.shared.urgent.notify_one();
+    }
+    jobs.pool().release_holder(job.id().as_str());
+    let report = match actor.session.take() {
+        Some(session) => session.close(CloseReason::JobEnd, by, None).await.ok(),
+        None => None,
+    };
+    let until = Instant::now() + TIDY;
+    let tidy = async { while actor.tasks.join_next().await.is_some() {} };
+    if timeout_at(until, tidy).await.is_err() {
+        actor.let_go();
+        while actor.tasks.join_next().await.is_some() {}
+    }
+    jobs.pool().holder_gone(job.id().as_str()).await;
+    for below in jobs.below(job.id()) {
+        let _ = below.wait().await;
+    }
+    jobs.forget(job.id());
+    job.shared.live().clear();
+    job.shared.status.send_modify(|status| {
+        status.released = true;
+        status.report = report;
+    });
+}
+
+/// Writes the end. A disk that is full does not keep what runs from being ended: that is done meanwhile.
+async fn write(jobs: &Jobs, job: &Job, end: End, by: &By, actor: &mut Actor) {
+    let change = Change::JobEnded {
+        id: job.id().clone(),
+        end: end.end,
+        why: end.why.clone(),
+        outputs: end.outputs.clone(),
+        by: by.clone(),
+    };
+    let mut told = false;
+    loop {
+        match jobs.ledger().write(vec![change.clone()]).await {
+            Ok(_) => {
+                job.shared.status.send_modify(|status| {
+                    status.state = JobState::Ended(end.end);
+                    status.why = end.why;
+                    status.outputs = end.outputs;
+                });
+                return;
+            }
+            Err(WriteError::Refused(Refusal::JobEnded(_))) => return ended(jobs, job),
+            Err(error) => {
+                if !told {
+                    tracing::error!(job = %job.id(), %error, "its end cannot be written; what it runs is ended all the same");
+                    told = true;
+                    actor.cancel_all();
+                    if let Some(session) = &actor.session {
+                        let session = session.clone();
+                        let by = by.clone();
+                        tokio::spawn(async move {
+                            let _ = session.close(CloseReason::JobEnd, by, None).await;
+                        });
+                    }
+                }
+                if matches!(error, WriteError::Gone) {
+                    return;
+                }
+                sleep(AGAIN).await;
+            }
+        }
+    }
+}
+
+/// Ends a job that has no task, for it cannot go on. What it held is closed with the leftovers of jobs that have ended.
+pub(crate) async fn without_task(jobs: &Jobs, id: &JobId, end: End) -> Result<()> {
+    let change = Change::JobEnded {
+        id: id.clone(),
+        end: end.end,
+        why: end.why,
+        outputs: None,
+        by: By::new("host", "it cannot go on"),
+    };
+    jobs.ledger().write(vec![change]).await?;
+    jobs.close_ended(id);
+    Ok(())
+}
+
+/// It has ended already: as the ledger says.
+fn ended(jobs: &Jobs, job: &Job) {
+    let record: Option<JobRecord> = jobs.ledger().job(job.id()).ok().flatten();
+    let cancelled = JobState::Ended(JobEnd::Cancelled);
+    job.shared.status.send_modify(|status| match record {
+        Some(record) => {
+            status.state = if record.state.is_ended() {
+                record.state
+            } else {
+                cancelled
+            };
+            (status.why, status.outputs) = (record.why, record.outputs);
+        }
+        None => status.state = cancelled,
+    });
+}

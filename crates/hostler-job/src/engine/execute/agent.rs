@@ -1,0 +1,305 @@
+//! A turn with an agent that jobs share by lease.
+
+use std::path::PathBuf;
+
+use hostler_agent::{
+    AgentPool, Conversation, NewConversation, PoolUse, Seq, Turn, TurnEnd, Wanted,
+};
+use hostler_ledger::{Change, ConversationId, Refusal, StepRunRow, StepRunState, StepRunUpdate};
+use hostler_session::SessionOptions;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
+
+use super::{Context, Failure, Given, answer};
+use crate::engine::error::StepError;
+use crate::engine::jobs::Jobs;
+use crate::engine::new::fill;
+use crate::engine::recover::lease_key;
+use crate::flow::Agent;
+
+/// Where a run is with its agent: kept with it, so that the next host goes on there.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Place {
+    conversation: ConversationId,
+    /// The turn that is under way, and the last entry before its prompt.
+    turn: u64,
+    after: Seq,
+    /// How many turns it has had, this one included.
+    turns: u32,
+}
+
+fn place_of(row: &StepRunRow) -> Option<Place> {
+    serde_json::from_value(row.detail["agent"].clone()).ok()
+}
+
+/// Whether the conversation of a run lives, and its turn can be waited for.
+pub(super) fn goes_on(jobs: &Jobs, row: &StepRunRow) -> bool {
+    let place = place_of(row);
+    place.is_some_and(|place| jobs.agents().get(place.conversation.as_str()).is_ok())
+}
+
+/// Makes a run of an agent.
+pub(super) async fn run(context: &Context, agent: &Agent) -> Given {
+    let pool = context.jobs.pool().clone();
+    let (used, place) = match context.earlier.as_ref().and_then(place_of) {
+        Some(place) => (again(context, &pool, &place).await?, Some(place)),
+        None => (acquire(context, agent, &pool).await?, None),
+    };
+    let known = json!({ "conversation": used.conversation().id(), "session": used.conversation().session().id() });
+    context.job.know(context.plan.run, "agent", known);
+    let done = talk(context, agent, &used, place).await;
+    if let Err(failure) = &done
+        && matches!(failure.error.code.as_str(), "agent_ended" | "agent_failed")
+    {
+        // The next one gets another.
+        used.discard(&failure.error.message);
+    }
+    done
+}
+
+/// The agent that an earlier host had for this run.
+async fn again(context: &Context, pool: &AgentPool, place: &Place) -> Result<PoolUse, Failure> {
+    let gone = || {
+        StepError::new(
+            "host_died",
+            "the agent's conversation was lost with the host",
+        )
+    };
+    let conversation = context
+        .jobs
+        .agents()
+        .get(place.conversation.as_str())
+        .map_err(|_| gone())?;
+    let group = context.job.group.clone();
+    let shared = context
+        .step()
+        .session
+        .as_ref()
+        .map(|name| name.value.as_str());
+    let adopted = pool
+        .adopt(context.job.id.as_str(), shared, conversation, group)
+        .await;
+    adopted.map_err(|error| failed("no_agent", &error.to_string()).into())
+}
+
+fn failed(code: &str, message: &str) -> StepError {
+    StepError::new(code, message)
+}
+
+/// Waits for an agent of the kind that is wanted.
+async fn acquire(context: &Context, agent: &Agent, pool: &AgentPool) -> Result<PoolUse, Failure> {
+    let inputs = &context.plan.inputs;
+    let name = fill(&agent.name, inputs);
+    let cwd: PathBuf = match &agent.cwd {
+        Some(cwd) => context.job.cwd().join(fill(cwd, inputs)),
+        None => context.job.cwd().clone(),
+    };
+    if !cwd.is_dir() {
+        let message = format!(
+            "cannot work in {}: there is no such directory",
+            cwd.display()
+        );
+        return Err(failed("not_started", &message).into());
+    }
+    let mut policy = context.job.kept.policy.clone();
+    if let Some(memory) = context.step().limits.memory {
+        policy.limits.memory = Some(
+            policy
+                .limits
+                .memory
+                .map_or(memory, |limit| limit.min(memory)),
+        );
+    }
+    let new = NewConversation {
+        agent: name,
+        session: SessionOptions {
+            cwd: Some(cwd.clone()),
+            policy,
+            ..SessionOptions::default()
+        },
+        cwd,
+        ..NewConversation::default()
+    };
+    let shared = context
+        .step()
+        .session
+        .as_ref()
+        .map(|name| name.value.clone());
+    let wanted = Wanted {
+        new,
+        group: context.job.group.clone(),
+        holder: context.job.id.to_string(),
+        shared,
+        by: context.by(),
+    };
+    let used = tokio::select! {
+        used = pool.acquire(wanted) => used.map_err(|error| failed("no_agent", &error.to_string()))?,
+        () = context.cancel.cancelled() => return Err(StepError::cancelled().into()),
+    };
+    lease(context, &used).await?;
+    Ok(used)
+}
+
+/// The lease is in the ledger before the agent is asked anything.
+async fn lease(context: &Context, used: &PoolUse) -> Result<(), Failure> {
+    let session = used.conversation().session().id().clone();
+    let update = StepRunUpdate {
+        state: Some(StepRunState::Running),
+        ..StepRunUpdate::default()
+    };
+    let job = context.job.id.clone();
+    if used.is_new_for_holder() {
+        let shared = context
+            .step()
+            .session
+            .as_ref()
+            .map(|name| name.value.as_str());
+        let key = lease_key(used.key(), shared);
+        let change = Change::LeaseTaken { job, session, key };
+        match context.jobs.ledger().write_unsynced(vec![change]).await {
+            // Another run of the job was first.
+            Ok(_) | Err(hostler_ledger::WriteError::Refused(Refusal::LeaseExists { .. })) => {}
+            Err(hostler_ledger::WriteError::Refused(_)) => {
+                return Err(StepError::cancelled().into());
+            }
+            Err(error) => {
+                let message = format!("its lease cannot be recorded: {error}");
+                return Err(failed("ledger", &message).into());
+            }
+        }
+    }
+    context.note(Vec::new(), update).await?;
+    Ok(())
+}
+
+/// Asks, and asks again where the answer is none.
+async fn talk(context: &Context, agent: &Agent, used: &PoolUse, mut place: Option<Place>) -> Given {
+    let conversation = used.conversation();
+    let outputs = &context.step().outputs;
+    let most = context.step().limits.turns.unwrap_or(u32::MAX).max(1);
+    let mut corrections = agent.corrections;
+    let mut prompt = Some(fill(&agent.prompt, &context.plan.inputs));
+    let mut turns = 0;
+    loop {
+        let (turn, after) = match place.take() {
+            Some(place) => {
+                turns = place.turns;
+                corrections = corrections.saturating_sub(turns.saturating_sub(1));
+                (place.turn, place.after)
+            }
+            None => {
+                turns += 1;
+                let text = prompt.take().unwrap_or_default();
+                ask(context, conversation, text, answer::wanted(outputs), turns).await?
+            }
+        };
+        let end = tokio::select! {
+            end = conversation.turn(turn, after) => end,
+            () = context.cancel.cancelled() => {
+                // This turn and no other: somebody else may have one in the same conversation.
+                conversation.cancel_turn(turn);
+                return Err(StepError::cancelled().into());
+            }
+        };
+        let text = said(context, conversation, turn, after).await;
+        let mut given = Map::new();
+        given.insert("text".into(), text.clone().into());
+        let detail = Some(json!({ "agent": Place {
+            conversation: conversation.id().clone(), turn, after, turns,
+        } }));
+        let refuse = |error: StepError, outputs: Map<String, Value>| Failure {
+            error,
+            outputs,
+            detail: detail.clone(),
+        };
+        if let Err(error) = over(end) {
+            return Err(refuse(error, given));
+        }
+        if outputs.is_empty() {
+            return Ok((given, detail));
+        }
+        match answer::read(&text, outputs) {
+            Ok(fields) => {
+                given.extend(fields);
+                return Ok((given, detail));
+            }
+            Err(wrong) if corrections > 0 && turns < most => {
+                corrections -= 1;
+                prompt = Some(answer::correction(&wrong, outputs));
+            }
+            Err(wrong) => {
+                let message = format!("its answer is not what is wanted: {wrong}");
+                return Err(refuse(failed("wrong_output", &message), given));
+            }
+        }
+    }
+}
+
+/// Asks for a turn; where it stands is in the ledger when this returns.
+async fn ask(
+    context: &Context,
+    conversation: &Conversation,
+    text: String,
+    wanted: Option<String>,
+    turns: u32,
+) -> Result<(u64, Seq), Failure> {
+    let mut blocks = vec![json!({ "type": "text", "text": text })];
+    // For the model, not for what runs a prompt as it is.
+    blocks.extend(wanted.map(|wanted| {
+        json!({ "type": "text", "text": wanted, "annotations": { "audience": ["assistant"] } })
+    }));
+    let params = json!({ "sessionId": conversation.id(), "prompt": blocks }).to_string();
+    let params =
+        RawValue::from_string(params).map_err(|error| failed("internal", &error.to_string()))?;
+    let turn: Turn = tokio::select! {
+        turn = conversation.prompt(params, context.by()) => {
+            turn.map_err(|error| failed("agent_failed", &error.to_string()))?
+        }
+        () = context.cancel.cancelled() => return Err(StepError::cancelled().into()),
+    };
+    let after = Seq(turn.seq.0.saturating_sub(1));
+    let place = Place {
+        conversation: conversation.id().clone(),
+        turn: turn.id,
+        after,
+        turns,
+    };
+    let update = StepRunUpdate {
+        detail: Some(json!({ "agent": place, "fallback": context.plan.fallback })),
+        ..StepRunUpdate::default()
+    };
+    if let Err(ended) = context.note(Vec::new(), update).await {
+        conversation.cancel_turn(turn.id);
+        return Err(ended.into());
+    }
+    Ok((turn.id, after))
+}
+
+async fn said(context: &Context, conversation: &Conversation, turn: u64, after: Seq) -> String {
+    let (agents, id) = (context.jobs.agents().clone(), conversation.id().clone());
+    let read = tokio::task::spawn_blocking(move || agents.turn_text(&id, turn, after)).await;
+    read.ok().and_then(Result::ok).unwrap_or_default()
+}
+
+/// Whether a turn ended as one that was done.
+fn over(end: Option<TurnEnd>) -> Result<(), StepError> {
+    #[derive(Deserialize, Default)]
+    #[serde(default, rename_all = "camelCase")]
+    struct Stopped {
+        stop_reason: String,
+    }
+    match end {
+        Some(TurnEnd::Result(result)) => {
+            let stopped: Stopped = serde_json::from_str(result.get()).unwrap_or_default();
+            match stopped.stop_reason.as_str() {
+                "end_turn" | "" => Ok(()),
+                "cancelled" => Err(failed("turn_cancelled", "its turn was cancelled")),
+                other => Err(failed("stopped", &format!("the agent stopped: {other}"))),
+            }
+        }
+        Some(TurnEnd::Error(error)) => Err(failed("agent_failed", &error.to_string())),
+        Some(TurnEnd::Interrupted(why)) => Err(failed("agent_ended", &why)),
+        None => Err(failed("agent_ended", "the conversation was closed")),
+    }
+}

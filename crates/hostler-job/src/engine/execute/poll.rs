@@ -1,0 +1,52 @@
+//! A program, again and again until it says yes.
+
+use serde_json::{Map, Value, json};
+
+use super::{Context, Failure, Given, command};
+use crate::engine::error::StepError;
+use crate::flow::Poll;
+
+/// Makes a run of a poll.
+pub(super) async fn run(context: &Context, poll: &Poll) -> Given {
+    let mut tries = 0u64;
+    loop {
+        tries += 1;
+        let ran = command::program(context, &poll.program).await?;
+        context.job.know(context.plan.run, "tries", tries);
+        let (code, stdout) = (json!(ran.code()), json!(ran.stdout));
+        let mut outputs = Map::new();
+        outputs.insert("exit_code".into(), code.clone());
+        outputs.insert("stdout".into(), stdout.clone());
+        outputs.insert("tries".into(), tries.into());
+        let over = match &poll.until {
+            None => ran.code() == 0,
+            Some(until) => {
+                let tries = Value::from(tries);
+                let variables = [("exit_code", &code), ("stdout", &stdout), ("tries", &tries)];
+                match until.value.is_true(variables) {
+                    Ok(over) => over,
+                    Err(error) => {
+                        return Err(Failure {
+                            error: StepError::new("expression", error.to_string()),
+                            outputs,
+                            detail: None,
+                        });
+                    }
+                }
+            }
+        };
+        if over {
+            return Ok((outputs, None));
+        }
+        tokio::select! {
+            () = tokio::time::sleep(poll.every) => {}
+            () = context.cancel.cancelled() => {
+                return Err(Failure {
+                    error: StepError::cancelled(),
+                    outputs,
+                    detail: None,
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! All jobs of a host.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use hostler_agent::{AgentPool, Agents, PoolOptions};
+use hostler_ledger::{
+    By, Change, JobEnd, JobFilter, JobId, JobRecord, JobRow, JobStanding, JobState, Ledger,
+    StepRunRow, Which,
+};
+use hostler_session::Sessions;
+use serde_json::{Value, json};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::actor::{Actor, Message};
+use super::error::{Error, Result};
+use super::job::{Job, JobStatus, Shared};
+use super::new::{Kept, NewJob};
+use super::progress::{End, Progress};
+use crate::Loaded;
+
+/// What holds for all jobs of a host.
+#[derive(Debug, Clone, Default)]
+pub struct JobsOptions {
+    /// How agents are shared.
+    pub pool: PoolOptions,
+}
+
+/// All jobs of a host. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct Jobs {
+    pub(crate) inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    agents: Agents,
+    pool: AgentPool,
+    live: Mutex<HashMap<JobId, Job>>,
+    stopping: AtomicBool,
+}
+
+pub(crate) fn now() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |time| time.as_millis() as u64)
+}
+
+impl Jobs {
+    /// None yet: [`Jobs::recover`] is to be called once sessions and conversations have recovered. Must be called in a runtime.
+    pub fn new(agents: Agents, options: JobsOptions) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                pool: AgentPool::new(agents.clone(), options.pool),
+                agents,
+                live: Mutex::default(),
+                stopping: AtomicBool::new(false),
+            }),
+        }
+    }
+
+    pub(crate) fn registry(&self) -> MutexGuard<'_, HashMap<JobId, Job>> {
+        self.inner
+            .live
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn agents(&self) -> &Agents {
+        &self.inner.agents
+    }
+
+    pub(crate) fn sessions(&self) -> &Sessions {
+        self.inner.agents.sessions()
+    }
+
+    pub(crate) fn ledger(&self) -> &Ledger {
+        self.sessions().ledger()
+    }
+
+    /// The agents that jobs share.
+    pub fn pool(&self) -> &AgentPool {
+        &self.inner.pool
+    }
+
+    /// Makes a job, which begins at once. When this returns it is durable.
+    ///
+    /// Cancel safe: there is a job or not.
+    ///
+    /// # Errors
+    /// [`Error::Wrong`], [`Error::Inputs`], [`Error::Invalid`], [`Error::Stopping`], [`Error::Ledger`].
+    pub async fn create(&self, new: NewJob, by: By) -> Result<Job> {
+        let group = new.group.clone();
+        let checked = tokio::task::spawn_blocking(move || new.check()).await;
+        let (loaded, kept) = checked.map_err(|error| Error::Invalid(error.to_string()))??;
+        self.make(Arc::new(loaded), kept, (group, None), Vec::new(), by)
+            .await
+    }
+
+    /// Makes a job, with what an earlier one has done of it. Whoever asked may be gone: it is made all the same.
+    pub(crate) async fn make(
+        &self,
+        loaded: Arc<Loaded>,
+        kept: Kept,
+        (group, parent): (Option<String>, Option<JobId>),
+        done: Vec<StepRunRow>,
+        by: By,
+    ) -> Result<Job> {
+        if self.inner.stopping.load(Ordering::SeqCst) {
+            return Err(Error::Stopping);
+        }
+        let jobs = self.clone();
+        let task = tokio::spawn(async move {
+            let id = JobId::new();
+            let detail =
+                serde_json::to_value(&kept).map_err(|error| Error::Invalid(error.to_string()))?;
+            let row = JobRow {
+                id: id.clone(),
+                name: loaded.flow.name.clone(),
+                group: group.clone(),
+                parent: parent.clone(),
+                detail,
+                created: now(),
+            };
+            let mut changes = vec![Change::JobCreated {
+                job: Box::new(row),
+                by: by.clone(),
+            }];
+            for run in &done {
+                let run = Box::new(run.clone());
+                let job = id.clone();
+                changes.push(Change::StepBegan { job, run });
+            }
+            let below = parent.is_some();
+            match below {
+                // Its parent's run says the same, should power be lost.
+                true => jobs.ledger().write_unsynced(changes).await?,
+                false => jobs.ledger().write(changes).await?,
+            };
+            let flow = Arc::new(loaded.flow.clone());
+            let mut progress = Progress::new(id.clone(), flow, kept.inputs.clone());
+            if !done.is_empty() {
+                progress.replay(&done, &[], false);
+            }
+            let status = JobStatus {
+                state: JobState::Standing(JobStanding::Pending),
+                why: Value::Null,
+                outputs: None,
+                session: None,
+                released: false,
+                report: None,
+            };
+            let (shared, inbox) = jobs.shared(id, loaded, kept, (group, parent), status);
+            let actor = Actor::new(jobs.clone(), shared.clone(), inbox, progress, by);
+            Ok(jobs.run(shared, actor))
+        });
+        match task.await {
+            Ok(job) => job,
+            Err(error) => Err(Error::Invalid(format!(
+                "a task of the host failed: {error}"
+            ))),
+        }
+    }
+
+    pub(crate) fn shared(
+        &self,
+        id: JobId,
+        loaded: Arc<Loaded>,
+        kept: Kept,
+        (group, parent): (Option<String>, Option<JobId>),
+        status: JobStatus,
+    ) -> (Arc<Shared>, mpsc::UnboundedReceiver<Message>) {
+        let (mailbox, inbox) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared {
+            id,
+            group,
+            parent,
+            loaded,
+            kept,
+            mailbox,
+            status: watch::Sender::new(status),
+            live: Mutex::default(),
+            urgent: Notify::new(),
+            left: CancellationToken::new(),
+        });
+        (shared, inbox)
+    }
+
+    /// Lets a job be found, and its task run.
+    pub(crate) fn run(&self, shared: Arc<Shared>, actor: Actor) -> Job {
+        let job = Job { shared };
+        self.registry().insert(job.id().clone(), job.clone());
+        super::end::spawn(self.clone(), job.clone(), actor);
+        // One that was made while the host began to stop is ended with the others.
+        if self.inner.stopping.load(Ordering::SeqCst) {
+            job.shared.tell(Message::End {
+                end: Box::new(stopped()),
+                by: By::new("host", "it stops"),
+            });
+        }
+        job
+    }
+
+    /// One that has not ended, or whose resources are not gone yet.
+    ///
+    /// # Errors
+    /// [`Error::NoJob`]; [`Error::Ended`] for one that is in the ledger only.
+    pub fn get(&self, id: &str) -> Result<Job> {
+        let parsed: JobId = id.parse().map_err(|_| Error::NoJob(id.to_owned()))?;
+        if let Some(job) = self.registry().get(&parsed) {
+            return Ok(job.clone());
+        }
+        match self.ledger().job(&parsed)? {
+            Some(_) => Err(Error::Ended(parsed)),
+            None => Err(Error::NoJob(id.to_owned())),
+        }
+    }
+
+    /// Those that have not ended, or whose resources are not gone yet.
+    pub fn live(&self) -> Vec<Job> {
+        self.registry().values().cloned().collect()
+    }
+
+    /// Jobs from the ledger, the newest first. Blocks.
+    ///
+    /// # Errors
+    /// [`Error::Read`].
+    pub fn list(&self, filter: &JobFilter) -> Result<Vec<JobRecord>> {
+        Ok(self.ledger().jobs(filter)?)
+    }
+
+    /// One job with its runs, from the ledger. Blocks.
+    ///
+    /// # Errors
+    /// [`Error::NoJob`], [`Error::Read`].
+    pub fn record(&self, id: &str) -> Result<(JobRecord, Vec<StepRunRow>)> {
+        let none = || Error::NoJob(id.to_owned());
+        let parsed: JobId = id.parse().map_err(|_| none())?;
+        let record = self.ledger().job(&parsed)?.ok_or_else(none)?;
+        let runs = self.ledger().step_runs(&parsed)?;
+        Ok((record, runs))
+    }
+
+    /// A new job that does one again that has ended, from this step on: with what the steps before it gave. Without a step, all is
+    /// done again.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] for one that has not ended, [`Error::Invalid`] for a step that there is not, and as
+    /// [`Jobs::create`].
+    pub async fn retry(&self, id: &str, from: Option<&str>, by: By) -> Result<Job> {
+        let (record, runs) = self.record(id)?;
+        if !record.state.is_ended() {
+            let message = format!(
+                "job {id} has not ended: a step of it can be done again while it is paused"
+            );
+            return Err(Error::Conflict(message));
+        }
+        let mut kept = kept_of(&record)?;
+        let loaded = Loaded::restore(&kept.flow).map_err(Error::Invalid)?;
+        let done = match from {
+            None => Vec::new(),
+            Some(from) => super::recover::done_before(&loaded.flow, &runs, from)?,
+        };
+        (kept.again, kept.run) = (Vec::new(), None);
+        kept.retry_of = Some(record.id);
+        self.make(Arc::new(loaded), kept, (record.group, None), done, by)
+            .await
+    }
+
+    /// Takes a job out of the ledger, with the jobs below it; one that runs is cancelled first.
+    ///
+    /// # Errors
+    /// [`Error::NoJob`], [`Error::Ledger`], [`Error::Stopping`].
+    pub async fn delete(&self, id: &str, by: By) -> Result<()> {
+        match self.get(id) {
+            Ok(job) => drop(job.cancel(by.clone()).await?),
+            Err(Error::Ended(_)) => {}
+            Err(error) => return Err(error),
+        }
+        let id: JobId = id.parse().map_err(|_| Error::NoJob(id.to_owned()))?;
+        self.ledger()
+            .write(vec![Change::JobDeleted { id, by }])
+            .await?;
+        Ok(())
+    }
+
+    /// The host stops: jobs whose sessions are not kept for the next host are cancelled, the others are let go of. Makes no more.
+    /// Returns when what was cancelled is gone. To be called before sessions are closed.
+    ///
+    /// Not cancel safe: dropped, what was not reached yet goes on.
+    pub async fn stop(&self, keep: impl Fn(&Job) -> bool, by: By) {
+        self.inner.stopping.store(true, Ordering::SeqCst);
+        let mut ends = tokio::task::JoinSet::new();
+        for job in self.live() {
+            let by = by.clone();
+            // What is below another one ends, or stays, with that.
+            if job.parent().is_some() {
+                continue;
+            }
+            if keep(&job) && !job.status().state.is_ended() {
+                continue;
+            }
+            ends.spawn(async move { job.end(stopped(), by).await });
+        }
+        ends.join_all().await;
+        self.freeze().await;
+        self.inner.pool.end().await;
+    }
+
+    /// Lets go of all jobs for the next host: nothing of them is ended. To be called before conversations and sessions are handed
+    /// over. Makes no more.
+    pub async fn hand_over(&self) {
+        self.inner.stopping.store(true, Ordering::SeqCst);
+        self.freeze().await;
+        self.inner.pool.hand_over();
+    }
+
+    async fn freeze(&self) {
+        for job in self.live() {
+            job.freeze().await;
+        }
+    }
+
+    pub(crate) fn forget(&self, id: &JobId) {
+        self.registry().remove(id);
+    }
+
+    /// The jobs below this one that have not ended, or are not gone.
+    pub(crate) fn below(&self, id: &JobId) -> Vec<Job> {
+        let registry = self.registry();
+        let below = registry.values().filter(|job| job.parent() == Some(id));
+        below.cloned().collect()
+    }
+
+    /// Those of the ledger that have not ended. Blocks.
+    pub(crate) fn open(&self) -> Result<Vec<JobRecord>> {
+        self.list(&JobFilter {
+            which: Which::Open,
+            ..JobFilter::default()
+        })
+    }
+}
+
+/// The end of a job whose host stops.
+fn stopped() -> End {
+    End::new(JobEnd::Cancelled, "shutdown", "the host was told to stop")
+}
+
+/// What the ledger keeps of a job.
+pub(crate) fn kept_of(record: &JobRecord) -> Result<Kept> {
+    serde_json::from_value(record.detail.clone())
+        .map_err(|_| Error::Invalid(format!("the record of job {} cannot be read", record.id)))
+}
+
+/// Why a job is as it is, for listings.
+pub(crate) fn why(code: &str, message: &str) -> Value {
+    json!({ "code": code, "message": message })
+}

@@ -1,0 +1,16 @@
+//! The engine: jobs that run.
+
+mod actor;
+mod end;
+mod error;
+mod execute;
+mod job;
+mod jobs;
+mod new;
+mod progress;
+mod recover;
+
+pub use error::{Error, Result, StepError};
+pub use job::{Job, JobStatus};
+pub use jobs::{Jobs, JobsOptions};
+pub use new::{FlowSource, NewJob};

@@ -1,0 +1,213 @@
+//! Jobs of earlier hosts: those that had not ended go on, those that had are rid of what they held.
+//!
+//! What a job had done is in its runs; [`Progress::replay`] says where it stood. Runs that had not ended are taken up where what they
+//! started lives (a process that was kept, a turn of an agent, a job below), and interrupted where not. Sessions of jobs that have
+//! ended, and agents that no job holds, are closed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use hostler_agent::PoolKey;
+use hostler_ledger::{
+    By, Change, JobEnd, JobId, JobRecord, JobStanding, JobState, LeaseRow, StepRunRow,
+};
+use hostler_session::{CloseReason, Session};
+use serde_json::Value;
+
+use super::actor::Actor;
+use super::error::{Error, Result};
+use super::job::{Job, JobStatus};
+use super::jobs::{Jobs, kept_of};
+use super::progress::Progress;
+use crate::Loaded;
+use crate::flow::{Flow, StepId};
+
+impl Jobs {
+    /// Takes up the jobs of earlier hosts. To be called once, after sessions and conversations have recovered. Gives those that go
+    /// on.
+    ///
+    /// # Errors
+    /// [`Error::Read`], [`Error::Ledger`].
+    pub async fn recover(&self) -> Result<Vec<Job>> {
+        let jobs = self.clone();
+        let open = tokio::task::spawn_blocking(move || jobs.open()).await;
+        let mut open = open.map_err(|error| Error::Read(error.to_string()))??;
+        // Those above first: what is below goes on in their sessions.
+        open.sort_by_key(|record| record.number);
+        let leases = self.ledger().leases(None)?;
+        let leased: Vec<_> = leases.iter().map(|lease| lease.session.clone()).collect();
+        self.close_leftovers(&open, &leased);
+        let mut going = Vec::new();
+        for record in open {
+            // It ended with the one above it, while that was taken up.
+            if self
+                .ledger()
+                .job(&record.id)?
+                .is_none_or(|now| now.state.is_ended())
+            {
+                continue;
+            }
+            match self.take_up(&record).await {
+                Ok(job) => going.push(job),
+                Err(Error::Ledger(error)) => return Err(error.into()),
+                Err(error) => {
+                    tracing::error!(job = %record.id, %error, "cannot go on");
+                    let message = format!("it cannot go on after the death of its host: {error}");
+                    let end = super::progress::End::new(JobEnd::Failed, "host_died", message);
+                    super::end::without_task(self, &record.id, end).await?;
+                }
+            }
+        }
+        // Others have had none.
+        let pool = self.pool().clone();
+        tokio::spawn(async move { pool.end_unadopted().await });
+        Ok(going)
+    }
+
+    async fn take_up(&self, record: &JobRecord) -> Result<Job> {
+        let kept = kept_of(record)?;
+        let loaded = Arc::new(Loaded::restore(&kept.flow).map_err(Error::Invalid)?);
+        let runs = self.ledger().step_runs(&record.id)?;
+        let flow = Arc::new(loaded.flow.clone());
+        let mut progress = Progress::new(record.id.clone(), flow, kept.inputs.clone());
+        let held = record.state == JobState::Standing(JobStanding::Paused);
+        let live = progress.replay(&runs, &kept.again, held);
+        let session = record.session.as_ref().and_then(|id| {
+            let session = self.sessions().get(id.as_str()).ok()?;
+            session.state().is_open().then_some(session)
+        });
+        // Agents that live stay with the job; leases of others are gone.
+        let mut changes = Vec::new();
+        for lease in self.ledger().leases(Some(&record.id))? {
+            if !self.adopt(&lease, record.group.clone()).await {
+                let (job, session) = (lease.job, lease.session);
+                changes.push(Change::LeaseReleased { job, session });
+            }
+        }
+        if !changes.is_empty() {
+            self.ledger().write_unsynced(changes).await?;
+        }
+        let status = JobStatus {
+            state: record.state,
+            why: record.why.clone(),
+            outputs: None,
+            session: session.as_ref().map(|session| session.id().clone()),
+            released: false,
+            report: None,
+        };
+        let place = (record.group.clone(), record.parent.clone());
+        let (shared, inbox) = self.shared(record.id.clone(), loaded, kept, place, status);
+        let by = By::new("host", "it goes on after the one before");
+        let actor = Actor::new(self.clone(), shared.clone(), inbox, progress, by);
+        let actor = actor.resumed(session, live, record.began);
+        Ok(self.run(shared, actor))
+    }
+
+    /// Whether the agent of a lease lives; it is the pool's again.
+    async fn adopt(&self, lease: &LeaseRow, group: Option<String>) -> bool {
+        let Ok(conversation) = self.agents().get(lease.session.as_str()) else {
+            return false;
+        };
+        let (_, shared) = lease_of(&lease.key);
+        let holder = lease.job.as_str();
+        let adopted = self.pool().adopt(holder, shared, conversation, group).await;
+        adopted.is_ok()
+    }
+
+    /// Closes what jobs have left that have ended, and agents that nobody holds.
+    fn close_leftovers(&self, open: &[JobRecord], leased: &[hostler_ledger::SessionId]) {
+        let of_jobs: HashMap<&str, ()> = open.iter().map(|job| (job.id.as_str(), ())).collect();
+        for session in self.sessions().list() {
+            let labels = session.info().labels;
+            let left = match (&labels["job"], &labels["pool"]) {
+                (Value::String(job), _) => !of_jobs.contains_key(job.as_str()),
+                (_, Value::String(_)) => !leased.contains(session.id()),
+                _ => false,
+            };
+            if left {
+                close(session);
+            }
+        }
+    }
+
+    /// Closes the sessions of a job that has ended without a task.
+    pub(crate) fn close_ended(&self, id: &JobId) {
+        for session in self.sessions().list() {
+            if session.info().labels["job"] == id.as_str() {
+                close(session);
+            }
+        }
+    }
+}
+
+fn close(session: Session) {
+    tokio::spawn(async move {
+        let by = By::new("host", "the job that it was for has ended");
+        let _ = session.close(CloseReason::JobEnd, by, None).await;
+    });
+}
+
+/// How a lease is written: the agent's key, and the name of what steps share.
+pub(crate) fn lease_key(key: &PoolKey, shared: Option<&str>) -> String {
+    match shared {
+        Some(shared) => format!("{key}\t{shared}"),
+        None => key.to_string(),
+    }
+}
+
+fn lease_of(written: &str) -> (&str, Option<&str>) {
+    match written.split_once('\t') {
+        Some((key, shared)) => (key, Some(shared)),
+        None => (written, None),
+    }
+}
+
+/// What an ended job had done of the steps that do not wait for `from`, as runs of a new one.
+pub(crate) fn done_before(flow: &Flow, runs: &[StepRunRow], from: &str) -> Result<Vec<StepRunRow>> {
+    let id: StepId = from
+        .parse()
+        .map_err(|_| Error::Invalid(format!("there is no step `{from}`")))?;
+    if flow.step(&id).is_none() {
+        return Err(Error::Invalid(format!("there is no step `{from}`")));
+    }
+    let mut again = vec![id];
+    let mut more = true;
+    while more {
+        more = false;
+        for step in &flow.steps {
+            let waits = step.waits_for().iter().any(|of| again.contains(&of.value));
+            if waits && !again.contains(&step.id.value) {
+                again.push(step.id.value.clone());
+                more = true;
+            }
+        }
+    }
+    let kept = flow
+        .steps
+        .iter()
+        .filter(|step| !again.contains(&step.id.value));
+    let mut done = Vec::new();
+    for step in kept {
+        let of: Vec<&StepRunRow> = runs
+            .iter()
+            .filter(|run| run.step == step.id.value.as_str())
+            .collect();
+        let Some(last) = of.iter().map(|run| run.attempt).max() else {
+            continue;
+        };
+        let last: Vec<&StepRunRow> = of.into_iter().filter(|run| run.attempt == last).collect();
+        let over = last.iter().any(|run| {
+            let follows = run.follows.as_ref().map(|follows| &follows["step"]);
+            follows.is_some_and(|step| step == "completed" || step == "skipped")
+        });
+        if over {
+            done.extend(last.into_iter().cloned());
+        }
+    }
+    done.sort_by_key(|run| run.number);
+    for (number, run) in (1..).zip(&mut done) {
+        run.number = number;
+        run.attempt = 1;
+    }
+    Ok(done)
+}
