@@ -454,12 +454,10 @@ impl Actor {
                 let _ = reply.send(done);
             }
             Message::Resume { by, reply } => {
-                let done = self.resume(by).await?;
-                let _ = reply.send(done);
+                self.resume(by, reply).await?;
             }
             Message::Retry { step, by, reply } => {
-                let done = self.retry(&step, by).await?;
-                let _ = reply.send(done);
+                self.retry(&step, by, reply).await?;
             }
             Message::Answer {
                 run,
@@ -489,10 +487,12 @@ impl Actor {
         Ok(Ok(()))
     }
 
-    async fn resume(&mut self, by: By) -> Stops<Result<()>> {
+    /// Goes on. Whoever asked is told before what follows, which may be the end.
+    async fn resume(&mut self, by: By, reply: oneshot::Sender<Result<()>>) -> Stops<()> {
         if !self.progress.is_held() {
             let message = format!("job {} is not paused", self.shared.id);
-            return Ok(Err(Error::Conflict(message)));
+            let _ = reply.send(Err(Error::Conflict(message)));
+            return Ok(());
         }
         let change = self.standing(JobStanding::Running, Value::Null, by);
         self.write(vec![change]).await?;
@@ -500,25 +500,36 @@ impl Actor {
             status.state = JobState::Standing(JobStanding::Running);
             status.why = Value::Null;
         });
+        let _ = reply.send(Ok(()));
         let effects = self.progress.resume();
-        self.make(effects).await?;
-        Ok(Ok(()))
+        self.make(effects).await
     }
 
-    async fn retry(&mut self, step: &StepId, by: By) -> Stops<Result<()>> {
+    async fn retry(
+        &mut self,
+        step: &StepId,
+        by: By,
+        reply: oneshot::Sender<Result<()>>,
+    ) -> Stops<()> {
         if !self.progress.is_held() {
-            let message = format!(
-                "job {} is not paused: a step can be done again while it is",
-                self.shared.id
-            );
-            return Ok(Err(Error::Conflict(message)));
+            let id = &self.shared.id;
+            let message = format!("job {id} is not paused: a step can be done again while it is");
+            let _ = reply.send(Err(Error::Conflict(message)));
+            return Ok(());
         }
-        let again = match self.progress.retry_from(step) {
-            Ok(again) => again,
-            Err(why) if why.starts_with("there is no") => return Ok(Err(Error::Invalid(why))),
-            Err(why) => return Ok(Err(Error::Conflict(why))),
-        };
-        self.again.push(again);
+        match self.progress.retry_from(step) {
+            Ok(again) => self.again.push(again),
+            Err(why) => {
+                let known = self.shared.loaded.flow.step(step).is_some();
+                let refused = if known {
+                    Error::Conflict
+                } else {
+                    Error::Invalid
+                };
+                let _ = reply.send(Err(refused(why)));
+                return Ok(());
+            }
+        }
         let kept = Kept {
             again: self.again.clone(),
             ..self.shared.kept.clone()
@@ -526,7 +537,7 @@ impl Actor {
         let detail = serde_json::to_value(kept).unwrap_or_default();
         let id = self.shared.id.clone();
         self.write(vec![Change::JobDetail { id, detail }]).await?;
-        self.resume(by).await
+        self.resume(by, reply).await
     }
 
     fn answer(&mut self, run: Option<u32>, values: Map<String, Value>, by: &By) -> Result<u32> {

@@ -179,7 +179,8 @@ async fn talk(context: &Context, agent: &Agent, used: &PoolUse, mut place: Optio
     let outputs = &context.step().outputs;
     let most = context.step().limits.turns.unwrap_or(u32::MAX).max(1);
     let mut corrections = agent.corrections;
-    let mut prompt = Some(fill(&agent.prompt, &context.plan.inputs));
+    let prompt = fill(&agent.prompt, &context.plan.inputs);
+    let mut about = answer::wanted(outputs);
     let mut turns = 0;
     loop {
         let (turn, after) = match place.take() {
@@ -190,8 +191,7 @@ async fn talk(context: &Context, agent: &Agent, used: &PoolUse, mut place: Optio
             }
             None => {
                 turns += 1;
-                let text = prompt.take().unwrap_or_default();
-                ask(context, conversation, text, answer::wanted(outputs), turns).await?
+                ask(context, conversation, &prompt, about.take(), turns).await?
             }
         };
         let end = tokio::select! {
@@ -226,7 +226,7 @@ async fn talk(context: &Context, agent: &Agent, used: &PoolUse, mut place: Optio
             }
             Err(wrong) if corrections > 0 && turns < most => {
                 corrections -= 1;
-                prompt = Some(answer::correction(&wrong, outputs));
+                about = Some(answer::correction(&wrong, outputs));
             }
             Err(wrong) => {
                 let message = format!("its answer is not what is wanted: {wrong}");
@@ -240,15 +240,15 @@ async fn talk(context: &Context, agent: &Agent, used: &PoolUse, mut place: Optio
 async fn ask(
     context: &Context,
     conversation: &Conversation,
-    text: String,
-    wanted: Option<String>,
+    prompt: &str,
+    about: Option<String>,
     turns: u32,
 ) -> Result<(u64, Seq), Failure> {
-    let mut blocks = vec![json!({ "type": "text", "text": text })];
-    // For the model, not for what runs a prompt as it is.
-    blocks.extend(wanted.map(|wanted| {
-        json!({ "type": "text", "text": wanted, "annotations": { "audience": ["assistant"] } })
-    }));
+    // What is said of the answer comes first, as context: an agent that runs what it is prompted takes what comes last.
+    let blocks = about.as_deref().into_iter().chain([prompt]);
+    let blocks: Vec<Value> = blocks
+        .map(|text| json!({ "type": "text", "text": text }))
+        .collect();
     let params = json!({ "sessionId": conversation.id(), "prompt": blocks }).to_string();
     let params =
         RawValue::from_string(params).map_err(|error| failed("internal", &error.to_string()))?;

@@ -17,7 +17,7 @@ pub(super) fn wanted(outputs: &[Declared<OutputName>]) -> Option<String> {
 /// What an agent is told whose answer was none.
 pub(super) fn correction(wrong: &str, outputs: &[Declared<OutputName>]) -> String {
     format!(
-        "That was not what is wanted: {wrong}. Answer with one JSON object, and nothing else, that matches this JSON Schema:\n{}",
+        "The answer was not what is wanted: {wrong}. End your answer with one JSON object, and nothing after it, that matches this JSON Schema:\n{}",
         schema(outputs)
     )
 }

@@ -1,0 +1,10 @@
+//! Jobs over real keepers, a real ledger and a real agent: what their flows say, and that nothing is left of them, however they end.
+
+#[path = "../agent/support.rs"]
+#[allow(dead_code)]
+mod agents;
+mod basics;
+#[path = "../session/support.rs"]
+#[allow(dead_code)]
+mod stage;
+mod support;
