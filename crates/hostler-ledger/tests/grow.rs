@@ -66,10 +66,6 @@ fn queries_are_quick_and_use_their_indices() {
         session: Some(session.clone()),
         ..EventFilter::default()
     };
-    let of_process = EventFilter {
-        resource: Some(process.clone()),
-        ..EventFilter::default()
-    };
     quick("a session", ms(5), || ledger.session(session))
         .expect("read")
         .expect("a session");
@@ -103,10 +99,6 @@ fn queries_are_quick_and_use_their_indices() {
         ledger.events(Seq::START, 1000, &of_session)
     });
     assert_eq!(found.expect("read").len(), 100);
-    let found = quick("the process's", ms(5), || {
-        ledger.events(Seq::START, 1000, &of_process)
-    });
-    assert_eq!(found.expect("read").len(), 2);
     let found = quick("all sessions", ms(100), || {
         ledger.sessions(&SessionFilter::default())
     });
@@ -328,6 +320,53 @@ fn many_jobs_that_have_ended_are_in_nobodys_way() {
 }
 
 #[test]
+fn what_was_released_is_in_nobodys_way() {
+    const EACH: usize = 10_000;
+    let dir = tempfile::tempdir().expect("a directory");
+    let ledger = open(dir.path());
+    let (busy, idle) = (SessionId::new(), SessionId::new());
+    let alive = ResourceId::new("process");
+    let mut changes = vec![
+        opened(&busy, None, None),
+        opened(&idle, None, None),
+        intended(&alive, &busy),
+    ];
+    for _ in 0..EACH {
+        let process = ResourceId::new("process");
+        changes.extend([intended(&process, &busy), released(&process)]);
+    }
+    block_on(ledger.write(changes)).expect("written");
+    let ms = Duration::from_millis;
+    let of = |session: Option<&SessionId>, released| ResourceFilter {
+        session: session.cloned(),
+        released,
+    };
+    let live = quick("all that lives", ms(2), || {
+        ledger.resources(&of(None, false))
+    });
+    assert_eq!(live.expect("read").len(), 1);
+    let live = quick("its own", ms(2), || {
+        ledger.resources(&of(Some(&busy), false))
+    });
+    assert_eq!(live.expect("read")[0].id, alive);
+    let none = quick("another's", ms(2), || {
+        ledger.resources(&of(Some(&idle), true))
+    });
+    assert!(none.expect("read").is_empty());
+    let all = ledger.resources(&of(Some(&busy), true)).expect("read");
+    assert_eq!((all.len(), &all[0].id), (EACH + 1, &alive), "as intended");
+    let closed_in = quick("a close that is refused", ms(20), || {
+        block_on(ledger.write_unsynced(vec![closed(&busy)]))
+    });
+    closed_in.expect_err("it owns one");
+    // In pieces, though it is all of one session.
+    let pruned = block_on(ledger.prune(now() + 1_000_000)).expect("pruned");
+    assert_eq!((pruned.resources as usize, pruned.sessions), (EACH, 0));
+    let left = ledger.resources(&of(None, true)).expect("read");
+    assert_eq!((left.len(), &left[0].id), (1, &alive));
+}
+
+#[test]
 fn each_query_has_an_index() {
     let dir = tempfile::tempdir().expect("a directory");
     drop(open(dir.path()));
@@ -338,10 +377,10 @@ fn each_query_has_an_index() {
         "SELECT * FROM sessions WHERE closed IS NULL AND parent = ? ORDER BY number",
         "SELECT * FROM sessions WHERE closed < ? ORDER BY closed, number",
         "SELECT * FROM resources WHERE session = ? AND released IS NULL ORDER BY number",
-        "SELECT * FROM resources WHERE released < ?",
+        "SELECT * FROM resources WHERE session = ? AND released < ? LIMIT ?",
+        "SELECT * FROM resources WHERE session = ?",
         "SELECT * FROM events WHERE seq > ? ORDER BY seq LIMIT ?",
         "SELECT * FROM events WHERE seq > ? AND session = ? ORDER BY seq LIMIT ?",
-        "SELECT * FROM events WHERE seq > ? AND resource = ? ORDER BY seq LIMIT ?",
         "SELECT * FROM events WHERE seq > ? AND job = ? ORDER BY seq LIMIT ?",
         "SELECT * FROM jobs WHERE id = ?",
         "SELECT * FROM jobs INDEXED BY jobs_open WHERE ended IS NULL AND number < ? ORDER BY number DESC LIMIT ?",
