@@ -136,3 +136,39 @@ fn processes() {
         println!("{:.1} pages a process", pages as f64 / MEASURED as f64);
     });
 }
+
+/// How long a small write takes while 100 MB are written beside it.
+#[test]
+#[ignore = "a measurement"]
+fn beside_a_burst() {
+    let base = std::env::var_os("LEDGER_SPEED_DIR").unwrap_or_else(|| "/var/tmp".into());
+    let dir = tempfile::tempdir_in(&base).expect("a directory");
+    let ledger = open(dir.path());
+    let writer = ledger.clone();
+    let burst = std::thread::spawn(move || {
+        let text = "x".repeat(40_000);
+        for _ in 0..2_500 {
+            let change = event(serde_json::json!({ "text": text }));
+            block_on(writer.write_unsynced(vec![change])).expect("written");
+        }
+    });
+    let mut times = Vec::new();
+    while !burst.is_finished() {
+        let begun = Instant::now();
+        let change = event(serde_json::json!(1));
+        block_on(ledger.write_unsynced(vec![change])).expect("written");
+        times.push(begun.elapsed());
+        std::thread::sleep(Duration::from_micros(500));
+    }
+    burst.join().expect("the burst");
+    times.sort();
+    let at = |share: f64| times[(times.len() as f64 * share) as usize];
+    println!(
+        "{} writes: p50 {:?}, p95 {:?}, p99 {:?}, max {:?}",
+        times.len(),
+        at(0.5),
+        at(0.95),
+        at(0.99),
+        times[times.len() - 1]
+    );
+}
