@@ -126,7 +126,9 @@ fn settle(connection: &Connection, durability: Durability) -> rusqlite::Result<(
     Ok(())
 }
 
-/// Writes what is in the log back into the file, as far as nobody reads it. Waits for the disk.
+/// Writes what is in the log back into the file, as far as nobody reads it. Waits for the disk. While it is made nobody may write, for
+/// only when all of the log was written back does the next write begin it anew; and the length that SQLite tells of it is that at the
+/// beginning, so what came meanwhile would not be seen.
 pub(crate) fn checkpoint(connection: &Connection) -> rusqlite::Result<()> {
     connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
 }

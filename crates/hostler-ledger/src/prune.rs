@@ -3,14 +3,14 @@
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use crate::apply::stored;
-use crate::id::JobId;
+use crate::id::{JobId, SessionId};
 use crate::record::Pruned;
 
 /// How many numbers of events one step goes through. About 10 ms, which is what a write may have to wait.
 const EVENTS: i64 = 5_000;
 /// How many resources one step takes away.
-const RESOURCES: i64 = 2_000;
-/// How many sessions one step takes away, with what they owned.
+const RESOURCES: usize = 2_000;
+/// How many sessions one step takes away, with what they owned, or looks into.
 const SESSIONS: i64 = 500;
 /// How many rows of a transcript one step takes away; each may be some hundred kilobytes.
 const ENTRIES: i64 = 200;
@@ -38,7 +38,10 @@ enum At {
         from: i64,
         to: i64,
     },
-    Resources,
+    /// Those of the sessions behind number `after`.
+    Resources {
+        after: i64,
+    },
     Sessions,
     Conversations,
     Transcripts {
@@ -48,6 +51,9 @@ enum At {
     Hosts,
     Pages,
 }
+
+/// The resources, from the first session on.
+const FIRST: At = At::Resources { after: 0 };
 
 /// What a step has left.
 pub(crate) enum Stage {
@@ -89,23 +95,10 @@ pub(crate) fn step(connection: &mut Connection, prune: &mut Prune) -> rusqlite::
             if upto < to {
                 At::Events { from: upto, to }
             } else {
-                At::Resources
+                FIRST
             }
         }
-        At::Resources => {
-            let gone = step
-                .prepare_cached(
-                    "DELETE FROM resources WHERE number IN (
-                        SELECT number FROM resources WHERE released < ?1 LIMIT ?2)",
-                )?
-                .execute(params![before, RESOURCES])?;
-            prune.done.resources += gone as u64;
-            if gone as i64 == RESOURCES {
-                At::Resources
-            } else {
-                At::Sessions
-            }
-        }
+        At::Resources { after } => resources(&step, before, after, &mut prune.done)?,
         At::Sessions => {
             let old = "SELECT id FROM sessions WHERE closed < ?1 ORDER BY closed, number LIMIT ?2";
             // Those whose clock was ahead of the session's.
@@ -181,6 +174,45 @@ pub(crate) fn step(connection: &mut Connection, prune: &mut Prune) -> rusqlite::
     Ok(Stage::More)
 }
 
+/// Resources that were released long ago, session by session.
+fn resources(
+    connection: &Connection,
+    before: i64,
+    after: i64,
+    done: &mut Pruned,
+) -> rusqlite::Result<At> {
+    let sessions = connection
+        .prepare_cached(
+            "SELECT number, id FROM sessions WHERE number > ?1 ORDER BY number LIMIT ?2",
+        )?
+        .query_map(params![after, SESSIONS], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?
+        .collect::<rusqlite::Result<Vec<(i64, SessionId)>>>()?;
+    let mut left = RESOURCES;
+    let mut last = after;
+    for (number, session) in &sessions {
+        let gone = connection
+            .prepare_cached(
+                "DELETE FROM resources WHERE number IN (
+                    SELECT number FROM resources WHERE session = ?1 AND released < ?2 LIMIT ?3)",
+            )?
+            .execute(params![session, before, left as i64])?;
+        done.resources += gone as u64;
+        left -= gone;
+        if left == 0 {
+            // It may have more.
+            return Ok(At::Resources { after: last });
+        }
+        last = *number;
+    }
+    Ok(if (sessions.len() as i64) < SESSIONS {
+        At::Sessions
+    } else {
+        At::Resources { after: last }
+    })
+}
+
 /// Jobs that are old and part of no other. Those that are a part of one that goes are part of none then, and go next: none goes
 /// before its parent.
 fn jobs(connection: &Connection, before: i64, done: &mut Pruned) -> rusqlite::Result<At> {
@@ -227,7 +259,7 @@ fn events_until(connection: &Connection, before: i64) -> rusqlite::Result<At> {
     let first: Option<i64> =
         connection.query_row("SELECT min(seq) FROM events", [], |row| row.get(0))?;
     let Some(from) = first else {
-        return Ok(At::Resources);
+        return Ok(FIRST);
     };
     let to: Option<i64> = connection
         .query_row(

@@ -96,6 +96,10 @@ pub(crate) fn resources(
     query.equal("session", filter.session.as_ref());
     if !filter.released {
         query.when("released IS NULL");
+        if filter.session.is_none() {
+            // A closed one owns nothing that lives.
+            query.when("session IN (SELECT id FROM sessions WHERE closed IS NULL)");
+        }
     }
     query.all(connection, " ORDER BY number", read_resource)
 }
@@ -121,7 +125,6 @@ pub(crate) fn events(
     query.when("seq > ?");
     query.values.push(&after);
     query.equal("session", filter.session.as_ref());
-    query.equal("resource", filter.resource.as_ref());
     query.equal("job", filter.job.as_ref());
     query.equal("kind", filter.kind.as_ref());
     query.values.push(&limit);

@@ -151,8 +151,6 @@ pub struct ResourceFilter {
 pub struct EventFilter {
     /// Only those of this session.
     pub session: Option<SessionId>,
-    /// Only those of this resource.
-    pub resource: Option<ResourceId>,
     /// Only those of this job.
     pub job: Option<JobId>,
     /// Only those of this kind.

@@ -25,7 +25,7 @@ use crate::record::{Event, Pruned, Stats};
 const SYNCED_AFTER: Duration = Duration::from_millis(100);
 /// How long a write that may wait for others is held, so that it is committed with them.
 const SOON: Duration = Duration::from_millis(2);
-/// After how many commits what is in the log is written back into the file. A command takes two, of about seven pages each.
+/// After how many commits what is in the log is written back into the file. A command in a row of others is one, of some eight pages.
 const CHECKPOINT: u32 = 100;
 /// How often overdue writes are tried again, when nothing else is written.
 const RETRY: Duration = Duration::from_secs(1);

@@ -7,7 +7,8 @@ use std::io::{BufRead, BufReader, Write};
 
 use common::*;
 use hostler_ledger::{
-    Durability, EventFilter, LedgerOptions, ResourceFilter, Seq, SessionFilter, Which,
+    Change, Durability, EventFilter, JobEnd, JobFilter, JobId, JobStanding, Ledger, LedgerOptions,
+    ResourceFilter, Seq, SessionFilter, SessionId, StepRunState, Which,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
@@ -30,8 +31,14 @@ fn child_that_writes() {
             for writer in 0..WRITERS {
                 let ledger = ledger.clone();
                 writers.spawn(async move {
+                    let mut earlier: Option<JobId> = None;
                     for n in 0u64.. {
                         let mut changes = cycle();
+                        // A job is ended by the write after the one that has begun it.
+                        changes.extend(earlier.map(|job| job_ended(&job, JobEnd::Failed)));
+                        let job = JobId::new();
+                        changes.extend(job_with_a_child(&job));
+                        earlier = Some(job);
                         changes.push(event(json!({ "writer": writer, "n": n })));
                         let seq = ledger.write(changes).await.expect("written");
                         // One write(2), so that a line is whole or not there.
@@ -42,6 +49,59 @@ fn child_that_writes() {
             }
             writers.join_next().await;
         });
+}
+
+fn job_with_a_child(job: &JobId) -> Vec<Change> {
+    let (child, shared) = (JobId::new(), SessionId::new());
+    let mut changes = vec![job_created(job, None), job_created(&child, Some(job))];
+    for job in [job, &child] {
+        changes.extend([
+            standing(job, JobStanding::Running),
+            step_began(job, 1, StepRunState::Completed),
+            step_began(job, 2, StepRunState::Running),
+            lease_taken(job, &shared),
+        ]);
+    }
+    changes
+}
+
+/// Each job has ended with all that it had, or not at all; those that have not are ended now.
+fn jobs_are_whole(ledger: &Ledger, acknowledged: usize) {
+    let all = JobFilter {
+        which: Which::All,
+        ..JobFilter::default()
+    };
+    let jobs = ledger.jobs(&all).expect("read");
+    assert!(jobs.len() >= 2 * acknowledged);
+    let open: Vec<_> = jobs.iter().filter(|job| !job.state.is_ended()).collect();
+    assert!(
+        open.len() <= 2 * WRITERS as usize,
+        "the last of each writer"
+    );
+    for job in &jobs {
+        let runs = ledger.step_runs(&job.id).expect("read");
+        let states: Vec<_> = runs.iter().map(|run| run.state).collect();
+        let leases = ledger.leases(Some(&job.id)).expect("read").len();
+        if job.state.is_ended() {
+            let ended = [StepRunState::Completed, StepRunState::Cancelled];
+            assert_eq!((states.as_slice(), leases), (&ended[..], 0));
+        } else {
+            let open = [StepRunState::Completed, StepRunState::Running];
+            assert_eq!((states.as_slice(), leases), (&open[..], 1));
+        }
+        let with_it = jobs
+            .iter()
+            .filter(|other| other.parent.as_ref() == Some(&job.id));
+        for child in with_it {
+            assert_eq!(child.state.is_ended(), job.state.is_ended());
+        }
+    }
+    for root in open.iter().filter(|job| job.parent.is_none()) {
+        let ended = vec![job_ended(&root.id, JobEnd::Cancelled)];
+        block_on(ledger.write(ended)).expect("written");
+    }
+    assert!(ledger.jobs(&JobFilter::default()).expect("read").is_empty());
+    assert!(ledger.leases(None).expect("read").is_empty());
 }
 
 #[test]
@@ -112,6 +172,7 @@ fn what_was_acknowledged_survives_sigkill_in_order_and_once() {
             ..SessionFilter::default()
         };
         assert!(ledger.sessions(&all).expect("read").len() >= acknowledged.len());
+        jobs_are_whole(&ledger, acknowledged.len());
         ledger.close().expect("closed");
     }
 }

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use common::*;
 use hostler_ledger::{
-    EventFilter, Ledger, ResourceFilter, ResourceId, Seq, SessionFilter, SessionId, Which,
+    EventFilter, JobEnd, JobFilter, JobId, Ledger, ResourceFilter, ResourceId, Seq, SessionFilter,
+    SessionId, StepRunState, Which,
 };
 use rusqlite::Connection;
 use serde_json::json;
@@ -65,10 +66,6 @@ fn queries_are_quick_and_use_their_indices() {
         session: Some(session.clone()),
         ..EventFilter::default()
     };
-    let of_process = EventFilter {
-        resource: Some(process.clone()),
-        ..EventFilter::default()
-    };
     quick("a session", ms(5), || ledger.session(session))
         .expect("read")
         .expect("a session");
@@ -102,10 +99,6 @@ fn queries_are_quick_and_use_their_indices() {
         ledger.events(Seq::START, 1000, &of_session)
     });
     assert_eq!(found.expect("read").len(), 100);
-    let found = quick("the process's", ms(5), || {
-        ledger.events(Seq::START, 1000, &of_process)
-    });
-    assert_eq!(found.expect("read").len(), 2);
     let found = quick("all sessions", ms(100), || {
         ledger.sessions(&SessionFilter::default())
     });
@@ -217,6 +210,163 @@ fn what_is_old_goes_and_what_lives_stays() {
 }
 
 #[test]
+fn many_jobs_that_have_ended_are_in_nobodys_way() {
+    const JOBS: usize = 10_000;
+    let dir = tempfile::tempdir().expect("a directory");
+    let ledger = open(dir.path());
+    let (parent, last) = (JobId::new(), JobId::new());
+    block_on(ledger.write(vec![job_created(&parent, None)])).expect("written");
+    let writes: Vec<_> = (0..JOBS)
+        .map(|n| {
+            let job = JobId::new();
+            ledger.write(vec![
+                job_created(&job, (n % 2 == 0).then_some(&parent)),
+                step_began(&job, 1, StepRunState::Running),
+                step_state(&job, 1, StepRunState::Completed),
+                job_ended(&job, JobEnd::Completed),
+            ])
+        })
+        .collect();
+    block_on(async {
+        for write in writes {
+            write.await.expect("written");
+        }
+    });
+    // What has ended is asked for by all that it has in common with what is open.
+    let open = JobFilter {
+        name: Some("build".to_owned()),
+        group: Some("nightly".to_owned()),
+        ..JobFilter::default()
+    };
+    let ms = Duration::from_millis;
+    let found = quick("the open ones", ms(2), || ledger.jobs(&open)).expect("read");
+    assert_eq!(found.len(), 1);
+    let children = JobFilter {
+        parent: Some(parent.clone()),
+        ..JobFilter::default()
+    };
+    let found = quick("the open children", ms(2), || ledger.jobs(&children)).expect("read");
+    assert!(found.is_empty());
+    let page = JobFilter {
+        which: Which::Closed,
+        limit: 100,
+        ..children
+    };
+    let found = quick("its last children", ms(10), || ledger.jobs(&page)).expect("read");
+    assert_eq!(found.len(), 100);
+    let one = &found[50].id;
+    let runs = quick("its runs", ms(2), || ledger.step_runs(one)).expect("read");
+    assert_eq!(runs.len(), 1);
+    quick("its leases", ms(2), || ledger.leases(Some(one))).expect("read");
+    let filter = EventFilter {
+        job: Some(one.clone()),
+        ..EventFilter::default()
+    };
+    let events = quick("its events", ms(5), || {
+        ledger.events(Seq::START, 100, &filter)
+    });
+    assert_eq!(events.expect("read").len(), 4);
+    // Neither a new job nor the end of one goes through them.
+    let writes = quick("a new one, and its end", ms(100), || {
+        let job = JobId::new();
+        let changes = vec![
+            job_created(&job, Some(&parent)),
+            job_ended(&job, JobEnd::Failed),
+        ];
+        block_on(ledger.write_unsynced(changes))
+    });
+    writes.expect("written");
+
+    // What is part of a job that has not ended stays with it.
+    let before = now() + 1_000_000;
+    let pruned = block_on(ledger.prune(before)).expect("pruned");
+    assert_eq!(pruned.jobs as usize, JOBS / 2);
+    let kinds: Vec<_> = ledger
+        .events(Seq::START, 10, &EventFilter::default())
+        .expect("read")
+        .into_iter()
+        .map(|event| (event.kind, event.job))
+        .collect();
+    assert_eq!(
+        kinds,
+        [("job.created".to_owned(), Some(parent.clone()))],
+        "who asked for what is open is kept"
+    );
+    let all = JobFilter {
+        which: Which::All,
+        ..JobFilter::default()
+    };
+    assert_eq!(ledger.jobs(&all).expect("read").len(), JOBS / 2 + 1 + 5);
+    block_on(ledger.write(vec![
+        job_ended(&parent, JobEnd::Completed),
+        job_created(&last, None),
+    ]))
+    .expect("written");
+    let begun = Instant::now();
+    let prune = ledger.prune(before);
+    // Writes go on meanwhile.
+    block_on(ledger.write(vec![event(json!("meanwhile"))])).expect("written");
+    eprintln!("a write beside the prune took {:?}", begun.elapsed());
+    let pruned = block_on(prune).expect("pruned");
+    assert_eq!(pruned.jobs as usize, JOBS / 2 + 1 + 5);
+    let left = ledger.jobs(&all).expect("read");
+    assert_eq!((left.len(), &left[0].id), (1, &last));
+    ledger.close().expect("closed");
+    let connection = Connection::open(dir.path().join("ledger.db")).expect("opened");
+    let runs: i64 = connection
+        .query_row("SELECT count(*) FROM step_runs", [], |row| row.get(0))
+        .expect("read");
+    assert_eq!(runs, 0, "runs go with their jobs");
+}
+
+#[test]
+fn what_was_released_is_in_nobodys_way() {
+    const EACH: usize = 10_000;
+    let dir = tempfile::tempdir().expect("a directory");
+    let ledger = open(dir.path());
+    let (busy, idle) = (SessionId::new(), SessionId::new());
+    let alive = ResourceId::new("process");
+    let mut changes = vec![
+        opened(&busy, None, None),
+        opened(&idle, None, None),
+        intended(&alive, &busy),
+    ];
+    for _ in 0..EACH {
+        let process = ResourceId::new("process");
+        changes.extend([intended(&process, &busy), released(&process)]);
+    }
+    block_on(ledger.write(changes)).expect("written");
+    let ms = Duration::from_millis;
+    let of = |session: Option<&SessionId>, released| ResourceFilter {
+        session: session.cloned(),
+        released,
+    };
+    let live = quick("all that lives", ms(2), || {
+        ledger.resources(&of(None, false))
+    });
+    assert_eq!(live.expect("read").len(), 1);
+    let live = quick("its own", ms(2), || {
+        ledger.resources(&of(Some(&busy), false))
+    });
+    assert_eq!(live.expect("read")[0].id, alive);
+    let none = quick("another's", ms(2), || {
+        ledger.resources(&of(Some(&idle), true))
+    });
+    assert!(none.expect("read").is_empty());
+    let all = ledger.resources(&of(Some(&busy), true)).expect("read");
+    assert_eq!((all.len(), &all[0].id), (EACH + 1, &alive), "as intended");
+    let closed_in = quick("a close that is refused", ms(20), || {
+        block_on(ledger.write_unsynced(vec![closed(&busy)]))
+    });
+    closed_in.expect_err("it owns one");
+    // In pieces, though it is all of one session.
+    let pruned = block_on(ledger.prune(now() + 1_000_000)).expect("pruned");
+    assert_eq!((pruned.resources as usize, pruned.sessions), (EACH, 0));
+    let left = ledger.resources(&of(None, true)).expect("read");
+    assert_eq!((left.len(), &left[0].id), (1, &alive));
+}
+
+#[test]
 fn each_query_has_an_index() {
     let dir = tempfile::tempdir().expect("a directory");
     drop(open(dir.path()));
@@ -227,10 +377,25 @@ fn each_query_has_an_index() {
         "SELECT * FROM sessions WHERE closed IS NULL AND parent = ? ORDER BY number",
         "SELECT * FROM sessions WHERE closed < ? ORDER BY closed, number",
         "SELECT * FROM resources WHERE session = ? AND released IS NULL ORDER BY number",
-        "SELECT * FROM resources WHERE released < ?",
+        "SELECT * FROM resources WHERE session = ? AND released < ? LIMIT ?",
+        "SELECT * FROM resources WHERE session = ?",
         "SELECT * FROM events WHERE seq > ? ORDER BY seq LIMIT ?",
         "SELECT * FROM events WHERE seq > ? AND session = ? ORDER BY seq LIMIT ?",
-        "SELECT * FROM events WHERE seq > ? AND resource = ? ORDER BY seq LIMIT ?",
+        "SELECT * FROM events WHERE seq > ? AND job = ? ORDER BY seq LIMIT ?",
+        "SELECT * FROM jobs WHERE id = ?",
+        "SELECT * FROM jobs INDEXED BY jobs_open WHERE ended IS NULL AND number < ? ORDER BY number DESC LIMIT ?",
+        "SELECT * FROM jobs INDEXED BY jobs_open WHERE ended IS NULL AND number < ? AND parent = ? AND \"group\" = ? AND name = ? ORDER BY number DESC LIMIT ?",
+        "SELECT * FROM jobs WHERE number < ? ORDER BY number DESC LIMIT ?",
+        "SELECT * FROM jobs WHERE ended IS NOT NULL AND number < ? ORDER BY number DESC LIMIT ?",
+        "SELECT * FROM jobs WHERE number < ? AND parent = ? ORDER BY number DESC LIMIT ?",
+        "SELECT * FROM jobs WHERE ended IS NOT NULL AND number < ? AND \"group\" = ? ORDER BY number DESC LIMIT ?",
+        "SELECT * FROM jobs WHERE number < ? AND name = ? ORDER BY number DESC LIMIT ?",
+        "SELECT * FROM jobs INDEXED BY jobs_open_children WHERE parent = ? AND ended IS NULL",
+        "SELECT * FROM jobs WHERE ended < ? AND parent IS NULL ORDER BY ended, number LIMIT ?",
+        "UPDATE jobs SET parent = NULL WHERE parent = ?",
+        "SELECT * FROM step_runs WHERE job = ? ORDER BY number",
+        "UPDATE step_runs SET state = '' WHERE job = ? AND ended IS NULL",
+        "SELECT * FROM leases WHERE job = ? AND session = ?",
     ] {
         let mut statement = connection
             .prepare(&format!("EXPLAIN QUERY PLAN {sql}"))

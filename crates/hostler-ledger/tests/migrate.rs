@@ -5,16 +5,27 @@ mod common;
 use std::path::Path;
 
 use common::*;
-use hostler_ledger::{EventFilter, ResourceFilter, Seq, SessionFilter, Which};
+use hostler_ledger::{
+    ConversationId, EntrySeq, EventFilter, JobEnd, JobId, Ledger, ResourceFilter, Seq,
+    SessionFilter, SessionId, StepRunState, Which,
+};
 use rusqlite::Connection;
 
 /// A ledger of the first schema, as its release left it when it was killed.
 const V1: &str = include_str!("fixtures/v1.sql");
+/// One of the second: the same, with a conversation.
+const V2: &str = include_str!("fixtures/v2.sql");
 
 fn restore(dump: &str, dir: &Path) -> Connection {
     let connection = Connection::open(dir.join("ledger.db")).expect("opened");
     connection.execute_batch(dump).expect("restored");
     connection
+}
+
+fn version(connection: &Connection) -> u32 {
+    connection
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .expect("a version")
 }
 
 fn shape(connection: &Connection) -> Vec<(String, String)> {
@@ -31,15 +42,46 @@ fn shape(connection: &Connection) -> Vec<(String, String)> {
 fn a_ledger_of_the_first_release_is_brought_up_and_whole() {
     let dir = tempfile::tempdir().expect("a directory");
     let old = restore(V1, dir.path());
-    let version = |connection: &Connection| -> u32 {
-        connection
-            .pragma_query_value(None, "user_version", |row| row.get(0))
-            .expect("a version")
-    };
     assert_eq!(version(&old), 1);
     old.close().expect("closed");
+    let ledger = brought_up(dir.path());
+    ledger.close().expect("closed");
+    is_as_a_new_one(dir.path());
+}
 
-    let opened = open_with(dir.path(), &hostler_ledger::LedgerOptions::default());
+#[test]
+fn a_ledger_of_the_second_schema_is_brought_up_with_its_conversations_and_keeps_jobs() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let old = restore(V2, dir.path());
+    assert_eq!(version(&old), 2);
+    old.close().expect("closed");
+    let ledger = brought_up(dir.path());
+    let id: ConversationId = "s-4f9k2m7x".parse().expect("an id");
+    let talk = ledger.conversation(&id).expect("read").expect("one");
+    assert_eq!(
+        (talk.title.as_deref(), talk.state.as_str(), talk.number),
+        (Some("A talk"), "live", 1)
+    );
+    assert_eq!(ledger.transcript_end(&id).expect("read"), EntrySeq(3));
+    let link = ledger.agent_link(&id).expect("read").expect("a link");
+    assert_eq!(link.offset, 4711);
+    let (job, session) = (JobId::new(), SessionId::new());
+    let changes = vec![
+        job_created(&job, None),
+        step_began(&job, 1, StepRunState::Running),
+        lease_taken(&job, &session),
+        job_ended(&job, JobEnd::Completed),
+    ];
+    block_on(ledger.write(changes)).expect("written");
+    let runs = ledger.step_runs(&job).expect("read");
+    assert_eq!(runs[0].state, StepRunState::Cancelled);
+    ledger.close().expect("closed");
+    is_as_a_new_one(dir.path());
+}
+
+/// Opens what was written by an earlier release, and looks whether all is there.
+fn brought_up(dir: &Path) -> Ledger {
+    let opened = open_with(dir, &hostler_ledger::LedgerOptions::default());
     assert_eq!(opened.earlier.len(), 1);
     assert_eq!(
         (opened.earlier[0].pid, opened.earlier[0].start_time),
@@ -90,13 +132,16 @@ fn a_ledger_of_the_first_release_is_brought_up_and_whole() {
     let before = events.last().expect("an event").seq;
     let seq = block_on(ledger.write(vec![released(&live[1].id)])).expect("written");
     assert!(seq > before);
-    ledger.close().expect("closed");
+    assert!(events.iter().all(|event| event.job.is_none()));
+    ledger
+}
 
-    // It is now what a new one is.
+/// A ledger that was brought up is what a new one is.
+fn is_as_a_new_one(dir: &Path) {
     let fresh = tempfile::tempdir().expect("a directory");
     open(fresh.path()).close().expect("closed");
-    let [old, new] = [dir.path(), fresh.path()]
-        .map(|dir| Connection::open(dir.join("ledger.db")).expect("opened"));
+    let [old, new] =
+        [dir, fresh.path()].map(|dir| Connection::open(dir.join("ledger.db")).expect("opened"));
     assert_eq!(shape(&old), shape(&new));
     assert_eq!(version(&old), version(&new));
 }

@@ -1,4 +1,4 @@
--- Jobs: flows of steps, the runs of those, and what they lease.
+-- Jobs: flows of steps, the runs of those, and what they lease. And fewer indices of what processes write.
 
 -- Numbers are never given out twice, for listings go on from them.
 CREATE TABLE jobs (
@@ -59,3 +59,12 @@ CREATE TABLE leases (
 
 ALTER TABLE events ADD COLUMN job TEXT;
 CREATE INDEX events_job ON events (job) WHERE job IS NOT NULL;
+
+-- A process that is started and ends writes to each index of these two tables, so there is but one for all that is asked of resources:
+-- those of a session that live (the first of it), those of it that do not, by time. All that live are those of open sessions.
+DROP INDEX resources_session;
+DROP INDEX resources_live;
+DROP INDEX resources_released;
+CREATE INDEX resources_owned ON resources (session, released);
+-- Nobody asks for the events of one resource.
+DROP INDEX events_resource;

@@ -8,8 +8,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use hostler_ledger::{
-    By, Change, EventRow, HostRun, Identity, Ledger, LedgerOptions, Opened, ResourceId,
-    ResourceRow, SessionId, SessionRow,
+    By, Change, EventRow, HostRun, Identity, JobEnd, JobId, JobRow, JobStanding, Ledger,
+    LedgerOptions, Opened, ResourceId, ResourceRow, SessionId, SessionRow, StepRunRow,
+    StepRunState, StepRunUpdate,
 };
 use serde_json::{Value, json};
 
@@ -119,6 +120,95 @@ pub fn cycle() -> Vec<Change> {
         released(&process),
         closed(&session),
     ]
+}
+
+pub fn job_created(id: &JobId, parent: Option<&JobId>) -> Change {
+    let job = JobRow {
+        id: id.clone(),
+        name: "build".to_owned(),
+        group: Some("nightly".to_owned()),
+        parent: parent.cloned(),
+        detail: json!({ "inputs": { "text": "naïve ✓\n\"" } }),
+        created: 1_700_000_000_000,
+    };
+    Change::JobCreated {
+        job: Box::new(job),
+        by: by(),
+    }
+}
+
+pub fn standing(id: &JobId, standing: JobStanding) -> Change {
+    Change::JobStanding {
+        id: id.clone(),
+        standing,
+        why: json!({ "code": "asked" }),
+        by: by(),
+    }
+}
+
+pub fn job_ended(id: &JobId, end: JobEnd) -> Change {
+    Change::JobEnded {
+        id: id.clone(),
+        end,
+        why: json!({ "code": "asked", "message": "somebody asked" }),
+        outputs: (end == JobEnd::Completed).then(|| json!({ "n": 1 })),
+        by: by(),
+    }
+}
+
+pub fn job_deleted(id: &JobId) -> Change {
+    Change::JobDeleted {
+        id: id.clone(),
+        by: by(),
+    }
+}
+
+pub fn step_began(job: &JobId, number: u32, state: StepRunState) -> Change {
+    let run = StepRunRow {
+        number,
+        step: format!("step {number}"),
+        item: Some(7),
+        attempt: 1,
+        try_: 2,
+        state,
+        detail: json!({ "argv": ["true"] }),
+        ..StepRunRow::default()
+    };
+    Change::StepBegan {
+        job: job.clone(),
+        run: Box::new(run),
+    }
+}
+
+pub fn step_changed(job: &JobId, run: u32, update: StepRunUpdate) -> Change {
+    Change::StepChanged {
+        job: job.clone(),
+        run,
+        update: Box::new(update),
+    }
+}
+
+pub fn step_state(job: &JobId, run: u32, state: StepRunState) -> Change {
+    let update = StepRunUpdate {
+        state: Some(state),
+        ..StepRunUpdate::default()
+    };
+    step_changed(job, run, update)
+}
+
+pub fn lease_taken(job: &JobId, session: &SessionId) -> Change {
+    Change::LeaseTaken {
+        job: job.clone(),
+        session: session.clone(),
+        key: "echo in /w".to_owned(),
+    }
+}
+
+pub fn lease_released(job: &JobId, session: &SessionId) -> Change {
+    Change::LeaseReleased {
+        job: job.clone(),
+        session: session.clone(),
+    }
 }
 
 /// How long a condition is waited for, on the machine that tests run on.
