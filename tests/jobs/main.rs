@@ -4,6 +4,7 @@
 #[allow(dead_code)]
 mod agents;
 mod basics;
+mod ends;
 #[path = "../session/support.rs"]
 #[allow(dead_code)]
 mod stage;
