@@ -152,14 +152,6 @@ fn ways() -> Vec<Way> {
             "timeout",
         ),
         way(
-            "its outputs are missing",
-            "",
-            trigger("exit 1", ""),
-            Act::Go,
-            failed,
-            "step_failed",
-        ),
-        way(
             "cancelled",
             "",
             trigger("sleep 1000", ""),

@@ -4,7 +4,11 @@
 #[allow(dead_code)]
 mod agents;
 mod basics;
+mod death;
 mod ends;
+#[path = "../support/random.rs"]
+#[allow(dead_code)]
+mod random;
 #[path = "../session/support.rs"]
 #[allow(dead_code)]
 mod stage;

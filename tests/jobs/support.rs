@@ -2,7 +2,7 @@
 
 use hostler_agent::PoolOptions;
 use hostler_job::{FlowSource, Job, JobStatus, Jobs, JobsOptions, NewJob};
-use hostler_ledger::{JobEnd, JobState, StepRunRow, StepRunState};
+use hostler_ledger::{JobEnd, JobFilter, JobId, JobState, StepRunRow, StepRunState, Which};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -25,9 +25,32 @@ impl Shop {
     }
 
     pub(crate) fn on(stage: Stage, pool: PoolOptions) -> Self {
-        let host = Host::on(stage, spec(&[]), options());
+        Self::of(Host::on(stage, spec(&[]), options()), pool)
+    }
+
+    pub(crate) fn of(host: Host, pool: PoolOptions) -> Self {
         let jobs = Jobs::new(host.agents.clone(), JobsOptions { pool });
         Self { jobs, host }
+    }
+
+    /// The job that was made last, or last of a flow.
+    pub(crate) fn newest(&self) -> JobId {
+        self.find_newest(None)
+    }
+
+    pub(crate) fn newest_of(&self, flow: &str) -> JobId {
+        self.find_newest(Some(flow.to_owned()))
+    }
+
+    fn find_newest(&self, name: Option<String>) -> JobId {
+        let filter = JobFilter {
+            which: Which::All,
+            name,
+            limit: 1,
+            ..JobFilter::default()
+        };
+        let list = self.jobs.list(&filter).expect("jobs");
+        list.first().expect("a job").id.clone()
     }
 
     /// A job of this flow.

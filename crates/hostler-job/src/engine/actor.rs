@@ -243,10 +243,16 @@ impl Actor {
         if self.session.is_some() {
             return Ok(());
         }
-        let parent = self.shared.parent.as_ref().and_then(|parent| {
-            let parent = self.jobs.get(parent.as_str()).ok()?;
-            parent.status().session
-        });
+        let above = self.shared.parent.clone();
+        let above = above.and_then(|above| self.jobs.get(above.as_str()).ok());
+        let parent = match above {
+            // After the death of a host, that one opens a new one too.
+            Some(above) => {
+                let opened = async move { above.opened().await };
+                self.unless_ended(opened).await?
+            }
+            None => None,
+        };
         let options = SessionOptions {
             parent,
             cwd: Some(self.shared.cwd().clone()),

@@ -126,6 +126,12 @@ impl Job {
         self.until(|status| status.released).await
     }
 
+    /// Its session, once it has one; `None` where it ends before.
+    pub(crate) async fn opened(&self) -> Option<SessionId> {
+        let opened = self.until(|status| status.session.is_some() || status.state.is_ended());
+        opened.await.ok()?.session
+    }
+
     async fn until(&self, what: impl FnMut(&JobStatus) -> bool) -> Result<JobStatus> {
         let mut status = self.shared.status.subscribe();
         tokio::select! {

@@ -153,7 +153,9 @@ impl Jobs {
             };
             let (shared, inbox) = jobs.shared(id, loaded, kept, (group, parent), status);
             let actor = Actor::new(jobs.clone(), shared.clone(), inbox, progress, by);
-            Ok(jobs.run(shared, actor))
+            let job = jobs.register(shared);
+            jobs.spawn(&job, actor);
+            Ok(job)
         });
         match task.await {
             Ok(job) => job,
@@ -187,10 +189,15 @@ impl Jobs {
         (shared, inbox)
     }
 
-    /// Lets a job be found, and its task run.
-    pub(crate) fn run(&self, shared: Arc<Shared>, actor: Actor) -> Job {
+    /// Lets a job be found.
+    pub(crate) fn register(&self, shared: Arc<Shared>) -> Job {
         let job = Job { shared };
         self.registry().insert(job.id().clone(), job.clone());
+        job
+    }
+
+    /// Lets its task run.
+    pub(crate) fn spawn(&self, job: &Job, actor: Actor) {
         super::end::spawn(self.clone(), job.clone(), actor);
         // One that was made while the host began to stop is ended with the others.
         if self.inner.stopping.load(Ordering::SeqCst) {
@@ -199,7 +206,6 @@ impl Jobs {
                 by: By::new("host", "it stops"),
             });
         }
-        job
     }
 
     /// One that has not ended, or whose resources are not gone yet.

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::actor::Actor;
 use super::error::{Error, Result};
-use super::job::{Job, JobStatus};
+use super::job::{Job, JobStatus, Shared};
 use super::jobs::{Jobs, kept_of};
 use super::progress::Progress;
 use crate::Loaded;
@@ -37,7 +37,7 @@ impl Jobs {
         let leases = self.ledger().leases(None)?;
         let leased: Vec<_> = leases.iter().map(|lease| lease.session.clone()).collect();
         self.close_leftovers(&open, &leased);
-        let mut going = Vec::new();
+        let mut taken = Vec::new();
         for record in open {
             // It ended with the one above it, while that was taken up.
             if self
@@ -48,7 +48,7 @@ impl Jobs {
                 continue;
             }
             match self.take_up(&record).await {
-                Ok(job) => going.push(job),
+                Ok(one) => taken.push(one),
                 Err(Error::Ledger(error)) => return Err(error.into()),
                 Err(error) => {
                     tracing::error!(job = %record.id, %error, "cannot go on");
@@ -58,13 +58,21 @@ impl Jobs {
                 }
             }
         }
+        // All are there before the first goes on: one may wait for another.
+        let going: Vec<Job> = taken
+            .iter()
+            .map(|(shared, _)| self.register(shared.clone()))
+            .collect();
+        for (job, (_, actor)) in going.iter().zip(taken) {
+            self.spawn(job, actor);
+        }
         // Others have had none.
         let pool = self.pool().clone();
         tokio::spawn(async move { pool.end_unadopted().await });
         Ok(going)
     }
 
-    async fn take_up(&self, record: &JobRecord) -> Result<Job> {
+    async fn take_up(&self, record: &JobRecord) -> Result<(Arc<Shared>, Actor)> {
         let kept = kept_of(record)?;
         let loaded = Arc::new(Loaded::restore(&kept.flow).map_err(Error::Invalid)?);
         let runs = self.ledger().step_runs(&record.id)?;
@@ -100,7 +108,7 @@ impl Jobs {
         let by = By::new("host", "it goes on after the one before");
         let actor = Actor::new(self.clone(), shared.clone(), inbox, progress, by);
         let actor = actor.resumed(session, live, record.began);
-        Ok(self.run(shared, actor))
+        Ok((shared, actor))
     }
 
     /// Whether the agent of a lease lives; it is the pool's again.

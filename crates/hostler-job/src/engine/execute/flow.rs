@@ -39,7 +39,11 @@ pub(super) async fn run(context: &Context, sub: &SubFlow) -> Given {
                     return Err(StepError::cancelled().into());
                 }
             };
-            let status = ended.map_err(|_| StepError::cancelled())?;
+            let Ok(status) = ended else {
+                // It is left to the next host, as this one will be.
+                context.cancel.cancelled().await;
+                return Err(StepError::cancelled().into());
+            };
             (status.state, status.why, status.outputs)
         }
         Err(_) => {
