@@ -9,6 +9,7 @@ mod ends;
 #[path = "../support/random.rs"]
 #[allow(dead_code)]
 mod random;
+mod random_flows;
 #[path = "../session/support.rs"]
 #[allow(dead_code)]
 mod stage;
