@@ -10,11 +10,12 @@ import agents
 import ahp
 import endings
 import host
+import jobs
 import session
 import startup
 import table
 
-COMPARISONS = {"startup": startup, "session": session, "endings": endings, "host": host, "agents": agents, "ahp": ahp}
+COMPARISONS = {"startup": startup, "session": session, "endings": endings, "host": host, "agents": agents, "ahp": ahp, "jobs": jobs}
 
 
 def main():
