@@ -49,9 +49,11 @@ pub(super) async fn run(context: &Context, sub: &SubFlow) -> Given {
             match record {
                 Ok(Ok((record, _))) => (record.state, record.why, record.outputs),
                 _ => {
-                    return Err(
-                        StepError::new("no_job", format!("job {id} is not there any more")).into(),
-                    );
+                    return Err(StepError::new(
+                        "no_job",
+                        format!("job {id} is not there any more"),
+                    )
+                    .into());
                 }
             }
         }
