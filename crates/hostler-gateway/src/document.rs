@@ -4,7 +4,9 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
 use crate::acp::http as acp;
-use crate::routes::{conversations, events, host, output, processes, run, sessions};
+use crate::routes::{
+    conversations, events, host, job_logs, jobs, output, processes, run, sessions,
+};
 use crate::{ErrorBody, ws};
 
 #[derive(OpenApi)]
@@ -16,7 +18,7 @@ use crate::{ErrorBody, ws};
         license(name = "Apache-2.0 OR MIT")
     ),
     security(("token" = [])),
-    tags((name = "host"), (name = "sessions"), (name = "processes"), (name = "websockets"), (name = "events"), (name = "agents"), (name = "acp"), (name = "ahp")),
+    tags((name = "host"), (name = "sessions"), (name = "processes"), (name = "websockets"), (name = "events"), (name = "agents"), (name = "jobs"), (name = "acp"), (name = "ahp")),
     paths(
         host::health,
         host::openapi,
@@ -47,6 +49,19 @@ use crate::{ErrorBody, ws};
         ws::attach::attach,
         events::events,
         conversations::agents,
+        jobs::pool,
+        jobs::list,
+        jobs::create,
+        jobs::cancel_group,
+        jobs::show,
+        jobs::delete,
+        jobs::wait,
+        jobs::cancel,
+        jobs::pause,
+        jobs::resume,
+        jobs::retry,
+        jobs::answer,
+        job_logs::logs,
         conversations::list,
         conversations::open,
         conversations::show,

@@ -1,12 +1,20 @@
 //! What a request can fail with, and the one place where that becomes a status.
 
+use std::path::Path;
+
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use hostler_job::{Error as JobError, Problem};
 use hostler_ledger::{ReadError, Refusal, WriteError};
 use hostler_process::{Error as ProcessError, Step};
 use hostler_session::Error as SessionError;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+/// What a flow is called that stands in no file.
+const FLOW: &str = "flow";
+/// How much of what is wrong with a flow is told in the message.
+const TOLD: usize = 3;
 
 /// What kind of failure it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -70,6 +78,51 @@ pub struct ApiError {
     pub code: ErrorCode,
     /// One clear line.
     pub message: String,
+    /// All that is wrong with the flow of a job, where that is the reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<FlowProblem>,
+}
+
+/// One thing that is wrong with a flow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FlowProblem {
+    /// In which file; `flow` for one that was given as text.
+    pub file: String,
+    /// In which line, from 1.
+    pub line: usize,
+    /// In which column, from 1, in characters.
+    pub column: usize,
+    /// What kind of a problem it is, in one word.
+    pub code: String,
+    /// In which field, as `steps.code.retry.times`; empty for the whole file.
+    pub field: String,
+    /// What is wrong. One line.
+    pub message: String,
+}
+
+impl std::fmt::Display for FlowProblem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}:{}: ", self.file, self.line, self.column)?;
+        if !self.field.is_empty() {
+            write!(f, "{}: ", self.field)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+impl FlowProblem {
+    fn new(file: &Path, problem: &Problem) -> Self {
+        let code = serde_json::to_value(problem.code);
+        let code = code.ok().and_then(|code| code.as_str().map(str::to_owned));
+        Self {
+            file: file.display().to_string(),
+            line: problem.place.line,
+            column: problem.place.column,
+            code: code.unwrap_or_default(),
+            field: problem.field.clone(),
+            message: problem.message.clone(),
+        }
+    }
 }
 
 /// The body of an answer that tells of a failure.
@@ -87,7 +140,40 @@ impl ApiError {
             let lines: Vec<&str> = message.lines().map(str::trim).collect();
             message = lines.join(" ");
         }
-        Self { code, message }
+        Self {
+            code,
+            message,
+            problems: Vec::new(),
+        }
+    }
+
+    /// Of a flow with which this is wrong.
+    fn of_flow(problems: Vec<FlowProblem>) -> Self {
+        let told: Vec<String> = problems
+            .iter()
+            .take(TOLD)
+            .map(ToString::to_string)
+            .collect();
+        let mut message = told.join("; ");
+        if problems.len() > TOLD {
+            message.push_str(&format!("; and {} more", problems.len() - TOLD));
+        }
+        let bad = Self::bad(message);
+        Self { problems, ..bad }
+    }
+
+    /// The same, where what is said of the flow itself is said of this file.
+    pub(crate) fn in_file(self, file: &Path) -> Self {
+        if self.problems.is_empty() {
+            return self;
+        }
+        let mut problems = self.problems;
+        for problem in &mut problems {
+            if problem.file == FLOW {
+                problem.file = file.display().to_string();
+            }
+        }
+        Self::of_flow(problems)
     }
 
     pub(crate) fn bad(message: impl Into<String>) -> Self {
@@ -130,6 +216,32 @@ impl From<SessionError> for ApiError {
             SessionError::Ledger(error) => of_write(error),
             SessionError::Process(error) => of_process(error),
             SessionError::Io { error, .. } => of_io(error),
+            _ => ErrorCode::Internal,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<JobError> for ApiError {
+    fn from(error: JobError) -> Self {
+        let code = match &error {
+            JobError::Wrong(wrong) => {
+                let problems = wrong
+                    .iter()
+                    .map(|wrong| FlowProblem::new(&wrong.file, &wrong.problem));
+                return Self::of_flow(problems.collect());
+            }
+            JobError::Inputs(problems) => {
+                let problems = problems
+                    .iter()
+                    .map(|problem| FlowProblem::new(Path::new(FLOW), problem));
+                return Self::of_flow(problems.collect());
+            }
+            JobError::NoJob(_) => ErrorCode::NotFound,
+            JobError::Invalid(_) => ErrorCode::BadRequest,
+            JobError::Conflict(_) | JobError::Ended(_) => ErrorCode::Conflict,
+            JobError::Stopping => ErrorCode::Unavailable,
+            JobError::Ledger(error) => of_write(error),
             _ => ErrorCode::Internal,
         };
         Self::new(code, error.to_string())

@@ -32,7 +32,7 @@ mod ws;
 
 pub use acp::AcpOptions;
 pub use document::document;
-pub use error::{ApiError, ErrorBody, ErrorCode};
+pub use error::{ApiError, ErrorBody, ErrorCode, FlowProblem};
 pub use gateway::{Facts, Gateway, Phase, ShutdownAsked};
 pub use routes::router;
 pub use server::{Listening, Peer, Server};

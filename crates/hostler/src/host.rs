@@ -34,7 +34,7 @@ enum Command {
     /// List agents, and check whether one works
     #[command(subcommand)]
     Agents(agents::Command),
-    /// Check flows of steps
+    /// Run flows of steps over commands and agents, and look at those that run
     #[command(subcommand)]
     Job(job::Command),
     /// Show what hostler does: a host, a session, an agent whose command escapes, and its end

@@ -3,6 +3,8 @@
 pub(crate) mod conversations;
 pub(crate) mod events;
 pub(crate) mod host;
+pub(crate) mod job_logs;
+pub(crate) mod jobs;
 pub(crate) mod output;
 pub(crate) mod processes;
 pub(crate) mod run;
@@ -58,6 +60,17 @@ pub fn router(gateway: Gateway) -> Router {
         .route("/v1/processes/{id}/members", get(processes::members))
         .route("/v1/processes/{id}/attach", get(ws::attach::attach))
         .route("/v1/agents", get(conversations::agents))
+        .route("/v1/agents/pool", get(jobs::pool))
+        .route("/v1/jobs", get(jobs::list).post(jobs::create))
+        .route("/v1/jobs/cancel", post(jobs::cancel_group))
+        .route("/v1/jobs/{job}", get(jobs::show).delete(jobs::delete))
+        .route("/v1/jobs/{job}/wait", get(jobs::wait))
+        .route("/v1/jobs/{job}/cancel", post(jobs::cancel))
+        .route("/v1/jobs/{job}/pause", post(jobs::pause))
+        .route("/v1/jobs/{job}/resume", post(jobs::resume))
+        .route("/v1/jobs/{job}/retry", post(jobs::retry))
+        .route("/v1/jobs/{job}/answer", post(jobs::answer))
+        .route("/v1/jobs/{job}/logs", get(job_logs::logs))
         .route(
             "/v1/conversations",
             get(conversations::list).post(conversations::open),

@@ -5,6 +5,7 @@
 mod conversation;
 mod event;
 mod host;
+mod job;
 mod member;
 mod policy;
 mod process;
@@ -17,6 +18,10 @@ pub use conversation::{
 };
 pub use event::Event;
 pub use host::{Health, Host, ShutdownRequest};
+pub use job::{
+    CancelledJobs, GroupRequest, Job, JobAnswer, JobAnswered, Lease, NewJob, PoolMember, Question,
+    RetryRequest, StepLog, StepRun, WantedAnswer,
+};
 pub use member::{Listening, Member};
 pub use policy::{Policy, PolicyChange};
 pub use process::{

@@ -74,6 +74,14 @@ impl Failure {
         }
     }
 
+    /// Whether there is no host that could be asked for anything else.
+    pub(crate) fn is_hopeless(&self) -> bool {
+        matches!(
+            self,
+            Self::NoHost(_) | Self::Unreachable { .. } | Self::Gone | Self::Stopped
+        )
+    }
+
     /// Whether the host knows nothing of that name.
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Self::Refused { code, .. } if code == "not_found")

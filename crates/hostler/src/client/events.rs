@@ -163,14 +163,14 @@ async fn follow(host: &mut Host, log: &Log, session: &str) -> Result<u8> {
 
 /// An event stream, as browsers know it, as far as it carries one thing a message: `data:` lines, ended by an empty one.
 #[derive(Debug, Default)]
-struct Stream {
+pub(crate) struct Stream {
     line: Vec<u8>,
     data: Vec<String>,
 }
 
 impl Stream {
     /// Takes what came, and gives back the messages that are whole by it.
-    fn feed(&mut self, bytes: &[u8]) -> Vec<String> {
+    pub(crate) fn feed(&mut self, bytes: &[u8]) -> Vec<String> {
         let mut whole = Vec::new();
         for byte in bytes {
             if *byte != b'\n' {

@@ -5,7 +5,7 @@ pub(crate) mod api;
 mod attach;
 mod control;
 pub(crate) mod error;
-mod events;
+pub(crate) mod events;
 pub(crate) mod exec;
 mod follow;
 pub(crate) mod host;
@@ -24,10 +24,10 @@ mod resume;
 mod session;
 pub(crate) mod show;
 pub(crate) mod signals;
-mod streams;
+pub(crate) mod streams;
 mod tree;
-mod tty;
-mod turn;
+pub(crate) mod tty;
+pub(crate) mod turn;
 mod words;
 
 use std::path::PathBuf;
@@ -124,11 +124,15 @@ impl Place {
 
 /// Runs one and returns what to exit with.
 pub(crate) fn run(command: &Command, line: clap::Command) -> u8 {
-    let done = match command {
+    finish(match command {
         Command::Completions(completions) => words::completions(completions, line),
         Command::Man(man) => words::man(man, line),
-        command => connected(command),
-    };
+        command => block_on(connected(command)),
+    })
+}
+
+/// What to exit with, once the reason for a failure is said.
+pub(crate) fn finish(done: Result<u8>) -> u8 {
     match done {
         Ok(status) => status,
         Err(Failure::BrokenPipe) => die(signals::PIPE),
@@ -140,29 +144,32 @@ pub(crate) fn run(command: &Command, line: clap::Command) -> u8 {
     }
 }
 
-fn connected(command: &Command) -> Result<u8> {
+/// Does it in a runtime of this one thread.
+pub(crate) fn block_on(work: impl Future<Output = Result<u8>>) -> Result<u8> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::io("start", error))?;
-    runtime.block_on(async {
-        match command {
-            Command::Session(command) => session::run(command).await,
-            Command::Exec(exec) => exec::run(exec).await,
-            Command::Prompt(prompt) => prompt::run(prompt).await,
-            Command::Acp(acp) => acp::run(acp).await,
-            Command::Attach(attach) => attach::run(attach).await,
-            Command::Ps(ps) => ps::run(ps).await,
-            Command::Logs(logs) => logs::run(logs).await,
-            Command::Kill(kill) => process::kill(kill).await,
-            Command::Stop(stop) => process::stop(stop).await,
-            Command::Wait(wait) => process::wait(wait).await,
-            Command::Input(input) => process::input(input).await,
-            Command::Keep(keep) => process::keep(keep).await,
-            Command::Log(log) => events::run(log).await,
-            Command::Completions(_) | Command::Man(_) => Ok(0),
-        }
-    })
+    runtime.block_on(work)
+}
+
+async fn connected(command: &Command) -> Result<u8> {
+    match command {
+        Command::Session(command) => session::run(command).await,
+        Command::Exec(exec) => exec::run(exec).await,
+        Command::Prompt(prompt) => prompt::run(prompt).await,
+        Command::Acp(acp) => acp::run(acp).await,
+        Command::Attach(attach) => attach::run(attach).await,
+        Command::Ps(ps) => ps::run(ps).await,
+        Command::Logs(logs) => logs::run(logs).await,
+        Command::Kill(kill) => process::kill(kill).await,
+        Command::Stop(stop) => process::stop(stop).await,
+        Command::Wait(wait) => process::wait(wait).await,
+        Command::Input(input) => process::input(input).await,
+        Command::Keep(keep) => process::keep(keep).await,
+        Command::Log(log) => events::run(log).await,
+        Command::Completions(_) | Command::Man(_) => Ok(0),
+    }
 }
 
 /// Dies of a signal, as a program does that does nothing about it.

@@ -93,12 +93,12 @@ impl End {
 }
 
 /// Whether an answer that was typed is a yes.
-pub(super) fn is_yes(answer: &str) -> bool {
+pub(crate) fn is_yes(answer: &str) -> bool {
     matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
 }
 
 /// What is to be said: `-` stands for what is on standard input.
-pub(super) fn said(text: &str) -> Result<String> {
+pub(crate) fn said(text: &str) -> Result<String> {
     match text {
         "-" => std::io::read_to_string(std::io::stdin())
             .map_err(|error| Failure::io("read standard input", error)),
@@ -107,7 +107,7 @@ pub(super) fn said(text: &str) -> Result<String> {
 }
 
 /// Lines that people type, where they are there.
-pub(super) fn typed() -> (mpsc::Receiver<String>, bool) {
+pub(crate) fn typed() -> (mpsc::Receiver<String>, bool) {
     let (send, lines) = mpsc::channel(1);
     let there = std::io::stdin().is_terminal();
     if there {

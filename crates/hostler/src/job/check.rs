@@ -29,7 +29,11 @@ pub(crate) struct Check {
 
 /// Checks them: 0 when all are right, else 1. What is wrong goes to standard error, as a compiler's words do.
 pub(super) fn run(check: &Check) -> Result<u8> {
-    let inputs = check.inputs()?;
+    let inputs = inputs(&check.inputs)?;
+    if !inputs.is_empty() && check.files.len() > 1 {
+        let why = "--input is for one flow, and there are several";
+        return Err(Failure::Usage(why.into()));
+    }
     let mut all = Vec::new();
     let mut right = true;
     for file in &check.files {
@@ -65,41 +69,38 @@ pub(super) fn run(check: &Check) -> Result<u8> {
     Ok(u8::from(!right))
 }
 
-impl Check {
-    /// The inputs, as they were written. Of one that stands twice the last would win, which is hardly meant.
-    fn inputs(&self) -> Result<BTreeMap<&str, &str>> {
-        let mut inputs = BTreeMap::new();
-        for input in &self.inputs {
-            let Some((name, value)) = input.split_once('=') else {
-                let why = format!("--input is NAME=VALUE, and `{input}` has no `=`");
-                return Err(Failure::Usage(why));
-            };
-            if inputs.insert(name, value).is_some() {
-                let why = format!("--input {name}=… is given twice");
-                return Err(Failure::Usage(why));
-            }
+/// The inputs, as they were written. Of one that stands twice the last would win, which is hardly meant.
+pub(super) fn inputs(words: &[String]) -> Result<BTreeMap<&str, &str>> {
+    let mut inputs = BTreeMap::new();
+    for input in words {
+        let Some((name, value)) = input.split_once('=') else {
+            let why = format!("--input is NAME=VALUE, and `{input}` has no `=`");
+            return Err(Failure::Usage(why));
+        };
+        if inputs.insert(name, value).is_some() {
+            let why = format!("--input {name}=… is given twice");
+            return Err(Failure::Usage(why));
         }
-        if !inputs.is_empty() && self.files.len() > 1 {
-            let why = "--input is for one flow, and there are several";
-            return Err(Failure::Usage(why.into()));
-        }
-        Ok(inputs)
     }
+    Ok(inputs)
+}
+
+/// What the texts of a command line stand for as inputs of a flow.
+pub(super) fn values(loaded: &Loaded, inputs: &BTreeMap<&str, &str>) -> BTreeMap<String, Value> {
+    let values = inputs.iter().map(|(name, text)| {
+        let value = hostler_job::input_from_text(&loaded.flow, name, text);
+        ((*name).to_owned(), value)
+    });
+    values.collect()
 }
 
 /// Whether a job of that flow could be given these inputs.
-fn with_inputs(
+pub(super) fn with_inputs(
     file: &Path,
     loaded: Loaded,
     inputs: &BTreeMap<&str, &str>,
 ) -> std::result::Result<Loaded, Vec<Wrong>> {
-    let told: BTreeMap<String, Value> = inputs
-        .iter()
-        .map(|(name, text)| {
-            let value = hostler_job::input_from_text(&loaded.flow, name, text);
-            ((*name).to_owned(), value)
-        })
-        .collect();
+    let told = values(&loaded, inputs);
     match hostler_job::given(&loaded.flow, &told) {
         Ok(_) => Ok(loaded),
         Err(problems) => {

@@ -1,0 +1,357 @@
+//! A job as it is watched: a line for all that happens, questions that are asked here, and its end.
+
+use std::collections::{HashMap, VecDeque};
+use std::io::Write;
+use std::pin::Pin;
+use std::time::Duration;
+
+use clap::Args;
+use hyper::Method;
+use rustix::stdio::stdin;
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use super::answer::{Asking, Taken};
+use super::api::{self, Job};
+use super::feed::{Feed, patiently};
+use super::run::whole;
+use super::timeline;
+use crate::client::api::Event;
+use crate::client::error::{Failure, Result};
+use crate::client::host::{Host, understand};
+use crate::client::{Place, show, signals, tty, turn};
+use hostler_run::say;
+
+/// Between two looks for a question that is just being asked.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// What `hostler job watch` is told.
+#[derive(Debug, Args)]
+pub(crate) struct Watch {
+    #[command(flatten)]
+    place: Place,
+    /// Print all about it at the end as JSON, and nothing on the way
+    #[arg(long)]
+    json: bool,
+    /// The job
+    job: String,
+}
+
+/// Watches a job that somebody else has made. A signal ends the watching, not the job.
+pub(super) async fn run(watch: &Watch) -> Result<u8> {
+    let mut host = watch.place.host()?;
+    let told = signals::receive()?;
+    let id = api::resolve(&mut host, &watch.job).await?;
+    let job: Job = host.read(&format!("{}?brief=true", api::path(&id))).await?;
+    let watching = Watching {
+        host: &host,
+        id: &id,
+        began: job.created,
+        json: watch.json,
+        cancels: false,
+        interrupted: None,
+    };
+    if job.released {
+        return watching.ended(None).await;
+    }
+    if !watch.json {
+        line(&format!("job {}: {}", job.id, job.name));
+    }
+    watching.run(told).await
+}
+
+/// A line on standard error. That nobody reads it any more is nobody's failure.
+pub(super) fn line(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{}", show::plain(text));
+}
+
+/// What is being watched, and how.
+pub(super) struct Watching<'a> {
+    pub(super) host: &'a Host,
+    pub(super) id: &'a str,
+    /// When it was made: times count from there.
+    pub(super) began: u64,
+    /// Nothing is told on the way, and the whole job at the end.
+    pub(super) json: bool,
+    /// Whether a signal cancels it.
+    pub(super) cancels: bool,
+    /// A signal that has come already.
+    pub(super) interrupted: Option<i32>,
+}
+
+type Cancelling = Pin<Box<dyn Future<Output = Result<Value>>>>;
+
+/// What is asked here.
+#[derive(Default)]
+struct Desk {
+    /// Runs that ask, and have not been shown.
+    waiting: VecDeque<u32>,
+    asking: Option<Asking>,
+    /// What is typed, once somebody was asked.
+    lines: Option<mpsc::Receiver<String>>,
+}
+
+impl Desk {
+    /// The next line that is typed; never one where nobody can type.
+    async fn typed(&mut self) -> String {
+        if let Some(lines) = &mut self.lines
+            && let Some(line) = lines.recv().await
+        {
+            return line;
+        }
+        std::future::pending().await
+    }
+}
+
+impl Watching<'_> {
+    /// Watches it to its end; what to exit with.
+    pub(super) async fn run(&self, mut told: mpsc::UnboundedReceiver<i32>) -> Result<u8> {
+        let mut feed = Feed::new(self.host, self.id);
+        let mut begins: HashMap<u32, u64> = HashMap::new();
+        let mut desk = Desk::default();
+        let mut interrupted = self.interrupted;
+        let mut cancelling = self.interrupted.map(|_| self.cancel());
+        loop {
+            let event = tokio::select! {
+                event = feed.next() => event.map_err(|failure| self.lost(failure))?,
+                Some(signal) = told.recv() => {
+                    self.signal(signal, &mut interrupted)?;
+                    if interrupted.is_some() && cancelling.is_none() {
+                        cancelling = Some(self.cancel());
+                    }
+                    continue;
+                }
+                done = pending(&mut cancelling) => {
+                    done.map_err(|failure| self.lost(failure))?;
+                    cancelling = Some(Box::pin(std::future::pending()));
+                    continue;
+                }
+                answer = desk.typed(), if desk.asking.is_some() => {
+                    self.answered(&mut desk, &answer).await?;
+                    self.ask_next(&mut desk).await?;
+                    continue;
+                }
+            };
+            self.tell(&event, &mut begins);
+            let run = event.detail["run"]
+                .as_u64()
+                .and_then(|run| u32::try_from(run).ok());
+            match (event.kind.as_str(), run) {
+                ("step.suspended", Some(run)) => desk.waiting.push_back(run),
+                ("job.completed" | "job.failed" | "job.cancelled", _) => break,
+                ("job.deleted", _) => return Err(self.deleted()),
+                (_, Some(run)) => {
+                    desk.waiting.retain(|of| *of != run);
+                    if desk
+                        .asking
+                        .as_ref()
+                        .is_some_and(|asking| asking.run() == run)
+                    {
+                        desk.asking = None;
+                        line("(it is answered, or asked no longer)");
+                    }
+                }
+                _ => {}
+            }
+            self.ask_next(&mut desk).await?;
+        }
+        // What it held is gone a moment later.
+        let mut ended = std::pin::pin!(self.ended(interrupted));
+        loop {
+            tokio::select! {
+                status = &mut ended => return status,
+                Some(signal) = told.recv() => self.signal(signal, &mut interrupted)?,
+            }
+        }
+    }
+
+    /// What a signal means: the first cancels, another one leaves at once.
+    fn signal(&self, signal: i32, interrupted: &mut Option<i32>) -> Result<()> {
+        match signal {
+            signals::TSTP => hostler_keeper::signals::stop(signal),
+            signals::WINCH => {}
+            signals::INT | signals::TERM | signals::HUP if self.cancels => {
+                if interrupted.replace(signal).is_some() {
+                    line(&format!(
+                        "left; job {} is being cancelled all the same",
+                        self.id
+                    ));
+                    return Err(Failure::Signal(signal));
+                }
+                line(&format!(
+                    "cancelling job {}; once more leaves at once",
+                    self.id
+                ));
+            }
+            _ => return Err(Failure::Signal(signal)),
+        }
+        Ok(())
+    }
+
+    fn cancel(&self) -> Cancelling {
+        let (host, path) = (
+            self.host.another(),
+            format!("{}/cancel", api::path(self.id)),
+        );
+        Box::pin(async move { patiently(&host, Method::POST, &path, None).await })
+    }
+
+    fn deleted(&self) -> Failure {
+        Failure::Unclear(format!("job {} was deleted", self.id))
+    }
+
+    /// It goes on, but nobody can tell how.
+    fn lost(&self, failure: Failure) -> Failure {
+        if !super::feed::is_passing(&failure) {
+            return failure;
+        }
+        let id = self.id;
+        Failure::Unclear(format!(
+            "{failure}; job {id} goes on with the next host: `hostler job watch {id}`"
+        ))
+    }
+
+    /// A line for what has happened.
+    fn tell(&self, event: &Event, begins: &mut HashMap<u32, u64>) {
+        let run = event.detail["run"].as_u64().unwrap_or(0) as u32;
+        let took = begins
+            .get(&run)
+            .map(|began| event.time.saturating_sub(*began));
+        if matches!(event.kind.as_str(), "step.running" | "step.suspended") {
+            begins.entry(run).or_insert(event.time);
+        }
+        if self.json {
+            return;
+        }
+        if let Some(text) = timeline::event(event, took) {
+            let at = show::span(event.time.saturating_sub(self.began));
+            line(&format!("{at:>7}  {text}"));
+        }
+        if event.kind == "job.state" && event.detail["state"] == "paused" {
+            let id = self.id;
+            line(&format!(
+                "         `hostler job resume {id}` lets it go on, `hostler job retry {id} --from STEP` does a step again, `hostler job cancel {id}` ends it"
+            ));
+        }
+    }
+
+    /// Asks what waits to be asked, one after the other: here, where somebody can type; else it is said how it is answered.
+    async fn ask_next(&self, desk: &mut Desk) -> Result<()> {
+        while desk.asking.is_none() {
+            let Some(run) = desk.waiting.pop_front() else {
+                return Ok(());
+            };
+            let Some(question) = self.question(run).await? else {
+                continue;
+            };
+            let from = format!("{} asks: {}", question.step, question.text);
+            line(&from);
+            let asking = Asking::new(question);
+            if !(tty::stdin_is() && tty::is_foreground(stdin())) {
+                line(&format!("answer it: {}", asking.command(self.id)));
+                continue;
+            }
+            if desk.lines.is_none() {
+                desk.lines = Some(turn::typed().0);
+            }
+            asking.prompt();
+            desk.asking = Some(asking);
+        }
+        Ok(())
+    }
+
+    /// What a run asks, if it still does.
+    async fn question(&self, run: u32) -> Result<Option<api::Question>> {
+        loop {
+            let path = format!("{}?brief=true", api::path(self.id));
+            let job = patiently(self.host, Method::GET, &path, None).await;
+            let job: Job = match job {
+                Err(failure) if failure.is_not_found() => return Ok(None),
+                job => understand(job.map_err(|failure| self.lost(failure))?)?,
+            };
+            if let Some(question) = job.asks.into_iter().find(|of| of.run == run) {
+                return Ok(Some(question));
+            }
+            // It is written down before it is asked.
+            let waits = |of: &api::Run| of.run == run && of.state == "suspended";
+            let asked = |of: &api::Run| of.answered_by.is_some();
+            match job.runs.iter().find(|of| waits(of)) {
+                Some(run) if !asked(run) => tokio::time::sleep(LOOK).await,
+                _ => return Ok(None),
+            }
+        }
+    }
+
+    /// Something was typed.
+    async fn answered(&self, desk: &mut Desk, text: &str) -> Result<()> {
+        let Some(asking) = &mut desk.asking else {
+            return Ok(());
+        };
+        let body = match asking.take(text) {
+            Taken::More => {
+                asking.prompt();
+                return Ok(());
+            }
+            Taken::Whole(body) => body,
+        };
+        let path = format!("{}/answer", api::path(self.id));
+        match patiently(self.host, Method::POST, &path, Some(&body)).await {
+            Ok(_) => desk.asking = None,
+            Err(Failure::Refused { code, message }) if code == "bad_request" => {
+                line(&message);
+                asking.again();
+                asking.prompt();
+            }
+            Err(Failure::Refused { message, .. }) => {
+                line(&format!("not taken: {message}"));
+                desk.asking = None;
+            }
+            Err(failure) => return Err(self.lost(failure)),
+        }
+        Ok(())
+    }
+
+    /// Waits until nothing of it is left, and says what came of it.
+    pub(super) async fn ended(&self, interrupted: Option<i32>) -> Result<u8> {
+        let path = format!("{}/wait?brief=true", api::path(self.id));
+        let job: Job = match patiently(self.host, Method::GET, &path, None).await {
+            Err(failure) if failure.is_not_found() => return Err(self.deleted()),
+            job => understand(job.map_err(|failure| self.lost(failure))?)?,
+        };
+        if self.json {
+            show::print_json(&whole(self.host, self.id).await?)?;
+        } else {
+            show::print(&timeline::outputs(
+                job.outputs.as_ref().unwrap_or(&Value::Null),
+            ))?;
+            if let Some(remaining) = job.remaining {
+                show::print(&format!("remaining: {remaining}\n"))?;
+            }
+        }
+        if job.state == "completed" {
+            return Ok(0);
+        }
+        let why = match job.reason() {
+            why if why.is_empty() => String::new(),
+            why => format!(": {why}"),
+        };
+        let state = match job.state.as_str() {
+            "failed" => "has failed".to_owned(),
+            "cancelled" => "was cancelled".to_owned(),
+            other => format!("is {other}"),
+        };
+        say(&show::plain(&format!("job {} {state}{why}", self.id)));
+        Ok(match interrupted {
+            Some(signal) if job.state == "cancelled" => 128u8.wrapping_add(signal as u8),
+            _ => 1,
+        })
+    }
+}
+
+/// What becomes of it, if it is under way.
+async fn pending(cancelling: &mut Option<Cancelling>) -> Result<Value> {
+    match cancelling {
+        Some(cancelling) => cancelling.await,
+        None => std::future::pending().await,
+    }
+}
