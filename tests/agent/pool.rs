@@ -35,8 +35,11 @@ pub(crate) fn shared(host: &Host, holder: &str, name: &str) -> Wanted {
 
 /// The agents that are alive, by the kernel.
 pub(crate) fn peers(host: &Host) -> usize {
-    let all = host.stage.living().into_iter();
-    all.filter(|one| one.name == "peer").count()
+    let all = host.stage.living();
+    let peers: Vec<_> = all.iter().filter(|one| one.name == "peer").collect();
+    // What one has forked and not executed yet has its name.
+    let own = |one: &&&Found| !peers.iter().any(|other| other.pid == one.parent);
+    peers.iter().filter(own).count()
 }
 
 pub(crate) async fn take(pool: &AgentPool, wanted: Wanted) -> PoolUse {

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use hostler_agent::{AgentPool, PoolOptions, PoolUse, Wanted};
+use hostler_agent::{AgentPool, Conversation, PoolOptions, PoolUse, Wanted};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -78,6 +78,15 @@ async fn usage(pool: AgentPool, wanted: Wanted, seed: u64) -> u64 {
     1
 }
 
+/// Cancels a turn when whoever asked for it is gone, as who uses a pool has to.
+struct Cancels(Conversation, u64);
+
+impl Drop for Cancels {
+    fn drop(&mut self) {
+        self.0.cancel_turn(self.1);
+    }
+}
+
 async fn use_it(used: PoolUse, random: &mut Random) {
     let conversation = used.conversation().clone();
     let what = match random.below(6) {
@@ -88,9 +97,10 @@ async fn use_it(used: PoolUse, random: &mut Random) {
         _ => "stream 3",
     };
     if let Ok(turn) = conversation.prompt(text(what), by()).await {
+        let cancels = Cancels(conversation, turn.id);
         if what == "wait" || random.percent(30) {
             tokio::time::sleep(Duration::from_millis(random.below(50))).await;
-            conversation.cancel_turn(turn.id);
+            drop(cancels);
         }
         if random.percent(70) {
             turn.ended().await;
@@ -168,7 +178,12 @@ async fn schedule(seed: u64) -> u64 {
         }
         if let Some(most) = most {
             // By the kernel, never more than may be.
-            assert!(peers(&host) <= most, "HOSTLER_SEED={seed}: over {most}");
+            let (up, members) = (peers(&host), pool.members());
+            assert!(
+                up <= most,
+                "HOSTLER_SEED={seed}: {up} are over {most}: {:?} {members:#?}",
+                host.stage.living()
+            );
         }
     }
     if random.percent(30) {
@@ -176,14 +191,34 @@ async fn schedule(seed: u64) -> u64 {
     } else if random.percent(50) {
         uses.abort_all();
     }
-    while let Some(done) = uses.join_next().await {
-        given += done.unwrap_or(0);
-    }
-    for holder in HOLDERS {
-        pool.release_holder(holder);
-    }
-    for holder in HOLDERS {
-        pool.holder_gone(holder).await;
+    let in_time = Duration::from_secs(8) * slack();
+    let all = async {
+        while let Some(done) = uses.join_next().await {
+            given += done.unwrap_or(0);
+        }
+        for holder in HOLDERS {
+            pool.release_holder(holder);
+        }
+        for holder in HOLDERS {
+            pool.holder_gone(holder).await;
+        }
+    };
+    if tokio::time::timeout(in_time, all).await.is_err() {
+        let (members, waiting) = (pool.members(), pool.waiting());
+        let living = host.stage.living();
+        for id in members
+            .iter()
+            .filter_map(|member| member.conversation.as_ref())
+        {
+            let said = host.agents.entries(id, hostler_agent::Seq(0), 100).await;
+            let session = host.agents.get(id.as_str()).map(|one| one.session().info());
+            let resources = match host.agents.get(id.as_str()) {
+                Ok(one) => format!("{:?}", one.session().resources().await),
+                Err(error) => error.to_string(),
+            };
+            eprintln!("{said:#?} {session:?} {resources}");
+        }
+        panic!("HOSTLER_SEED={seed} hangs: {waiting} wait for {members:#?}; {living:?}");
     }
     until(&format!("HOSTLER_SEED={seed}: no members"), || {
         pool.members().is_empty() && pool.waiting() == 0
