@@ -191,7 +191,7 @@ async fn schedule(seed: u64) -> u64 {
     } else if random.percent(50) {
         uses.abort_all();
     }
-    let in_time = Duration::from_secs(8) * slack();
+    let in_time = Duration::from_secs(15) * slack();
     let all = async {
         while let Some(done) = uses.join_next().await {
             given += done.unwrap_or(0);
