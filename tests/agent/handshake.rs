@@ -189,3 +189,29 @@ async fn a_session_that_closes_in_the_middle_of_a_handshake_leaves_nothing() {
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_ends_as_it_comes_up_keeps_nobody_waiting() {
+    let script = r#"
+        read line; echo '{"jsonrpc":"2.0","id":'$(echo "$line" | sed 's/.*"id":\([0-9]*\).*/\1/')',"result":{"protocolVersion":1}}'
+        read line; echo '{"jsonrpc":"2.0","id":'$(echo "$line" | sed 's/.*"id":\([0-9]*\).*/\1/')',"result":{"sessionId":"x"}}'
+        echo "that was all" >&2; exit 3"#;
+    let mut shell = hostler_agent::AgentSpec::new(["sh", "-c", script]);
+    shell.handshake_timeout = spec(&[]).handshake_timeout;
+    // Its own end is the process's: nothing is put before it that would take time.
+    let host = Host::with(shell, hostler_agent::AgentsOptions::default());
+    let (mut up, mut ended) = (0, 0);
+    for _ in 0..60 {
+        let conversation = host.open().await;
+        // It is up for a moment, or it has ended: either is an answer.
+        match soon("an answer", conversation.ready(by())).await {
+            Ok(_) => up += 1,
+            Err(error) => {
+                assert!(error.to_string().contains("that was all"), "{error}");
+                ended += 1;
+            }
+        }
+        host.end(&conversation).await;
+    }
+    println!("{up} were up for a moment, {ended} had ended");
+}

@@ -2,19 +2,20 @@
 //! of the tests in tests/agent.
 //!
 //! Prompts: `stream N`, `slow N MS`, `flood N`, `echo`, `permission`, `read PATH`, `write PATH TEXT`, `terminal PROGRAM`, `run COMMAND`, `mcp`, `crash`, `exit CODE`,
-//! `hang`, `wait`, `garbage N`, `huge BYTES`, `child`, `stderr BYTES`. Environment: `PEER_HANG` (`initialize`, `new`),
-//! `PEER_LOAD`, `PEER_DEAF` (ignores the end of its input, and SIGTERM as far as a shell can), `PEER_LOGIN`, `PEER_LOUD`.
+//! `hang`, `wait`, `garbage N`, `huge BYTES`, `child`, `stderr BYTES`, `pid`, `session`, `closed`, `late MS`. Environment:
+//! `PEER_HANG` (`initialize`, `new`, `second`), `PEER_FAIL` (`second`), `PEER_CLOSE`, `PEER_SLOW` (milliseconds), `PEER_LOAD`, `PEER_DEAF` (ignores the end of its input, and SIGTERM as far as a shell can), `PEER_LOGIN`, `PEER_LOUD`.
 
 use std::io::Write;
 use std::time::Duration;
 
 use agent_client_protocol::v1::ConnectionTo;
 use agent_client_protocol::v1::schema::{
-    AgentCapabilities, CancelNotification, ContentBlock, ContentChunk, CreateTerminalRequest,
-    InitializeRequest, InitializeResponse, KillTerminalRequest, LoadSessionRequest,
-    LoadSessionResponse, NewSessionRequest, NewSessionResponse, PermissionOption,
-    PermissionOptionKind, PromptRequest, PromptResponse, ReadTextFileRequest,
-    ReleaseTerminalRequest, RequestPermissionOutcome, RequestPermissionRequest, SessionId,
+    AgentCapabilities, CancelNotification, CloseSessionRequest, CloseSessionResponse, ContentBlock,
+    ContentChunk, CreateTerminalRequest, InitializeRequest, InitializeResponse,
+    KillTerminalRequest, LoadSessionRequest, LoadSessionResponse, NewSessionRequest,
+    NewSessionResponse, PermissionOption, PermissionOptionKind, PromptRequest, PromptResponse,
+    ReadTextFileRequest, ReleaseTerminalRequest, RequestPermissionOutcome,
+    RequestPermissionRequest, SessionCapabilities, SessionCloseCapabilities, SessionId,
     SessionNotification, SessionUpdate, StopReason, TerminalOutputRequest, ToolCallUpdate,
     ToolCallUpdateFields, WaitForTerminalExitRequest, WriteTextFileRequest,
 };
@@ -23,6 +24,11 @@ use tokio::sync::watch;
 
 /// The `mcpServers` of `session/new`, as JSON.
 static OFFERED: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+
+/// The sessions that it was told are over.
+static CLOSED: std::sync::Mutex<Vec<String>> = std::sync::Mutex::new(Vec::new());
+/// How many sessions it has given names.
+static NAMED: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
 
 type Connection = ConnectionTo<Client>;
 
@@ -194,6 +200,23 @@ async fn turn(
             &session,
             OFFERED.get().cloned().unwrap_or_default(),
         )?,
+        "pid" => say(&connection, &session, std::process::id().to_string())?,
+        "session" => say(&connection, &session, session.to_string())?,
+        "closed" => {
+            let closed = CLOSED
+                .lock()
+                .map_or_else(|_| String::new(), |all| all.join(" "));
+            say(&connection, &session, closed)?;
+        }
+        // What is said when nobody asks any more.
+        "late" => {
+            let wait = Duration::from_millis(number(0));
+            let (own, session) = (connection.clone(), session.clone());
+            connection.spawn(async move {
+                tokio::time::sleep(wait).await;
+                say(&own, &session, "too late".into())
+            })?;
+        }
         "crash" => {
             eprintln!("about to crash");
             std::process::abort();
@@ -250,7 +273,11 @@ async fn main() -> Result<()> {
                     std::mem::forget(responder);
                     return Ok(());
                 }
-                let capabilities = AgentCapabilities::new().load_session(set("PEER_LOAD"));
+                let mut capabilities = AgentCapabilities::new().load_session(set("PEER_LOAD"));
+                if set("PEER_CLOSE") {
+                    let close = SessionCapabilities::new().close(SessionCloseCapabilities::new());
+                    capabilities = capabilities.session_capabilities(close);
+                }
                 let answer = InitializeResponse::new(request.protocol_version);
                 responder.respond(answer.agent_capabilities(capabilities))
             },
@@ -263,15 +290,34 @@ async fn main() -> Result<()> {
                 if set("PEER_CHILD") {
                     child("setsid", &["sleep", "1000"]);
                 }
-                if hangs_at("new") {
+                let before = NAMED.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                if let Some(slow) = std::env::var("PEER_SLOW")
+                    .ok()
+                    .and_then(|ms| ms.parse().ok())
+                {
+                    tokio::time::sleep(Duration::from_millis(slow)).await;
+                }
+                if before == 1 && std::env::var("PEER_FAIL").is_ok_and(|at| at == "second") {
+                    return responder.respond_with_error(Error::internal_error());
+                }
+                if hangs_at("new") || (hangs_at("second") && before == 1) {
                     std::mem::forget(responder);
                     return Ok(());
                 }
                 if set("PEER_LOGIN") {
                     return responder.respond_with_error(Error::auth_required());
                 }
-                let id = format!("peer-{}", std::process::id());
+                let id = format!("peer-{}-{before}", std::process::id());
                 responder.respond(NewSessionResponse::new(id))
+            },
+            agent_client_protocol::on_receive_request!(),
+        )
+        .on_receive_request(
+            async move |request: CloseSessionRequest, responder, _: Connection| {
+                if let Ok(mut closed) = CLOSED.lock() {
+                    closed.push(request.session_id.to_string());
+                }
+                responder.respond(CloseSessionResponse::new())
             },
             agent_client_protocol::on_receive_request!(),
         )

@@ -26,6 +26,8 @@
 //!   is broken off by whoever waited for it, leaves nothing, and the rest of its session is not touched.
 //! * **Cancelling** is `session/cancel`, then a deadline, then the end of the agent. The watchdogs of a turn (silence, length) do the
 //!   same.
+//! * **A fresh context** ([`Conversation::renew`]) is another session of the same process. A [`pool`] lends agents so to one job after
+//!   the other.
 //! * **What the agent asks** the host for itself ([`served`]) is answered in tasks of their own. What it asks of people goes to
 //!   whoever is attached, and the first answer is taken; while nobody is, [`PermissionPolicy`] decides.
 //! * **What makes no sense** is noted and let go of: lines that are no messages, messages that are too long, answers to nothing.

@@ -26,7 +26,7 @@ pub enum EntryKind {
     Answer,
     /// A turn has ended: `{"turn","result"}`, `{"turn","error"}` or `{"turn","interrupted"}`.
     TurnEnded,
-    /// Something that Hostler did or saw: `{"notice":"agent_started|agent_ended|evicted|reset|queue_reordered|…", …}`;
+    /// Something that Hostler did or saw: `{"notice":"agent_started|agent_ended|evicted|reset|renewed|queue_reordered|…", …}`;
     /// or what a client wants kept: `{"notice":"ahp", …}`.
     Notice,
 }

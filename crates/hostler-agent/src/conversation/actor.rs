@@ -17,7 +17,7 @@ use super::pending::{Pending, PendingAnswer, PendingServed};
 use super::renewal::Renewing;
 use super::turns::{Queued, Running};
 use super::{Answered, Ready, Shared, Turn, Used};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::handshake::{Built, Spawned};
 use crate::link::{Caller, Heard, Link};
 use crate::rpc::{Answer, UpdatePath};
@@ -161,6 +161,8 @@ pub(crate) struct Actor {
     /// Counts agents, so that what one left behind is not taken for the next one's.
     pub(crate) generation: u64,
     pub(crate) waiting: HashMap<u64, oneshot::Sender<Result<(Ready, Caller)>>>,
+    /// That the agent has ended which is being brought up.
+    pub(crate) ended_early: Option<Error>,
     /// The end of an agent that is under way.
     pub(crate) ending: Option<watch::Receiver<()>>,
     pub(crate) untold: bool,
@@ -226,6 +228,7 @@ impl Actor {
             agent_session,
             generation: 0,
             waiting: HashMap::new(),
+            ended_early: None,
             ending: None,
             untold: pending.untold,
             forgotten: pending.forgotten,

@@ -52,6 +52,7 @@ impl Actor {
     pub(crate) fn build(&mut self, by: By) {
         self.generation += 1;
         self.noted = 0;
+        self.ended_early = None;
         let generation = self.generation;
         let plan = Plan {
             warm: self.warm.take(),
@@ -123,9 +124,9 @@ impl Actor {
         if generation != self.generation {
             return;
         }
-        match built {
-            Ok(built) => self.is_up(built),
-            Err(error) => self.did_not_come_up(error),
+        match (built, self.ended_early.take()) {
+            (Ok(_), Some(error)) | (Err(error), _) => self.did_not_come_up(error),
+            (Ok(built), None) => self.is_up(built),
         }
     }
 
@@ -202,7 +203,8 @@ impl Actor {
         let error = link.ended();
         let by = By::new("host", "the agent has ended");
         if let Agent::Building(_) = self.agent {
-            // Whoever shakes its hand hears that no answer will come, and says why.
+            // Whoever shakes its hand hears that no answer will come, and says why; or has all answers, and does not know.
+            self.ended_early = Some(error);
             return self.lose_link(&by);
         }
         let exit = link.exit.flatten();

@@ -164,6 +164,8 @@ impl Actor {
             seq,
             end: ended,
         };
+        // Whoever is told of it finds it busy.
+        self.show_use();
         if reply.send(Ok(turn)).is_err() {
             return self.withdraw(id);
         }

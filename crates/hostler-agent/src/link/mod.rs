@@ -170,9 +170,8 @@ impl Caller {
         let line = rpc::request(number, method, params);
         if let Err(full) = self.writer.send(line) {
             let refused = Err(RpcError::internal(full.to_string()));
-            match self.calls.take(number) {
-                Some(Waiter::Call(reply) | Waiter::NewSession(reply)) => drop(reply.send(refused)),
-                Some(_) | None => {}
+            if let Some(Waiter::Call(reply) | Waiter::NewSession(reply)) = self.calls.take(number) {
+                let _ = reply.send(refused);
             }
         }
         (asked, answer)

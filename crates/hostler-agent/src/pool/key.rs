@@ -27,7 +27,7 @@ struct Inner {
 impl PoolKey {
     /// That of a conversation of this kind with an agent that is described like this.
     pub fn new(new: &NewConversation, spec: &AgentSpec) -> Self {
-        let text = |raw: &Box<RawValue>| raw.get().to_owned();
+        let text = |raw: &RawValue| raw.get().to_owned();
         let session = &new.session;
         let whole = json!({
             "agent": new.agent,
@@ -37,10 +37,10 @@ impl PoolKey {
             "parent": session.parent,
             "env": session.env,
             "policy": session.policy,
-            "mcp_servers": new.mcp_servers.iter().map(text).collect::<Vec<_>>(),
-            "meta": new.meta.as_ref().map(text),
-            "more": new.more.as_ref().map(text),
-            "elicitation": new.elicitation.as_ref().map(text),
+            "mcp_servers": new.mcp_servers.iter().map(|raw| text(raw)).collect::<Vec<_>>(),
+            "meta": new.meta.as_deref().map(text),
+            "more": new.more.as_deref().map(text),
+            "elicitation": new.elicitation.as_deref().map(text),
             "permission": new.permission.unwrap_or(spec.permission),
         });
         Self {

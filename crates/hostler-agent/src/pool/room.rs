@@ -109,14 +109,6 @@ impl<'a> Room<'a> {
     }
 }
 
-/// What becomes of a request.
-enum Placed {
-    /// It has its member.
-    Done,
-    /// It waits.
-    Waits(Request),
-}
-
 impl State {
     /// Serves those who wait, in their order, as far as there is room.
     pub(super) fn advance(&mut self, options: &PoolOptions, actions: &mut Vec<Action>) {
@@ -128,18 +120,19 @@ impl State {
             if request.reply.is_closed() {
                 continue;
             }
-            if let Placed::Waits(request) = self.place(request, &mut room, actions) {
+            if let Some(request) = self.place(request, &mut room, actions) {
                 self.queue.push_back(request);
             }
         }
     }
 
+    /// Gives a request its member, or its answer; it is given back where it has to wait.
     fn place(
         &mut self,
         request: Request,
         room: &mut Room<'_>,
         actions: &mut Vec<Action>,
-    ) -> Placed {
+    ) -> Option<Request> {
         match &request.shared {
             Some(name) => match self.shared_as(&request.holder, name) {
                 Some(id) => self.join(id, request, room, actions),
@@ -148,7 +141,7 @@ impl State {
             None => match self.idle_for(&request, room) {
                 Some(id) => {
                     self.take(id, request, room, actions);
-                    Placed::Done
+                    None
                 }
                 None => self.make(request, room, actions),
             },
@@ -162,9 +155,9 @@ impl State {
         request: Request,
         room: &mut Room<'_>,
         actions: &mut Vec<Action>,
-    ) -> Placed {
+    ) -> Option<Request> {
         let Some(member) = self.members.get_mut(&id) else {
-            return Placed::Waits(request);
+            return Some(request);
         };
         if member.key != request.key {
             let error = Error::Invalid(format!(
@@ -175,29 +168,29 @@ impl State {
             ));
             let reply = request.reply;
             actions.push(Action::Refuse { reply, error });
-            return Placed::Done;
+            return None;
         }
         match member.phase {
             Phase::Held | Phase::Settling | Phase::Idle => {
                 self.give(id, request, actions);
-                Placed::Done
+                None
             }
             Phase::Evicted => {
                 if !self.has_room(&request, room, actions) {
-                    return Placed::Waits(request);
+                    return Some(request);
                 }
                 let Some(member) = self.members.get_mut(&id) else {
-                    return Placed::Waits(request);
+                    return Some(request);
                 };
                 member.slot = true;
                 member.group.clone_from(&request.group);
                 if let Some(conversation) = member.conversation.clone() {
                     work(id, member, Work::Wake(conversation), request, actions);
                 }
-                Placed::Done
+                None
             }
             // It is about to be one of the others.
-            Phase::Working(_) | Phase::Evicting | Phase::Ending => Placed::Waits(request),
+            Phase::Working(_) | Phase::Evicting | Phase::Ending => Some(request),
         }
     }
 
@@ -250,9 +243,9 @@ impl State {
         mut request: Request,
         room: &mut Room<'_>,
         actions: &mut Vec<Action>,
-    ) -> Placed {
+    ) -> Option<Request> {
         if !self.has_room(&request, room, actions) {
-            return Placed::Waits(request);
+            return Some(request);
         }
         request.is_new = true;
         let id = self.number();
@@ -265,7 +258,7 @@ impl State {
             request: Box::new(request),
             stop: stopped,
         });
-        Placed::Done
+        None
     }
 
     /// Whether one more agent may be up for a request, which counts then. Where not, room is made as far as that helps, and

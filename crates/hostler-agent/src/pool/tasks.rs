@@ -107,12 +107,16 @@ impl AgentPool {
                     Err(error) => Err(error),
                 }
             }
-            Work::Renew(conversation) => match conversation.renew(by).await {
-                Ok(()) if conversation.shared.used.get() == Used::Absent => {
-                    bring_up(&conversation, &mut request, stop).await
+            Work::Renew(conversation) => {
+                // What its last user asked for and did not wait for is behind it.
+                conversation.quiet().await;
+                match conversation.renew(by).await {
+                    Ok(()) if conversation.shared.used.get() == Used::Absent => {
+                        bring_up(&conversation, &mut request, stop).await
+                    }
+                    renewed => renewed,
                 }
-                renewed => renewed,
-            },
+            }
             Work::Wake(conversation) => {
                 let up = bring_up(&conversation, &mut request, stop).await;
                 if up.is_err() {
@@ -190,10 +194,15 @@ impl AgentPool {
                 let why = "it is not given out any more";
                 return state.end(used.id, CloseReason::AgentGone, why, actions);
             }
-            if member.holders.is_empty() && warm.is_zero() {
-                return state.unheld(used.id, warm, actions);
+            let at_rest = matches!(used.conversation.shared.used.get(), Used::Idle(_));
+            if at_rest {
+                member.becomes(Phase::Idle);
             }
-            state.settle(used.id, actions);
+            if at_rest || (member.holders.is_empty() && warm.is_zero()) {
+                state.unheld(used.id, warm, actions);
+            } else {
+                state.settle(used.id, actions);
+            }
         });
     }
 }
