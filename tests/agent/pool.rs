@@ -84,7 +84,7 @@ async fn one_process_serves_one_after_the_other_and_tells_nobody_of_the_others()
     let labels = first.conversation().session().info().labels;
     assert_eq!(labels["pool"], first.key().to_string());
     let pid = asks(first.conversation(), "pid").await;
-    asks(first.conversation(), "echo the word is heron").await;
+    let context = asks(first.conversation(), "session").await;
     drop(first);
     state(&pool, MemberState::Idle).await;
     // The same job, and another one.
@@ -96,7 +96,9 @@ async fn one_process_serves_one_after_the_other_and_tells_nobody_of_the_others()
     let other = take(&pool, wanted(&host, "two")).await;
     assert!(other.is_new_for_holder());
     assert_eq!(*other.conversation().session().id(), session);
-    assert_eq!(asks(other.conversation(), "echo on").await, "echo on");
+    // The same process in another context: what was said in the first one is not in it.
+    assert_ne!(asks(other.conversation(), "session").await, context);
+    assert_eq!(notices(other.conversation(), "renewed").await, 2);
     assert_eq!(asks(other.conversation(), "pid").await, pid);
     assert_eq!(only(&pool).holders.len(), 2);
     // Of those who have it, one ends: it is the other's still.

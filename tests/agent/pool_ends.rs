@@ -190,10 +190,9 @@ async fn a_holder_that_ends_is_served_no_more_and_its_uses_end() {
     assert!(matches!(refused, Err(Error::Denied(_))), "{refused:?}");
     soon("its end", pool.holder_gone("one")).await;
     assert_eq!(host.stage.living().len(), 0);
-    assert!(matches!(
-        soon("the end", turn.ended()).await,
-        hostler_agent::TurnEnd::Interrupted(_)
-    ));
+    // Of the end of its agent and that of its session, either may be seen first.
+    let end = soon("the end", turn.ended()).await;
+    assert!(!matches!(end, hostler_agent::TurnEnd::Result(_)), "{end:?}");
     drop(used);
     // In the middle of its coming up.
     let making = ask("two");

@@ -158,10 +158,9 @@ async fn turns_are_found_by_their_number_while_they_run_and_afterwards() {
     let end = conversation.turn(waits.id, waits.seq);
     let never = conversation.turn(waits.id + 1, waits.seq);
     host.end(&conversation).await;
-    assert!(matches!(
-        soon("the end", end).await,
-        Some(TurnEnd::Interrupted(_))
-    ));
+    // Of the end of its agent and that of its session, either may be seen first.
+    let cut_off = |end| matches!(end, Some(TurnEnd::Interrupted(_) | TurnEnd::Error(_)));
+    assert!(cut_off(soon("the end", end).await));
     assert!(soon("no end", never).await.is_none());
     // The same from the ledger, where the conversation is not live any more.
     let ended = |turn, seq| host.agents.turn_end(&id, turn, seq).expect("read");
@@ -170,10 +169,7 @@ async fn turns_are_found_by_their_number_while_they_run_and_afterwards() {
         Some(TurnEnd::Result(_))
     ));
     assert!(matches!(ended(crash.id, Seq(0)), Some(TurnEnd::Error(_))));
-    assert!(matches!(
-        ended(waits.id, waits.seq),
-        Some(TurnEnd::Interrupted(_))
-    ));
+    assert!(cut_off(ended(waits.id, waits.seq)));
     assert!(ended(waits.id + 1, Seq(0)).is_none());
     assert_eq!(
         host.agents
