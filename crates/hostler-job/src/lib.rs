@@ -1,4 +1,4 @@
-//! Jobs: flows of steps over commands and agents.
+//! Jobs: flows of steps over commands and agents; how they are written, and the engine that runs them.
 //!
 //! # Theory of operation
 //!
@@ -11,6 +11,12 @@
 //!   The graph has no cycles; loops are exit rules, and what an earlier iteration gave is `last`, which waits for nothing.
 //! * **Nothing of a flow becomes code.** Inputs are variables of a shell's environment, or whole arguments of a program; expressions
 //!   are CEL, which has no effects and, as it is bounded here, ends soon. An expression that cannot be evaluated is an error, never false.
+//! * **A job has one task and one way out.** [`Jobs`] is all jobs of a host, a [`Job`] a handle. Every end, by whatever way, comes to one
+//!   function, which writes it with all that is open of the job in one transaction; then all that it held goes, which the close of its
+//!   session proves.
+//! * **Rows are enough.** What is done next follows from the rows of the runs in the ledger and what followed each: so a job goes on in the
+//!   next host ([`Jobs::recover`]), and a test can play one without starting anything.
+//! * **Agents are leased** from a pool that all jobs share: one job's end does not touch another's agent.
 //! * **Bounds.** Size, nesting and aliases of a file, and length and nesting of expressions are bounded, so that whatever is given is
 //!   read or refused, soon.
 //!
