@@ -194,21 +194,18 @@ async fn finish(mut plan: Plan, mut report: CloseReport) -> Finished {
     await_lives(&plan).await;
     settle(&mut plan, &mut report);
     let children_left = report.children.iter().any(|child| !child.is_clean());
-    if report.is_clean() && !children_left {
+    let clean = report.is_clean() && !children_left;
+    if clean {
         plan.children.clear();
-        for dir in &plan.dirs {
-            // Where it cannot be removed now, the next host's sweep does it.
-            let _ = crate::dirs::remove(dir).await;
-        }
-        fail::fail_point!("close.removed");
     } else {
         plan.children
             .retain(|child| child.state() != SessionState::Closed);
     }
     report.took = plan.began.elapsed();
     report.recorded = true;
-    if report.is_clean() && !children_left {
-        record(&plan, &mut report).await;
+    if clean {
+        // Both wait for the disk. Nobody is told before both are done.
+        tokio::join!(record(&plan, &mut report), remove(&plan.dirs));
         fail::fail_point!("close.recorded");
         return Finished {
             report,
@@ -219,6 +216,14 @@ async fn finish(mut plan: Plan, mut report: CloseReport) -> Finished {
         report,
         again: Some(plan),
     }
+}
+
+/// Removes its directories. What cannot be removed now, the next host's sweep removes.
+async fn remove(dirs: &[PathBuf]) {
+    for dir in dirs {
+        let _ = crate::dirs::remove(dir).await;
+    }
+    fail::fail_point!("close.removed");
 }
 
 async fn end_processes(plan: &mut Plan, report: &mut CloseReport) {
