@@ -344,7 +344,11 @@ impl From<&JobRecord> for Job {
             parent: record.parent.as_ref().map(ToString::to_string),
             retry_of: of("retry_of"),
             session: record.session.as_ref().map(ToString::to_string),
-            cwd: of("cwd"),
+            // As it was written it may end in `.`.
+            cwd: of("cwd").map(|cwd| {
+                let plain: PathBuf = PathBuf::from(cwd).components().collect();
+                plain.display().to_string()
+            }),
             inputs: record.detail["inputs"].clone(),
             outputs: record.outputs.clone(),
             created: record.created,

@@ -28,7 +28,7 @@ pub(crate) struct Answer {
 
 /// Gives it.
 pub(super) async fn run(answer: &Answer) -> Result<u8> {
-    let mut host = answer.place.host()?;
+    let mut host = answer.place.host()?.because("hostler job answer");
     let id = api::resolve(&mut host, &answer.job).await?;
     let job: Job = host.read(&format!("{}?brief=true", api::path(&id))).await?;
     let question = match (answer.run, job.asks.as_slice()) {

@@ -54,7 +54,7 @@ enum OnHostExit {
 /// Makes the job, and watches it to its end.
 pub(super) async fn run(run: &Run) -> Result<u8> {
     let inputs = check::inputs(&run.inputs)?;
-    let host = run.place.host()?;
+    let host = run.place.host()?.because("hostler job run");
     let loaded = hostler_job::load(&run.file)
         .and_then(|loaded| check::with_inputs(&run.file, loaded, &inputs));
     let loaded = match loaded {

@@ -22,6 +22,8 @@ use crate::client::host::{Host, understand};
 use crate::client::{Place, show, signals, tty, turn};
 use hostler_run::say;
 
+/// How long after the end of a job the last of its events may take.
+const LAST: Duration = Duration::from_secs(2);
 /// Between two looks for a question that is just being asked.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -52,7 +54,7 @@ pub(super) async fn run(watch: &Watch) -> Result<u8> {
         interrupted: None,
     };
     if job.released {
-        return watching.ended(None).await;
+        return watching.ended(job, None).await;
     }
     if !watch.json {
         line(&format!("job {}: {}", job.id, job.name));
@@ -79,7 +81,8 @@ pub(super) struct Watching<'a> {
     pub(super) interrupted: Option<i32>,
 }
 
-type Cancelling = Pin<Box<dyn Future<Output = Result<Value>>>>;
+/// What was asked of the host, and is answered once the job is gone.
+type Asked = Pin<Box<dyn Future<Output = Result<Value>>>>;
 
 /// What is asked here.
 #[derive(Default)]
@@ -107,17 +110,26 @@ impl Watching<'_> {
     /// Watches it to its end; what to exit with.
     pub(super) async fn run(&self, mut told: mpsc::UnboundedReceiver<i32>) -> Result<u8> {
         let mut feed = Feed::new(self.host, self.id);
+        // From the start: a host that is told to stop answers what it was asked, and then nothing more.
+        let mut waiting = self.gone();
+        let mut gone = None;
         let mut begins: HashMap<u32, u64> = HashMap::new();
         let mut desk = Desk::default();
         let mut interrupted = self.interrupted;
-        let mut cancelling = self.interrupted.map(|_| self.cancel());
+        let mut cancelling = self.interrupted.map(|signal| self.cancel(signal));
         loop {
             let event = tokio::select! {
                 event = feed.next() => event.map_err(|failure| self.lost(failure))?,
+                answer = &mut waiting, if gone.is_none() => {
+                    gone = Some(answer.map_err(|failure| self.lost(failure))?);
+                    continue;
+                }
+                // The last of the events is there by then, or does not come any more.
+                () = tokio::time::sleep(LAST), if gone.is_some() => break,
                 Some(signal) = told.recv() => {
                     self.signal(signal, &mut interrupted)?;
-                    if interrupted.is_some() && cancelling.is_none() {
-                        cancelling = Some(self.cancel());
+                    if let Some(signal) = interrupted.filter(|_| cancelling.is_none()) {
+                        cancelling = Some(self.cancel(signal));
                     }
                     continue;
                 }
@@ -156,13 +168,16 @@ impl Watching<'_> {
             self.ask_next(&mut desk).await?;
         }
         // What it held is gone a moment later.
-        let mut ended = std::pin::pin!(self.ended(interrupted));
-        loop {
+        let gone = loop {
+            if let Some(gone) = gone {
+                break gone;
+            }
             tokio::select! {
-                status = &mut ended => return status,
+                answer = &mut waiting => gone = Some(answer.map_err(|failure| self.unproven(failure))?),
                 Some(signal) = told.recv() => self.signal(signal, &mut interrupted)?,
             }
-        }
+        };
+        self.ended(understand(gone)?, interrupted).await
     }
 
     /// What a signal means: the first cancels, another one leaves at once.
@@ -188,20 +203,40 @@ impl Watching<'_> {
         Ok(())
     }
 
-    fn cancel(&self) -> Cancelling {
-        let (host, path) = (
-            self.host.another(),
-            format!("{}/cancel", api::path(self.id)),
-        );
+    fn cancel(&self, signal: i32) -> Asked {
+        let why = format!("{} at hostler job run", signals::name(signal));
+        let host = self.host.another().because(&why);
+        let path = format!("{}/cancel", api::path(self.id));
         Box::pin(async move { patiently(&host, Method::POST, &path, None).await })
+    }
+
+    /// The job, once it has ended and nothing of it is left.
+    fn gone(&self) -> Asked {
+        let host = self.host.another();
+        let path = format!("{}/wait?brief=true", api::path(self.id));
+        Box::pin(async move { patiently(&host, Method::GET, &path, None).await })
     }
 
     fn deleted(&self) -> Failure {
         Failure::Unclear(format!("job {} was deleted", self.id))
     }
 
+    /// It has ended, but nobody can tell whether all of it is gone.
+    fn unproven(&self, failure: Failure) -> Failure {
+        match self.lost(failure) {
+            Failure::Unclear(_) => Failure::Unclear(format!(
+                "the host went away when job {} had ended; that nothing of it is left is for the next host to say",
+                self.id
+            )),
+            failure => failure,
+        }
+    }
+
     /// It goes on, but nobody can tell how.
     fn lost(&self, failure: Failure) -> Failure {
+        if failure.is_not_found() {
+            return self.deleted();
+        }
         if !super::feed::is_passing(&failure) {
             return failure;
         }
@@ -220,7 +255,9 @@ impl Watching<'_> {
         if matches!(event.kind.as_str(), "step.running" | "step.suspended") {
             begins.entry(run).or_insert(event.time);
         }
-        if self.json {
+        // That it runs is to be told only where it was paused before.
+        let begins_only = event.detail["state"] == "running" && begins.is_empty();
+        if self.json || event.kind == "job.state" && begins_only {
             return;
         }
         if let Some(text) = timeline::event(event, took) {
@@ -244,8 +281,9 @@ impl Watching<'_> {
             let Some(question) = self.question(run).await? else {
                 continue;
             };
-            let from = format!("{} asks: {}", question.step, question.text);
-            line(&from);
+            for text in format!("{} asks: {}", question.step, question.text.trim_end()).lines() {
+                line(text);
+            }
             let asking = Asking::new(question);
             if !(tty::stdin_is() && tty::is_foreground(stdin())) {
                 line(&format!("answer it: {}", asking.command(self.id)));
@@ -311,13 +349,8 @@ impl Watching<'_> {
         Ok(())
     }
 
-    /// Waits until nothing of it is left, and says what came of it.
-    pub(super) async fn ended(&self, interrupted: Option<i32>) -> Result<u8> {
-        let path = format!("{}/wait?brief=true", api::path(self.id));
-        let job: Job = match patiently(self.host, Method::GET, &path, None).await {
-            Err(failure) if failure.is_not_found() => return Err(self.deleted()),
-            job => understand(job.map_err(|failure| self.lost(failure))?)?,
-        };
+    /// Says what came of it, once nothing of it is left.
+    async fn ended(&self, job: Job, interrupted: Option<i32>) -> Result<u8> {
         if self.json {
             show::print_json(&whole(self.host, self.id).await?)?;
         } else {
@@ -349,7 +382,7 @@ impl Watching<'_> {
 }
 
 /// What becomes of it, if it is under way.
-async fn pending(cancelling: &mut Option<Cancelling>) -> Result<Value> {
+async fn pending(cancelling: &mut Option<Asked>) -> Result<Value> {
     match cancelling {
         Some(cancelling) => cancelling.await,
         None => std::future::pending().await,
