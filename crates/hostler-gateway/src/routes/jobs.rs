@@ -255,33 +255,42 @@ pub(crate) async fn wait(
             None => std::future::pending().await,
         }
     };
+    // Looked at before: of a job that has ended only in the ledger something may be left by an earlier host.
+    let (jobs, wanted) = (gateway.jobs().clone(), id.clone());
+    let (record, _) = blocking(move || jobs.record(&wanted)).await??;
+    let left = leftover(&gateway, &record);
     tokio::select! {
         biased;
-        gone = gone(&gateway, &id) => gone?,
+        gone = gone(&gateway, &id, left) => gone?,
         () = over => return Err(ApiError::new(ErrorCode::Timeout, format!("{id} still runs"))),
         error = gateway.over() => return Err(error),
     }
+    // It is gone, and that is told also by a host that has stopped meanwhile.
     show_one(&gateway, &id, waiting.brief).await.map(Answer)
 }
 
-/// Waits until a job has ended, and nothing of it is left.
-async fn gone(gateway: &Gateway, id: &str) -> Result<(), ApiError> {
+/// Waits until a job has ended, and nothing of it is left: not even in its session, which an earlier host may have left.
+async fn gone(
+    gateway: &Gateway,
+    id: &str,
+    left: Option<hostler_session::Session>,
+) -> Result<(), ApiError> {
     match gateway.jobs().get(id) {
         Ok(job) => {
-            if let Err(error) = job.wait().await {
+            let ended = job.wait().await;
+            if let Err(error) = ended {
                 return Err(stopping(gateway, error).await);
             }
         }
-        Err(JobError::Ended(_)) => {}
-        Err(error) => return Err(error.into()),
-    }
-    let (jobs, wanted) = (gateway.jobs().clone(), id.to_owned());
-    let (record, _) = blocking(move || jobs.record(&wanted)).await??;
-    if let Some(session) = leftover(gateway, &record) {
-        let mut state = session.state();
-        while state != SessionState::Closed {
-            state = session.changed_from(state).await;
+        Err(JobError::Ended(_)) => {
+            if let Some(session) = left {
+                let mut state = session.state();
+                while state != SessionState::Closed {
+                    state = session.changed_from(state).await;
+                }
+            }
         }
+        Err(error) => return Err(error.into()),
     }
     Ok(())
 }

@@ -85,10 +85,9 @@ pub(super) async fn run(run: &Run) -> Result<u8> {
     // From here on a signal cancels the job, also one that comes while it is being made.
     let mut told = signals::receive()?;
     let mut interrupted = None;
+    let mut connected = host.another();
     let made = {
-        let mut host = host.another();
-        let mut making =
-            pin!(async move { host.json(Method::POST, "/v1/jobs", Some(&body)).await });
+        let mut making = pin!(connected.json(Method::POST, "/v1/jobs", Some(&body)));
         loop {
             tokio::select! {
                 made = &mut making => break made,
@@ -127,7 +126,7 @@ pub(super) async fn run(run: &Run) -> Result<u8> {
         cancels: true,
         interrupted,
     };
-    watching.run(told).await
+    watching.run(connected, told).await
 }
 
 /// What a job looks like to programs, whole.

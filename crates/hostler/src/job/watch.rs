@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::answer::{Asking, Taken};
 use super::api::{self, Job};
-use super::feed::{Feed, patiently};
+use super::feed::{Feed, patiently, patiently_over};
 use super::run::whole;
 use super::timeline;
 use crate::client::api::Event;
@@ -45,8 +45,9 @@ pub(super) async fn run(watch: &Watch) -> Result<u8> {
     let told = signals::receive()?;
     let id = api::resolve(&mut host, &watch.job).await?;
     let job: Job = host.read(&format!("{}?brief=true", api::path(&id))).await?;
+    let other = host.another();
     let watching = Watching {
-        host: &host,
+        host: &other,
         id: &id,
         began: job.created,
         json: watch.json,
@@ -59,7 +60,7 @@ pub(super) async fn run(watch: &Watch) -> Result<u8> {
     if !watch.json {
         line(&format!("job {}: {}", job.id, job.name));
     }
-    watching.run(told).await
+    watching.run(host, told).await
 }
 
 /// A line on standard error. That nobody reads it any more is nobody's failure.
@@ -107,11 +108,15 @@ impl Desk {
 }
 
 impl Watching<'_> {
-    /// Watches it to its end; what to exit with.
-    pub(super) async fn run(&self, mut told: mpsc::UnboundedReceiver<i32>) -> Result<u8> {
+    /// Watches it to its end; what to exit with. `connected` is a connection that there is already, for its end: a host that is told
+    /// to stop takes no new ones.
+    pub(super) async fn run(
+        &self,
+        connected: Host,
+        mut told: mpsc::UnboundedReceiver<i32>,
+    ) -> Result<u8> {
         let mut feed = Feed::new(self.host, self.id);
-        // From the start: a host that is told to stop answers what it was asked, and then nothing more.
-        let mut waiting = self.gone();
+        let mut waiting = self.gone(connected);
         let mut gone = None;
         let mut begins: HashMap<u32, u64> = HashMap::new();
         let mut desk = Desk::default();
@@ -211,10 +216,9 @@ impl Watching<'_> {
     }
 
     /// The job, once it has ended and nothing of it is left.
-    fn gone(&self) -> Asked {
-        let host = self.host.another();
+    fn gone(&self, connected: Host) -> Asked {
         let path = format!("{}/wait?brief=true", api::path(self.id));
-        Box::pin(async move { patiently(&host, Method::GET, &path, None).await })
+        Box::pin(async move { patiently_over(connected, Method::GET, &path, None).await })
     }
 
     fn deleted(&self) -> Failure {
