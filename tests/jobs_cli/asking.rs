@@ -97,3 +97,26 @@ fn without_a_terminal_it_is_said_how_it_is_answered() {
     let (_, line) = bench.fails(&["answer", id, "keep=y"]);
     assert!(line.contains("has ended"), "{line}");
 }
+
+#[test]
+fn what_a_flow_below_asks_is_asked_with_the_job_above() {
+    let bench = Bench::new();
+    bench.flow("one", ONE);
+    let top = bench.flow(
+        "top",
+        "steps:\n  sub: { flow: one.yaml }\noutputs: { colour: sub.colour }\n",
+    );
+    let (pty, mut client) = bench.place.at_terminal(&["job", "run", &top]);
+    pty.expect("ask asks: Which colour?");
+    pty.expect("> ");
+    pty.input("green\n");
+    pty.expect("colour: green");
+    assert_eq!(ended(&mut client).code(), Some(0));
+
+    let id = bench.ok(&["run", "--detach", &top]);
+    bench.the_job("the one below asks", |_| {
+        bench.show(&id)["asks"][0]["job"].is_string()
+    });
+    bench.ok(&["answer", &id, "red"]);
+    assert_eq!(bench.ok(&["watch", &id]), "colour: red\nremaining: 0");
+}

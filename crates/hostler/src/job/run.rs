@@ -123,6 +123,7 @@ pub(super) async fn run(run: &Run) -> Result<u8> {
         id: &job.id,
         began: job.created,
         json: run.json,
+        may_have_below: !loaded.flows.is_empty(),
         cancels: true,
         interrupted,
     };

@@ -1,6 +1,6 @@
 //! A job as it is watched: a line for all that happens, questions that are asked here, and its end.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::Write;
 use std::pin::Pin;
 use std::time::Duration;
@@ -24,6 +24,8 @@ use hostler_run::say;
 
 /// How long after the end of a job the last of its events may take.
 const LAST: Duration = Duration::from_secs(2);
+/// Between two looks at what jobs below ask: their events are not this job's.
+const BELOW: Duration = Duration::from_secs(1);
 /// Between two looks for a question that is just being asked.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -51,6 +53,7 @@ pub(super) async fn run(watch: &Watch) -> Result<u8> {
         id: &id,
         began: job.created,
         json: watch.json,
+        may_have_below: true,
         cancels: false,
         interrupted: None,
     };
@@ -76,6 +79,8 @@ pub(super) struct Watching<'a> {
     pub(super) began: u64,
     /// Nothing is told on the way, and the whole job at the end.
     pub(super) json: bool,
+    /// Whether it may have jobs below it, which may ask something.
+    pub(super) may_have_below: bool,
     /// Whether a signal cancels it.
     pub(super) cancels: bool,
     /// A signal that has come already.
@@ -90,6 +95,10 @@ type Asked = Pin<Box<dyn Future<Output = Result<Value>>>>;
 struct Desk {
     /// Runs that ask, and have not been shown.
     waiting: VecDeque<u32>,
+    /// What jobs below ask, and has not been shown.
+    below: VecDeque<api::Question>,
+    /// What jobs below have asked, by job and run.
+    known: HashSet<(String, u32)>,
     asking: Option<Asking>,
     /// What is typed, once somebody was asked.
     lines: Option<mpsc::Receiver<String>>,
@@ -121,6 +130,8 @@ impl Watching<'_> {
         let mut begins: HashMap<u32, u64> = HashMap::new();
         let mut desk = Desk::default();
         let mut interrupted = self.interrupted;
+        let mut look_below = tokio::time::interval(BELOW);
+        look_below.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut cancelling = self.interrupted.map(|signal| self.cancel(signal));
         loop {
             let event = tokio::select! {
@@ -136,6 +147,11 @@ impl Watching<'_> {
                     if let Some(signal) = interrupted.filter(|_| cancelling.is_none()) {
                         cancelling = Some(self.cancel(signal));
                     }
+                    continue;
+                }
+                _ = look_below.tick(), if self.may_have_below && gone.is_none() => {
+                    self.look_below(&mut desk).await?;
+                    self.ask_next(&mut desk).await?;
                     continue;
                 }
                 done = pending(&mut cancelling) => {
@@ -162,7 +178,7 @@ impl Watching<'_> {
                     if desk
                         .asking
                         .as_ref()
-                        .is_some_and(|asking| asking.run() == run)
+                        .is_some_and(|asking| asking.run() == run && asking.below().is_none())
                     {
                         desk.asking = None;
                         line("(it is answered, or asked no longer)");
@@ -279,10 +295,15 @@ impl Watching<'_> {
     /// Asks what waits to be asked, one after the other: here, where somebody can type; else it is said how it is answered.
     async fn ask_next(&self, desk: &mut Desk) -> Result<()> {
         while desk.asking.is_none() {
-            let Some(run) = desk.waiting.pop_front() else {
-                return Ok(());
+            let question = match (desk.waiting.pop_front(), desk.below.pop_front()) {
+                (Some(run), below) => {
+                    desk.below.extend(below);
+                    self.question(run).await?
+                }
+                (None, Some(question)) => Some(question),
+                (None, None) => return Ok(()),
             };
-            let Some(question) = self.question(run).await? else {
+            let Some(question) = question else {
                 continue;
             };
             for text in format!("{} asks: {}", question.step, question.text.trim_end()).lines() {
@@ -302,6 +323,33 @@ impl Watching<'_> {
         Ok(())
     }
 
+    /// Finds what jobs below ask.
+    async fn look_below(&self, desk: &mut Desk) -> Result<()> {
+        let path = format!("{}?brief=true", api::path(self.id));
+        // While hosts change there is nobody to ask.
+        let Ok(job) = self.host.another().get(&path).await else {
+            return Ok(());
+        };
+        let job: Job = understand(job)?;
+        let asked = |asking: &Asking| asking.below().map(|below| (below.to_owned(), asking.run()));
+        if let Some((below, run)) = desk.asking.as_ref().and_then(asked) {
+            let mut asks = job.asks.iter();
+            if !asks.any(|of| of.job.as_ref() == Some(&below) && of.run == run) {
+                desk.asking = None;
+                line("(it is answered, or asked no longer)");
+            }
+        }
+        for question in job.asks {
+            let Some(below) = question.job.clone() else {
+                continue;
+            };
+            if desk.known.insert((below, question.run)) {
+                desk.below.push_back(question);
+            }
+        }
+        Ok(())
+    }
+
     /// What a run asks, if it still does.
     async fn question(&self, run: u32) -> Result<Option<api::Question>> {
         loop {
@@ -311,7 +359,11 @@ impl Watching<'_> {
                 Err(failure) if failure.is_not_found() => return Ok(None),
                 job => understand(job.map_err(|failure| self.lost(failure))?)?,
             };
-            if let Some(question) = job.asks.into_iter().find(|of| of.run == run) {
+            if let Some(question) = job
+                .asks
+                .into_iter()
+                .find(|of| of.run == run && of.job.is_none())
+            {
                 return Ok(Some(question));
             }
             // It is written down before it is asked.
@@ -336,7 +388,8 @@ impl Watching<'_> {
             }
             Taken::Whole(body) => body,
         };
-        let path = format!("{}/answer", api::path(self.id));
+        let asks = asking.below().unwrap_or(self.id);
+        let path = format!("{}/answer", api::path(asks));
         match patiently(self.host, Method::POST, &path, Some(&body)).await {
             Ok(_) => desk.asking = None,
             Err(Failure::Refused { code, message }) if code == "bad_request" => {
