@@ -57,6 +57,19 @@ impl Place {
         });
     }
 
+    /// Kills the host, and nothing else.
+    #[allow(dead_code, reason = "not all suites do")]
+    pub(crate) fn kill_host(&mut self) {
+        self.host.kill().expect("kill");
+        self.host.wait().expect("wait");
+    }
+
+    /// Starts another host where there is none.
+    #[allow(dead_code, reason = "not all suites do")]
+    pub(crate) fn start_host(&mut self) {
+        self.host = serve(&self.dir, &[]);
+    }
+
     /// Has the host stop.
     pub(crate) fn stop(&mut self) {
         signal(&self.host, Signal::TERM);

@@ -190,6 +190,9 @@ async fn show_one(gateway: &Gateway, id: &str, brief: bool) -> Result<Job, ApiEr
     if runs.iter().any(|run| run.asks.is_some()) {
         job.asks = asked(&record, &runs);
     }
+    for below in below(gateway, id) {
+        job.asks.extend(asked_below(gateway, below).await?);
+    }
     job.runs = Some(runs);
     job.leases = Some(leases.into_iter().map(Into::into).collect());
     job.released = match &status {
@@ -205,6 +208,45 @@ async fn show_one(gateway: &Gateway, id: &str, brief: bool) -> Result<Job, ApiEr
     Ok(job)
 }
 
+/// The jobs below this one that ask something.
+fn below(gateway: &Gateway, id: &str) -> Vec<Living> {
+    let all = gateway.jobs().live();
+    let mut above = vec![id.to_owned()];
+    let mut found = Vec::new();
+    while let Some(id) = above.pop() {
+        let of = |job: &&Living| job.parent().is_some_and(|parent| parent.as_str() == id);
+        for job in all.iter().filter(of) {
+            above.push(job.id().to_string());
+            if !questions(job).is_empty() {
+                found.push(job.clone());
+            }
+        }
+    }
+    found
+}
+
+async fn asked_below(gateway: &Gateway, job: Living) -> Result<Vec<Question>, ApiError> {
+    let jobs = gateway.jobs().clone();
+    let asked = blocking(move || {
+        let live = job.live();
+        let (record, rows) = match jobs.record(job.id().as_str()) {
+            Err(JobError::NoJob(_)) => return Ok(Vec::new()),
+            read => read?,
+        };
+        let runs = rows.iter().filter_map(|row| {
+            let known = live.get(&row.number).filter(|_| !row.state.is_ended())?;
+            Some(StepRun::recorded(row).live(known))
+        });
+        let runs: Vec<StepRun> = runs.collect();
+        let mut asked = asked(&record, &runs);
+        for question in &mut asked {
+            question.job = Some(record.id.to_string());
+        }
+        Ok::<_, JobError>(asked)
+    });
+    Ok(asked.await??)
+}
+
 /// What the runs of a job ask, and what would be an answer.
 fn asked(record: &JobRecord, runs: &[StepRun]) -> Vec<Question> {
     let loaded = Loaded::restore(&record.detail["flow"]).ok();
@@ -216,6 +258,7 @@ fn asked(record: &JobRecord, runs: &[StepRun]) -> Vec<Question> {
     };
     let asked = runs.iter().filter_map(|run| {
         Some(Question {
+            job: None,
             run: run.run,
             step: run.step.clone(),
             text: run.asks.clone()?,
@@ -255,33 +298,42 @@ pub(crate) async fn wait(
             None => std::future::pending().await,
         }
     };
+    // Looked at before: of a job that has ended only in the ledger something may be left by an earlier host.
+    let (jobs, wanted) = (gateway.jobs().clone(), id.clone());
+    let (record, _) = blocking(move || jobs.record(&wanted)).await??;
+    let left = leftover(&gateway, &record);
     tokio::select! {
         biased;
-        gone = gone(&gateway, &id) => gone?,
+        gone = gone(&gateway, &id, left) => gone?,
         () = over => return Err(ApiError::new(ErrorCode::Timeout, format!("{id} still runs"))),
         error = gateway.over() => return Err(error),
     }
+    // It is gone, and that is told also by a host that has stopped meanwhile.
     show_one(&gateway, &id, waiting.brief).await.map(Answer)
 }
 
-/// Waits until a job has ended, and nothing of it is left.
-async fn gone(gateway: &Gateway, id: &str) -> Result<(), ApiError> {
+/// Waits until a job has ended, and nothing of it is left: not even in its session, which an earlier host may have left.
+async fn gone(
+    gateway: &Gateway,
+    id: &str,
+    left: Option<hostler_session::Session>,
+) -> Result<(), ApiError> {
     match gateway.jobs().get(id) {
         Ok(job) => {
-            if let Err(error) = job.wait().await {
+            let ended = job.wait().await;
+            if let Err(error) = ended {
                 return Err(stopping(gateway, error).await);
             }
         }
-        Err(JobError::Ended(_)) => {}
-        Err(error) => return Err(error.into()),
-    }
-    let (jobs, wanted) = (gateway.jobs().clone(), id.to_owned());
-    let (record, _) = blocking(move || jobs.record(&wanted)).await??;
-    if let Some(session) = leftover(gateway, &record) {
-        let mut state = session.state();
-        while state != SessionState::Closed {
-            state = session.changed_from(state).await;
+        Err(JobError::Ended(_)) => {
+            if let Some(session) = left {
+                let mut state = session.state();
+                while state != SessionState::Closed {
+                    state = session.changed_from(state).await;
+                }
+            }
         }
+        Err(error) => return Err(error.into()),
     }
     Ok(())
 }

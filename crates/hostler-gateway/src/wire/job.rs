@@ -126,7 +126,7 @@ pub struct Job {
     /// How many processes of it are left, counted by the kernel; once it is released, and of one job only, not in listings.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remaining: Option<u64>,
-    /// What it asks now, where a step of it waits for an answer.
+    /// What it asks now, where a step of it waits for an answer; of one job also what those below it ask.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub asks: Vec<Question>,
     /// The runs of its steps, in the order in which they began. Not in listings.
@@ -140,6 +140,9 @@ pub struct Job {
 /// What a step asks.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Question {
+    /// The job below this one that asks, and is to be answered. Without: this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<String>,
     /// The run that waits for the answer.
     pub run: u32,
     /// The step. Not in listings.
@@ -344,7 +347,11 @@ impl From<&JobRecord> for Job {
             parent: record.parent.as_ref().map(ToString::to_string),
             retry_of: of("retry_of"),
             session: record.session.as_ref().map(ToString::to_string),
-            cwd: of("cwd"),
+            // As it was written it may end in `.`.
+            cwd: of("cwd").map(|cwd| {
+                let plain: PathBuf = PathBuf::from(cwd).components().collect();
+                plain.display().to_string()
+            }),
             inputs: record.detail["inputs"].clone(),
             outputs: record.outputs.clone(),
             created: record.created,

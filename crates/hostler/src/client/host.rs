@@ -33,6 +33,8 @@ pub(crate) const PAUSE: Duration = Duration::from_millis(30);
 #[derive(Debug)]
 pub(crate) struct Host {
     socket: PathBuf,
+    /// Why it is asked, for its event log; else the request says that.
+    why: Option<String>,
     sender: Option<SendRequest<Full<Bytes>>>,
 }
 
@@ -82,6 +84,7 @@ impl Host {
             })?;
         Ok(Self {
             socket: dir.join("host.sock"),
+            why: None,
             sender: None,
         })
     }
@@ -95,7 +98,16 @@ impl Host {
     pub(crate) fn another(&self) -> Self {
         Self {
             socket: self.socket.clone(),
+            why: self.why.clone(),
             sender: None,
+        }
+    }
+
+    /// The same, asked for this reason.
+    pub(crate) fn because(self, why: &str) -> Self {
+        Self {
+            why: Some(why.to_owned()),
+            ..self
         }
     }
 
@@ -202,6 +214,9 @@ impl Host {
         });
         if body.is_some() {
             request = request.header(CONTENT_TYPE, "application/json");
+        }
+        if let Some(why) = &self.why {
+            request = request.header("hostler-why", why);
         }
         let request = request
             .body(Full::new(bytes))

@@ -28,11 +28,15 @@ pub(crate) struct Answer {
 
 /// Gives it.
 pub(super) async fn run(answer: &Answer) -> Result<u8> {
-    let mut host = answer.place.host()?;
+    let mut host = answer.place.host()?.because("hostler job answer");
     let id = api::resolve(&mut host, &answer.job).await?;
     let job: Job = host.read(&format!("{}?brief=true", api::path(&id))).await?;
     let question = match (answer.run, job.asks.as_slice()) {
-        (Some(run), asks) => asks.iter().find(|of| of.run == run),
+        // Its own before those of the jobs below it.
+        (Some(run), asks) => asks
+            .iter()
+            .filter(|of| of.run == run)
+            .min_by_key(|of| of.job.is_some()),
         (None, [one]) => Some(one),
         (None, _) => None,
     };
@@ -41,7 +45,8 @@ pub(super) async fn run(answer: &Answer) -> Result<u8> {
     if let Some(run) = answer.run {
         body["run"] = run.into();
     }
-    let path = format!("{}/answer", api::path(&id));
+    let asks = question.and_then(|question| question.job.as_deref());
+    let path = format!("{}/answer", api::path(asks.unwrap_or(&id)));
     host.json(Method::POST, &path, Some(&body)).await?;
     Ok(0)
 }
@@ -122,6 +127,11 @@ impl Asking {
         self.question.run
     }
 
+    /// The job that asks, if that is one below.
+    pub(super) fn below(&self) -> Option<&str> {
+        self.question.job.as_deref()
+    }
+
     /// The command that answers it.
     pub(super) fn command(&self, job: &str) -> String {
         let wants = &self.question.wants;
@@ -133,6 +143,7 @@ impl Asking {
             [] => "TEXT".to_owned(),
             wants => wants.iter().map(of).collect::<Vec<_>>().join(" "),
         };
+        let job = self.below().unwrap_or(job);
         format!("hostler job answer --run {} {job} {words}", self.run())
     }
 
@@ -230,6 +241,7 @@ mod tests {
     #[test]
     fn a_person_is_asked_one_thing_after_the_other() {
         let question = Question {
+            job: None,
             run: 7,
             step: "review".into(),
             text: "Keep it?".into(),

@@ -46,6 +46,9 @@ pub(super) struct Job {
 /// What a step asks.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Question {
+    /// The job below that asks.
+    #[serde(default)]
+    pub(super) job: Option<String>,
     pub(super) run: u32,
     #[serde(default)]
     pub(super) step: String,

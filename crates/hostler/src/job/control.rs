@@ -56,7 +56,7 @@ pub(crate) struct Rm {
 
 /// Cancels them, all at once, and says what came of each.
 pub(super) async fn cancel(cancel: &Cancel) -> Result<u8> {
-    let mut host = cancel.place.host()?;
+    let mut host = cancel.place.host()?.because("hostler job cancel");
     if let Some(group) = &cancel.group {
         let body = json!({ "group": group });
         let done = host
@@ -123,7 +123,7 @@ async fn each(
 
 /// Tells it one thing.
 pub(super) async fn tell(one: &One, what: &str) -> Result<u8> {
-    let mut host = one.place.host()?;
+    let mut host = one.place.host()?.because(&format!("hostler job {what}"));
     let id = api::resolve(&mut host, &one.job).await?;
     let path = format!("{}/{what}", api::path(&id));
     host.json(Method::POST, &path, None).await?;
@@ -132,7 +132,7 @@ pub(super) async fn tell(one: &One, what: &str) -> Result<u8> {
 
 /// Has it done again: prints the id of the job that does it.
 pub(super) async fn retry(retry: &Retry) -> Result<u8> {
-    let mut host = retry.place.host()?;
+    let mut host = retry.place.host()?.because("hostler job retry");
     let id = api::resolve(&mut host, &retry.job).await?;
     let path = format!("{}/retry", api::path(&id));
     let body = match &retry.from {
@@ -146,7 +146,7 @@ pub(super) async fn retry(retry: &Retry) -> Result<u8> {
 
 /// Forgets them.
 pub(super) async fn rm(rm: &Rm) -> Result<u8> {
-    let mut host = rm.place.host()?;
+    let mut host = rm.place.host()?.because("hostler job rm");
     each(&mut host, &rm.jobs, async |mut host, id| {
         host.json(Method::DELETE, &api::path(&id), None).await?;
         Ok(())

@@ -102,7 +102,16 @@ pub(super) async fn patiently(
     path: &str,
     body: Option<&serde_json::Value>,
 ) -> Result<serde_json::Value> {
-    let mut host = host.another();
+    patiently_over(host.another(), method, path, body).await
+}
+
+/// The same, over the connection that `host` has.
+pub(super) async fn patiently_over(
+    mut host: Host,
+    method: Method,
+    path: &str,
+    body: Option<&serde_json::Value>,
+) -> Result<serde_json::Value> {
     let mut until = None;
     loop {
         match host.json(method.clone(), path, body).await {

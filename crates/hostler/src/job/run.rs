@@ -54,7 +54,7 @@ enum OnHostExit {
 /// Makes the job, and watches it to its end.
 pub(super) async fn run(run: &Run) -> Result<u8> {
     let inputs = check::inputs(&run.inputs)?;
-    let host = run.place.host()?;
+    let host = run.place.host()?.because("hostler job run");
     let loaded = hostler_job::load(&run.file)
         .and_then(|loaded| check::with_inputs(&run.file, loaded, &inputs));
     let loaded = match loaded {
@@ -85,10 +85,9 @@ pub(super) async fn run(run: &Run) -> Result<u8> {
     // From here on a signal cancels the job, also one that comes while it is being made.
     let mut told = signals::receive()?;
     let mut interrupted = None;
+    let mut connected = host.another();
     let made = {
-        let mut host = host.another();
-        let mut making =
-            pin!(async move { host.json(Method::POST, "/v1/jobs", Some(&body)).await });
+        let mut making = pin!(connected.json(Method::POST, "/v1/jobs", Some(&body)));
         loop {
             tokio::select! {
                 made = &mut making => break made,
@@ -124,10 +123,11 @@ pub(super) async fn run(run: &Run) -> Result<u8> {
         id: &job.id,
         began: job.created,
         json: run.json,
+        may_have_below: !loaded.flows.is_empty(),
         cancels: true,
         interrupted,
     };
-    watching.run(told).await
+    watching.run(connected, told).await
 }
 
 /// What a job looks like to programs, whole.

@@ -1,6 +1,6 @@
 //! A job as it is watched: a line for all that happens, questions that are asked here, and its end.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::Write;
 use std::pin::Pin;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::answer::{Asking, Taken};
 use super::api::{self, Job};
-use super::feed::{Feed, patiently};
+use super::feed::{Feed, patiently, patiently_over};
 use super::run::whole;
 use super::timeline;
 use crate::client::api::Event;
@@ -22,6 +22,10 @@ use crate::client::host::{Host, understand};
 use crate::client::{Place, show, signals, tty, turn};
 use hostler_run::say;
 
+/// How long after the end of a job the last of its events may take.
+const LAST: Duration = Duration::from_secs(2);
+/// Between two looks at what jobs below ask: their events are not this job's.
+const BELOW: Duration = Duration::from_secs(1);
 /// Between two looks for a question that is just being asked.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -43,21 +47,23 @@ pub(super) async fn run(watch: &Watch) -> Result<u8> {
     let told = signals::receive()?;
     let id = api::resolve(&mut host, &watch.job).await?;
     let job: Job = host.read(&format!("{}?brief=true", api::path(&id))).await?;
+    let other = host.another();
     let watching = Watching {
-        host: &host,
+        host: &other,
         id: &id,
         began: job.created,
         json: watch.json,
+        may_have_below: true,
         cancels: false,
         interrupted: None,
     };
     if job.released {
-        return watching.ended(None).await;
+        return watching.ended(job, None).await;
     }
     if !watch.json {
         line(&format!("job {}: {}", job.id, job.name));
     }
-    watching.run(told).await
+    watching.run(host, told).await
 }
 
 /// A line on standard error. That nobody reads it any more is nobody's failure.
@@ -73,19 +79,26 @@ pub(super) struct Watching<'a> {
     pub(super) began: u64,
     /// Nothing is told on the way, and the whole job at the end.
     pub(super) json: bool,
+    /// Whether it may have jobs below it, which may ask something.
+    pub(super) may_have_below: bool,
     /// Whether a signal cancels it.
     pub(super) cancels: bool,
     /// A signal that has come already.
     pub(super) interrupted: Option<i32>,
 }
 
-type Cancelling = Pin<Box<dyn Future<Output = Result<Value>>>>;
+/// What was asked of the host, and is answered once the job is gone.
+type Asked = Pin<Box<dyn Future<Output = Result<Value>>>>;
 
 /// What is asked here.
 #[derive(Default)]
 struct Desk {
     /// Runs that ask, and have not been shown.
     waiting: VecDeque<u32>,
+    /// What jobs below ask, and has not been shown.
+    below: VecDeque<api::Question>,
+    /// What jobs below have asked, by job and run.
+    known: HashSet<(String, u32)>,
     asking: Option<Asking>,
     /// What is typed, once somebody was asked.
     lines: Option<mpsc::Receiver<String>>,
@@ -104,21 +117,41 @@ impl Desk {
 }
 
 impl Watching<'_> {
-    /// Watches it to its end; what to exit with.
-    pub(super) async fn run(&self, mut told: mpsc::UnboundedReceiver<i32>) -> Result<u8> {
+    /// Watches it to its end; what to exit with. `connected` is a connection that there is already, for its end: a host that is told
+    /// to stop takes no new ones.
+    pub(super) async fn run(
+        &self,
+        connected: Host,
+        mut told: mpsc::UnboundedReceiver<i32>,
+    ) -> Result<u8> {
         let mut feed = Feed::new(self.host, self.id);
+        let mut waiting = self.gone(connected);
+        let mut gone = None;
         let mut begins: HashMap<u32, u64> = HashMap::new();
         let mut desk = Desk::default();
         let mut interrupted = self.interrupted;
-        let mut cancelling = self.interrupted.map(|_| self.cancel());
+        let mut look_below = tokio::time::interval(BELOW);
+        look_below.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut cancelling = self.interrupted.map(|signal| self.cancel(signal));
         loop {
             let event = tokio::select! {
                 event = feed.next() => event.map_err(|failure| self.lost(failure))?,
+                answer = &mut waiting, if gone.is_none() => {
+                    gone = Some(answer.map_err(|failure| self.lost(failure))?);
+                    continue;
+                }
+                // The last of the events is there by then, or does not come any more.
+                () = tokio::time::sleep(LAST), if gone.is_some() => break,
                 Some(signal) = told.recv() => {
                     self.signal(signal, &mut interrupted)?;
-                    if interrupted.is_some() && cancelling.is_none() {
-                        cancelling = Some(self.cancel());
+                    if let Some(signal) = interrupted.filter(|_| cancelling.is_none()) {
+                        cancelling = Some(self.cancel(signal));
                     }
+                    continue;
+                }
+                _ = look_below.tick(), if self.may_have_below && gone.is_none() => {
+                    self.look_below(&mut desk).await?;
+                    self.ask_next(&mut desk).await?;
                     continue;
                 }
                 done = pending(&mut cancelling) => {
@@ -145,7 +178,7 @@ impl Watching<'_> {
                     if desk
                         .asking
                         .as_ref()
-                        .is_some_and(|asking| asking.run() == run)
+                        .is_some_and(|asking| asking.run() == run && asking.below().is_none())
                     {
                         desk.asking = None;
                         line("(it is answered, or asked no longer)");
@@ -156,13 +189,16 @@ impl Watching<'_> {
             self.ask_next(&mut desk).await?;
         }
         // What it held is gone a moment later.
-        let mut ended = std::pin::pin!(self.ended(interrupted));
-        loop {
+        let gone = loop {
+            if let Some(gone) = gone {
+                break gone;
+            }
             tokio::select! {
-                status = &mut ended => return status,
+                answer = &mut waiting => gone = Some(answer.map_err(|failure| self.unproven(failure))?),
                 Some(signal) = told.recv() => self.signal(signal, &mut interrupted)?,
             }
-        }
+        };
+        self.ended(understand(gone)?, interrupted).await
     }
 
     /// What a signal means: the first cancels, another one leaves at once.
@@ -188,20 +224,39 @@ impl Watching<'_> {
         Ok(())
     }
 
-    fn cancel(&self) -> Cancelling {
-        let (host, path) = (
-            self.host.another(),
-            format!("{}/cancel", api::path(self.id)),
-        );
+    fn cancel(&self, signal: i32) -> Asked {
+        let why = format!("{} at hostler job run", signals::name(signal));
+        let host = self.host.another().because(&why);
+        let path = format!("{}/cancel", api::path(self.id));
         Box::pin(async move { patiently(&host, Method::POST, &path, None).await })
+    }
+
+    /// The job, once it has ended and nothing of it is left.
+    fn gone(&self, connected: Host) -> Asked {
+        let path = format!("{}/wait?brief=true", api::path(self.id));
+        Box::pin(async move { patiently_over(connected, Method::GET, &path, None).await })
     }
 
     fn deleted(&self) -> Failure {
         Failure::Unclear(format!("job {} was deleted", self.id))
     }
 
+    /// It has ended, but nobody can tell whether all of it is gone.
+    fn unproven(&self, failure: Failure) -> Failure {
+        match self.lost(failure) {
+            Failure::Unclear(_) => Failure::Unclear(format!(
+                "the host went away when job {} had ended; that nothing of it is left is for the next host to say",
+                self.id
+            )),
+            failure => failure,
+        }
+    }
+
     /// It goes on, but nobody can tell how.
     fn lost(&self, failure: Failure) -> Failure {
+        if failure.is_not_found() {
+            return self.deleted();
+        }
         if !super::feed::is_passing(&failure) {
             return failure;
         }
@@ -220,7 +275,9 @@ impl Watching<'_> {
         if matches!(event.kind.as_str(), "step.running" | "step.suspended") {
             begins.entry(run).or_insert(event.time);
         }
-        if self.json {
+        // That it runs is to be told only where it was paused before.
+        let begins_only = event.detail["state"] == "running" && begins.is_empty();
+        if self.json || event.kind == "job.state" && begins_only {
             return;
         }
         if let Some(text) = timeline::event(event, took) {
@@ -238,14 +295,20 @@ impl Watching<'_> {
     /// Asks what waits to be asked, one after the other: here, where somebody can type; else it is said how it is answered.
     async fn ask_next(&self, desk: &mut Desk) -> Result<()> {
         while desk.asking.is_none() {
-            let Some(run) = desk.waiting.pop_front() else {
-                return Ok(());
+            let question = match (desk.waiting.pop_front(), desk.below.pop_front()) {
+                (Some(run), below) => {
+                    desk.below.extend(below);
+                    self.question(run).await?
+                }
+                (None, Some(question)) => Some(question),
+                (None, None) => return Ok(()),
             };
-            let Some(question) = self.question(run).await? else {
+            let Some(question) = question else {
                 continue;
             };
-            let from = format!("{} asks: {}", question.step, question.text);
-            line(&from);
+            for text in format!("{} asks: {}", question.step, question.text.trim_end()).lines() {
+                line(text);
+            }
             let asking = Asking::new(question);
             if !(tty::stdin_is() && tty::is_foreground(stdin())) {
                 line(&format!("answer it: {}", asking.command(self.id)));
@@ -260,6 +323,33 @@ impl Watching<'_> {
         Ok(())
     }
 
+    /// Finds what jobs below ask.
+    async fn look_below(&self, desk: &mut Desk) -> Result<()> {
+        let path = format!("{}?brief=true", api::path(self.id));
+        // While hosts change there is nobody to ask.
+        let Ok(job) = self.host.another().get(&path).await else {
+            return Ok(());
+        };
+        let job: Job = understand(job)?;
+        let asked = |asking: &Asking| asking.below().map(|below| (below.to_owned(), asking.run()));
+        if let Some((below, run)) = desk.asking.as_ref().and_then(asked) {
+            let mut asks = job.asks.iter();
+            if !asks.any(|of| of.job.as_ref() == Some(&below) && of.run == run) {
+                desk.asking = None;
+                line("(it is answered, or asked no longer)");
+            }
+        }
+        for question in job.asks {
+            let Some(below) = question.job.clone() else {
+                continue;
+            };
+            if desk.known.insert((below, question.run)) {
+                desk.below.push_back(question);
+            }
+        }
+        Ok(())
+    }
+
     /// What a run asks, if it still does.
     async fn question(&self, run: u32) -> Result<Option<api::Question>> {
         loop {
@@ -269,7 +359,11 @@ impl Watching<'_> {
                 Err(failure) if failure.is_not_found() => return Ok(None),
                 job => understand(job.map_err(|failure| self.lost(failure))?)?,
             };
-            if let Some(question) = job.asks.into_iter().find(|of| of.run == run) {
+            if let Some(question) = job
+                .asks
+                .into_iter()
+                .find(|of| of.run == run && of.job.is_none())
+            {
                 return Ok(Some(question));
             }
             // It is written down before it is asked.
@@ -294,7 +388,8 @@ impl Watching<'_> {
             }
             Taken::Whole(body) => body,
         };
-        let path = format!("{}/answer", api::path(self.id));
+        let asks = asking.below().unwrap_or(self.id);
+        let path = format!("{}/answer", api::path(asks));
         match patiently(self.host, Method::POST, &path, Some(&body)).await {
             Ok(_) => desk.asking = None,
             Err(Failure::Refused { code, message }) if code == "bad_request" => {
@@ -311,13 +406,8 @@ impl Watching<'_> {
         Ok(())
     }
 
-    /// Waits until nothing of it is left, and says what came of it.
-    pub(super) async fn ended(&self, interrupted: Option<i32>) -> Result<u8> {
-        let path = format!("{}/wait?brief=true", api::path(self.id));
-        let job: Job = match patiently(self.host, Method::GET, &path, None).await {
-            Err(failure) if failure.is_not_found() => return Err(self.deleted()),
-            job => understand(job.map_err(|failure| self.lost(failure))?)?,
-        };
+    /// Says what came of it, once nothing of it is left.
+    async fn ended(&self, job: Job, interrupted: Option<i32>) -> Result<u8> {
         if self.json {
             show::print_json(&whole(self.host, self.id).await?)?;
         } else {
@@ -349,7 +439,7 @@ impl Watching<'_> {
 }
 
 /// What becomes of it, if it is under way.
-async fn pending(cancelling: &mut Option<Cancelling>) -> Result<Value> {
+async fn pending(cancelling: &mut Option<Asked>) -> Result<Value> {
     match cancelling {
         Some(cancelling) => cancelling.await,
         None => std::future::pending().await,
