@@ -49,7 +49,7 @@ use crate::{ErrorBody, ws};
         ws::attach::attach,
         events::events,
         conversations::agents,
-        jobs::pool,
+        conversations::pool,
         jobs::list,
         jobs::create,
         jobs::cancel_group,

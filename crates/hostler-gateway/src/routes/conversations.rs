@@ -24,7 +24,8 @@ use crate::error::{ApiError, ErrorCode};
 use crate::extract::{Asker, Json, Path, Query};
 use crate::gateway::Gateway;
 use crate::wire::{
-    Agent, AnswerRequest, Answered, Conversation, Entry, NewConversation, PromptRequest, Turn,
+    Agent, AnswerRequest, Answered, Conversation, Entry, NewConversation, PoolMember,
+    PromptRequest, Turn,
 };
 
 /// How many entries are given where nothing is said, and at the most.
@@ -45,6 +46,13 @@ pub(crate) async fn agents(State(gateway): State<Gateway>) -> Answer<Vec<Agent>>
         warm: spec.warm,
     });
     Answer(agents.collect())
+}
+
+/// The agents that jobs share, the oldest first.
+#[utoipa::path(get, path = "/v1/agents/pool", tag = "agents", responses((status = 200, body = [PoolMember])))]
+pub(crate) async fn pool(State(gateway): State<Gateway>) -> Answer<Vec<PoolMember>> {
+    let members = gateway.jobs().pool().members();
+    Answer(members.into_iter().map(PoolMember::from).collect())
 }
 
 #[derive(Debug, Default, Deserialize, IntoParams)]

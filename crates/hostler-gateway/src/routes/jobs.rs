@@ -16,8 +16,8 @@ use crate::error::{ApiError, ErrorCode};
 use crate::extract::{Asker, Json, Path, Query};
 use crate::gateway::Gateway;
 use crate::wire::{
-    CancelledJobs, GroupRequest, Job, JobAnswer, JobAnswered, NewJob, PoolMember, Question,
-    RetryRequest, StepRun, WantedAnswer, duration,
+    CancelledJobs, GroupRequest, Job, JobAnswer, JobAnswered, NewJob, Question, RetryRequest,
+    StepRun, WantedAnswer, duration,
 };
 
 /// How many jobs are listed where nothing is said, and at the most.
@@ -490,11 +490,4 @@ pub(crate) async fn delete(
         },
         error = gateway.over() => Err(error),
     }
-}
-
-/// The agents that jobs share, the oldest first.
-#[utoipa::path(get, path = "/v1/agents/pool", tag = "agents", responses((status = 200, body = [PoolMember])))]
-pub(crate) async fn pool(State(gateway): State<Gateway>) -> Answer<Vec<PoolMember>> {
-    let members = gateway.jobs().pool().members();
-    Answer(members.into_iter().map(PoolMember::from).collect())
 }

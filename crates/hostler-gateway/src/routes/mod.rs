@@ -60,7 +60,7 @@ pub fn router(gateway: Gateway) -> Router {
         .route("/v1/processes/{id}/members", get(processes::members))
         .route("/v1/processes/{id}/attach", get(ws::attach::attach))
         .route("/v1/agents", get(conversations::agents))
-        .route("/v1/agents/pool", get(jobs::pool))
+        .route("/v1/agents/pool", get(conversations::pool))
         .route("/v1/jobs", get(jobs::list).post(jobs::create))
         .route("/v1/jobs/cancel", post(jobs::cancel_group))
         .route("/v1/jobs/{job}", get(jobs::show).delete(jobs::delete))
