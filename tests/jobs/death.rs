@@ -327,6 +327,15 @@ async fn whenever_its_hosts_are_killed_each_step_is_done_once() {
         let shop = place.next().await;
         let id = shop.newest_of("many");
         let (record, runs) = shop.jobs.record(id.as_str()).expect("its record");
+        if record.state.as_str() != "completed" {
+            let ledger = shop.host.stage.sessions.ledger();
+            let all = ledger
+                .events(hostler_ledger::Seq::START, 10_000, &Default::default())
+                .expect("events");
+            for event in all {
+                eprintln!("{event:?}");
+            }
+        }
         assert_eq!(
             record.state.as_str(),
             "completed",

@@ -300,8 +300,12 @@ async fn act(shop: &Shop, job: &Job, way: &Way) -> Result<JobStatus, Error> {
                 let Some(conversation) = row.detail["agent"]["conversation"].as_str() else {
                     continue;
                 };
-                let conversation = shop.host.agents.get(conversation).expect("it is live");
-                for process in conversation.session().census().await.expect("a census") {
+                // The first that dies ends the job, and so the others.
+                let Ok(conversation) = shop.host.agents.get(conversation) else {
+                    continue;
+                };
+                let living = conversation.session().census().await;
+                for process in living.unwrap_or_default() {
                     let pid = process.id.pid.cast_signed();
                     if let Some(found) = Found::read(pid) {
                         found.signal(rustix::process::Signal::KILL);
