@@ -400,9 +400,12 @@ steps:
   work: { agent: { name: peer, prompt: stream 2 }, session: work }
   ask: { input: What? }
   sleep: { sleep: 1s }
+  poll: { poll: { run: 'echo tried >> tries; test -e go', every: 20ms } }
+  small: { command: 'echo in >> smalls; until test -e go; do sleep 0.01; done; cat', limits: { memory: 100M } }
+  fed: { command: { run: 'echo in >> feds; until test -e go; do sleep 0.01; done; wc -c', stdin: 'some words' } }
   below: { flow: below.yaml }
   more: { after: ask, agent: { name: peer, prompt: stream 3 }, session: work }
-outputs: { turn: turn.text, ask: ask.answer, more: more.text }
+outputs: { turn: turn.text, ask: ask.answer, more: more.text, fed: fed.stdout }
 ";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -418,7 +421,18 @@ async fn a_takeover_is_not_noticed_by_a_job() {
     new.cwd = place.dir.path().to_owned();
     let job = shop.jobs.create(new, by()).await.expect("a job");
     until_state(&shop, &job, "work", StepRunState::Completed).await;
-    until_state(&shop, &job, "turn", StepRunState::Running).await;
+    for step in ["turn", "small", "fed", "poll"] {
+        until_state(&shop, &job, step, StepRunState::Running).await;
+    }
+    until("they have begun", || {
+        let begun = |name: &str| !place.lines(name).is_empty();
+        begun("smalls") && begun("feds") && begun("tries")
+    })
+    .await;
+    until("what it reads is written", || {
+        shop.rows(&job).iter().any(|row| row.detail["fed"] == true)
+    })
+    .await;
     let id = job.id().clone();
     let before = shop.rows(&job).len();
     shop.jobs.hand_over().await;
@@ -451,7 +465,7 @@ async fn a_takeover_is_not_noticed_by_a_job() {
     let sixty: String = (0..60).map(|n| n.to_string()).collect();
     assert_eq!(
         outputs(&status),
-        json!({ "turn": sixty, "ask": "this", "more": "012" })
+        json!({ "turn": sixty, "ask": "this", "more": "012", "fed": "10\n" })
     );
     let rows = shop.rows(&job);
     let conversation = |step: &str| {
@@ -463,6 +477,9 @@ async fn a_takeover_is_not_noticed_by_a_job() {
         conversation("more"),
         "its context is kept"
     );
+    for once in ["smalls", "feds"] {
+        assert_eq!(place.lines(once), ["in"], "it is not started twice");
+    }
     assert_eq!(rows.len(), before + 1);
     shop.nothing_left(&job).await;
     shop.host.stage.await_none("after the job").await;

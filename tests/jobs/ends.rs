@@ -328,7 +328,7 @@ async fn act(shop: &Shop, job: &Job, way: &Way) -> Result<JobStatus, Error> {
             job.wait().await
         }
         Act::Stop => {
-            shop.jobs.stop(|_| false, by()).await;
+            shop.stop().await;
             job.wait().await
         }
     }
@@ -436,7 +436,7 @@ async fn who_gives_up_making_a_job_has_one_or_none() {
         let making = shop.jobs.create(shop.job(flow), by());
         let _ = tokio::time::timeout(Duration::from_micros(step * 100), making).await;
     }
-    soon("all end", shop.jobs.stop(|_| false, by())).await;
+    soon("all end", shop.stop()).await;
     shop.host.stage.await_none("the host has stopped").await;
     assert!(shop.host.stage.sessions.list().is_empty());
 }

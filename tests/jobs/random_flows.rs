@@ -145,7 +145,7 @@ async fn play(seed: u64) {
         }
     }
     if random.percent(25) {
-        soon("the host stops", shop.jobs.stop(|_| false, by())).await;
+        soon("the host stops", shop.stop()).await;
     }
     for job in &jobs {
         let status = soon("cancelled", job.cancel(by()))

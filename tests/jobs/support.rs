@@ -33,6 +33,12 @@ impl Shop {
         Self { jobs, host }
     }
 
+    /// The host stops, and keeps none.
+    pub(crate) async fn stop(&self) {
+        self.jobs.stop(|_| false, by()).await;
+        self.jobs.stopped().await;
+    }
+
     /// The job that was made last, or last of a flow.
     pub(crate) fn newest(&self) -> JobId {
         self.find_newest(None)

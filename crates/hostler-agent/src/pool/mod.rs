@@ -357,13 +357,34 @@ impl AgentPool {
     ///
     /// Cancel safe: dropped, it goes on.
     pub async fn end(&self) {
-        self.with(|state, actions| {
+        self.end_but(&HashSet::new());
+        self.ended().await;
+    }
+
+    /// Closes all members but those that one of these holders has, which are let go of for the next host. Gives none out any
+    /// more.
+    pub fn end_but(&self, kept: &HashSet<String>) {
+        let left = self.with(|state, actions| {
             refuse_all(state, actions);
+            let stays = |member: &Member| member.holders.iter().any(|holder| kept.contains(holder));
+            let left: Vec<Member> = state
+                .members
+                .extract_if(.., |_, member| stays(member))
+                .map(|(_, member)| member)
+                .collect();
             let ids: Vec<u64> = state.members.keys().copied().collect();
             for id in ids {
                 state.end(id, CloseReason::Shutdown, "the host stops", actions);
             }
+            left
         });
+        drop(left);
+    }
+
+    /// Waits until there is no member.
+    ///
+    /// Cancel safe.
+    pub async fn ended(&self) {
         self.until(|state| state.members.is_empty()).await;
     }
 

@@ -1,15 +1,17 @@
 //! The task that alone owns a job.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use hostler_agent::PoolUse;
 use hostler_ledger::{
-    By, Change, JobEnd, JobStanding, JobState, Refusal, StepRunState, StepRunUpdate, WriteError,
+    By, Change, ConversationId, JobEnd, JobStanding, JobState, Refusal, StepRunRow, StepRunState,
+    StepRunUpdate, WriteError,
 };
 use hostler_session::{CloseReason, Session, SessionOptions};
 use serde_json::{Map, Value, json};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -20,7 +22,7 @@ use super::job::Shared;
 use super::jobs::{Jobs, now, why};
 use super::new::Kept;
 use super::progress::{Again, Effect, End, Live, Outcome, Plan, Progress};
-use crate::flow::StepId;
+use crate::flow::{Interrupted, StepId};
 
 /// Between two tries to write what the disk did not take.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -67,10 +69,12 @@ pub(crate) enum Message {
 /// Why the task stops.
 #[derive(Debug)]
 pub(crate) enum Left {
-    /// The job is to end so.
-    End(Box<End>, By),
+    /// The job is to end so. What is still to be written of its runs is written with that.
+    End(Box<End>, By, Vec<Change>),
     /// It has ended already, as the ledger says.
     Over,
+    /// The ledger is closed: there is a next host, or none.
+    Gone,
     /// The next host goes on with it.
     Frozen(oneshot::Sender<Result<()>>),
 }
@@ -78,26 +82,33 @@ pub(crate) enum Left {
 /// What stops the task, wherever it is.
 type Stops<T> = std::result::Result<T, Left>;
 
-/// A run that has not ended.
-struct Running {
-    cancel: CancellationToken,
-    answer: Option<oneshot::Sender<Map<String, Value>>>,
+impl Left {
+    pub(crate) fn end(end: End, by: By) -> Self {
+        Self::End(Box::new(end), by, Vec::new())
+    }
 }
 
 /// A job's task.
 pub(crate) struct Actor {
     jobs: Jobs,
     shared: Arc<Shared>,
-    inbox: mpsc::UnboundedReceiver<Message>,
+    pub(crate) inbox: mpsc::UnboundedReceiver<Message>,
+    /// What was heard while something else was waited for.
+    heard: VecDeque<Message>,
     progress: Progress,
     by: By,
     pub(crate) session: Option<Session>,
-    running: HashMap<u32, Running>,
+    /// How the runs are told to end that have not ended.
+    running: HashMap<u32, CancellationToken>,
     pub(crate) tasks: JoinSet<()>,
     deadline: Option<Instant>,
     again: Vec<Again>,
     /// Runs of an earlier host that are to be taken up.
     earlier: Vec<Live>,
+    /// Agents that those had.
+    adopted: HashMap<ConversationId, PoolUse>,
+    /// Who is to be told when the end is written.
+    replies: Vec<Box<dyn FnOnce() + Send>>,
     begun: bool,
 }
 
@@ -114,6 +125,7 @@ impl Actor {
             jobs,
             shared,
             inbox,
+            heard: VecDeque::new(),
             progress,
             by,
             session: None,
@@ -121,6 +133,8 @@ impl Actor {
             tasks: JoinSet::new(),
             deadline: None,
             earlier: Vec::new(),
+            adopted: HashMap::new(),
+            replies: Vec::new(),
             begun: false,
         }
     }
@@ -129,11 +143,11 @@ impl Actor {
     pub(crate) fn resumed(
         mut self,
         session: Option<Session>,
-        earlier: Vec<Live>,
+        (earlier, adopted): (Vec<Live>, HashMap<ConversationId, PoolUse>),
         began: Option<u64>,
     ) -> Self {
         self.session = session;
-        self.earlier = earlier;
+        (self.earlier, self.adopted) = (earlier, adopted);
         self.begun = began.is_some();
         self.bound(began);
         self
@@ -164,24 +178,29 @@ impl Actor {
         }
         let earlier = std::mem::take(&mut self.earlier);
         let effects = self.take_up(earlier).await?;
-        self.make(effects).await?;
+        self.make(Vec::new(), effects).await?;
         loop {
             let effects = self.progress.advance();
             if !effects.is_empty() {
-                self.make(effects).await?;
+                self.make(Vec::new(), effects).await?;
                 continue;
             }
+            if let Some(message) = self.heard.pop_front() {
+                self.handle(message).await?;
+                continue;
+            }
+            // Ends first, however much else there is to hear.
             let message = tokio::select! {
                 biased;
-                message = self.inbox.recv() => message,
                 () = at(self.deadline) => return Err(self.timed_out()),
                 () = closed(self.session.as_ref()) => return Err(self.session_gone()),
+                message = self.inbox.recv() => message,
             };
-            match message {
-                Some(message) => self.handle(message).await?,
-                // Nobody is left who could ask; it goes on as long as there is a host.
-                None => return Err(Left::Over),
-            }
+            // It has a sender itself.
+            let Some(message) = message else {
+                return Err(Left::Gone);
+            };
+            self.handle(message).await?;
         }
     }
 
@@ -189,7 +208,7 @@ impl Actor {
         let limit = self.shared.loaded.flow.limits.time.unwrap_or_default();
         let message = format!("it has run for {limit:?}, as long as it may");
         let end = End::new(JobEnd::Failed, "timeout", message);
-        Left::End(Box::new(end), By::new("host", "its time is over"))
+        Left::end(end, By::new("host", "its time is over"))
     }
 
     fn session_gone(&self) -> Left {
@@ -199,7 +218,7 @@ impl Actor {
             .and_then(|session| session.info().reason);
         if reason == Some(CloseReason::Shutdown) {
             let end = End::new(JobEnd::Cancelled, "shutdown", "the host was told to stop");
-            return Left::End(Box::new(end), By::new("host", "it stops"));
+            return Left::end(end, By::new("host", "it stops"));
         }
         if reason == Some(CloseReason::ParentClosed) && self.shared.parent.is_some() {
             let end = End::new(
@@ -207,35 +226,31 @@ impl Actor {
                 "parent_ended",
                 "the job above it has ended",
             );
-            return Left::End(Box::new(end), By::new("host", "its parent has ended"));
+            return Left::end(end, By::new("host", "its parent has ended"));
         }
         let why = reason.map_or_else(|| "gone".to_owned(), |reason| reason.to_string());
         let message = format!("its session was closed: {why}");
         let end = End::new(JobEnd::Failed, "session_closed", message);
-        Left::End(Box::new(end), By::new("host", "its session was closed"))
+        Left::end(end, By::new("host", "its session was closed"))
     }
 
     /// Waits for a future, or for a message that ends the job.
     async fn unless_ended<T>(&mut self, future: impl Future<Output = T>) -> Stops<T> {
         let mut future = std::pin::pin!(future);
-        let mut later = Vec::new();
-        let done = loop {
+        loop {
             tokio::select! {
                 biased;
-                done = &mut future => break Ok(done),
+                done = &mut future => return Ok(done),
                 message = self.inbox.recv() => match message {
-                    Some(Message::End { end, by }) => break Err(Left::End(end, by)),
-                    Some(Message::Over) | None => break Err(Left::Over),
-                    Some(Message::Freeze { reply }) => break Err(Left::Frozen(reply)),
-                    Some(other) => later.push(other),
+                    Some(Message::End { end, by }) => return Err(Left::End(end, by, Vec::new())),
+                    Some(Message::Over) => return Err(Left::Over),
+                    Some(Message::Freeze { reply }) => return Err(Left::Frozen(reply)),
+                    Some(other) => self.heard.push_back(other),
+                    None => return Err(Left::Gone),
                 },
-                () = at(self.deadline) => break Err(self.timed_out()),
+                () = at(self.deadline) => return Err(self.timed_out()),
             }
-        };
-        for message in later {
-            self.shared.tell(message);
         }
-        done
     }
 
     /// The session that holds all that the job starts.
@@ -266,12 +281,12 @@ impl Actor {
             Ok(session) => session,
             Err(hostler_session::Error::Stopping) => {
                 let end = End::new(JobEnd::Cancelled, "shutdown", "the host was told to stop");
-                return Err(Left::End(Box::new(end), By::new("host", "it stops")));
+                return Err(Left::end(end, By::new("host", "it stops")));
             }
             Err(error) => {
                 let message = format!("no session could be opened for it: {error}");
                 let end = End::new(JobEnd::Failed, "no_session", message);
-                return Err(Left::End(Box::new(end), self.by.clone()));
+                return Err(Left::end(end, self.by.clone()));
             }
         };
         let id = session.id().clone();
@@ -313,23 +328,19 @@ impl Actor {
                 Err(WriteError::Full | WriteError::ReadOnly) => {
                     self.unless_ended(tokio::time::sleep(AGAIN)).await?;
                 }
+                Err(WriteError::Gone) => return Err(Left::Gone),
                 Err(error) => {
                     let message = format!("what it does cannot be recorded: {error}");
                     let end = End::new(JobEnd::Failed, "ledger", message);
-                    return Err(Left::End(
-                        Box::new(end),
-                        By::new("host", "a failure of the ledger"),
-                    ));
+                    return Err(Left::end(end, By::new("host", "a failure of the ledger")));
                 }
             }
         }
     }
 
-    /// Does what is to be done: first what is to be written.
-    async fn make(&mut self, effects: Vec<Effect>) -> Stops<()> {
-        let (mut changes, mut ends) = (Vec::new(), None);
-        let mut acts = Vec::new();
-        let mut paused = None;
+    /// Does what is to be done: first what is to be written, with `changes`, all in one.
+    async fn make(&mut self, mut changes: Vec<Change>, effects: Vec<Effect>) -> Stops<()> {
+        let (mut ends, mut acts, mut paused) = (None, Vec::new(), None);
         for effect in effects {
             match effect {
                 Effect::Write(change) => changes.push(change),
@@ -339,8 +350,13 @@ impl Actor {
                     paused = Some(why);
                 }
                 Effect::End(end) => ends = Some(end),
-                act @ (Effect::Start(_) | Effect::Cancel(_)) => acts.push(act),
+                Effect::Start(plan) => acts.push(Act::Start(plan)),
+                Effect::Cancel(run) => acts.push(Act::Cancel(run)),
             }
+        }
+        if let Some(end) = ends {
+            let by = By::new("flow", "its steps say so");
+            return Err(Left::End(Box::new(end), by, changes));
         }
         if !changes.is_empty() {
             self.write(changes).await?;
@@ -351,39 +367,31 @@ impl Actor {
                 status.why = why;
             });
         }
-        if let Some(end) = ends {
-            let by = By::new("flow", "its steps say so");
-            return Err(Left::End(Box::new(end), by));
-        }
         for act in acts {
             match act {
-                Effect::Start(plan) => self.start(plan, None),
-                Effect::Cancel(run) => {
-                    if let Some(running) = self.running.get(&run) {
-                        running.cancel.cancel();
+                Act::Start(plan) => self.start(plan, None),
+                Act::Cancel(run) => {
+                    if let Some(cancel) = self.running.get(&run) {
+                        cancel.cancel();
                     }
                 }
-                _ => {}
             }
         }
         Ok(())
     }
 
     /// Starts a run in a task of its own; or takes up what an earlier host began of it.
-    fn start(&mut self, plan: Plan, earlier: Option<hostler_ledger::StepRunRow>) {
+    fn start(&mut self, plan: Plan, earlier: Option<StepRunRow>) {
         let Some(session) = self.session.clone() else {
             return;
         };
         let run = plan.run;
         let cancel = CancellationToken::new();
-        let (answer, answered) = oneshot::channel();
-        self.running.insert(
-            run,
-            Running {
-                cancel: cancel.clone(),
-                answer: Some(answer),
-            },
-        );
+        self.running.insert(run, cancel.clone());
+        let adopted = earlier.as_ref().and_then(|row| {
+            let conversation = execute::conversation_of(row)?;
+            self.adopted.remove(&conversation)
+        });
         let context = Context {
             jobs: self.jobs.clone(),
             job: self.shared.clone(),
@@ -391,11 +399,12 @@ impl Actor {
             plan,
             cancel,
             earlier,
+            begun: Notify::new(),
         };
         let shared = self.shared.clone();
         self.tasks.spawn(async move {
             // One that panics has failed; the job is not touched by that.
-            let task = execute::run(context, answered);
+            let task = execute::run(context, adopted);
             let task = futures_util::FutureExt::catch_unwind(std::panic::AssertUnwindSafe(task));
             let outcome = task.await.unwrap_or_else(|_| {
                 Outcome::failed(StepError::new("internal", "the host failed at it"))
@@ -410,25 +419,29 @@ impl Actor {
         for Live { plan, row } in earlier {
             let step = &self.shared.loaded.flow.steps[plan.step];
             let goes_on = match &self.session {
-                Some(session) => {
-                    let known = execute::goes_on(&self.jobs, session, step, &plan, &row).await;
-                    known
+                Some(session) if plan.is_whole => {
+                    execute::goes_on(&self.jobs, session, step, &plan, &row).await
                 }
-                None => false,
+                _ => false,
             };
             if goes_on {
                 self.start(plan, Some(row));
             } else {
-                let again = step.interrupted == crate::flow::Interrupted::Again;
+                // What had not begun was not cut off.
+                let again = step.interrupted == Interrupted::Again
+                    || row.state == StepRunState::Pending
+                    || !plan.is_whole;
                 self.progress.interrupted(plan.run, again);
             }
         }
+        // Those of runs that did not go on are free.
+        self.adopted.clear();
         Ok(self.progress.go_on())
     }
 
     async fn handle(&mut self, message: Message) -> Stops<()> {
         match message {
-            Message::End { end, by } => return Err(Left::End(end, by)),
+            Message::End { end, by } => return Err(Left::End(end, by, Vec::new())),
             Message::Over => return Err(Left::Over),
             Message::Freeze { reply } => return Err(Left::Frozen(reply)),
             Message::RunEnded { run, outcome } => {
@@ -436,79 +449,77 @@ impl Actor {
                 self.shared.live().remove(&run);
                 while self.tasks.try_join_next().is_some() {}
                 let effects = self.progress.run_ended(run, *outcome);
-                self.make(effects).await?;
+                self.make(Vec::new(), effects).await?;
             }
             Message::Note {
                 run,
-                changes,
+                mut changes,
                 update,
                 done,
             } => {
-                let mut all = changes;
                 if *update != StepRunUpdate::default() {
-                    all.push(Change::StepChanged {
+                    changes.push(Change::StepChanged {
                         job: self.shared.id.clone(),
                         run,
                         update,
                     });
                 }
-                self.write(all).await?;
+                self.write(changes).await?;
                 let _ = done.send(());
             }
             Message::Pause { by, reply } => {
-                let done = self.pause(by).await?;
-                let _ = reply.send(done);
+                self.pause(by).await?;
+                let _ = reply.send(Ok(()));
             }
-            Message::Resume { by, reply } => {
-                self.resume(by, reply).await?;
-            }
-            Message::Retry { step, by, reply } => {
-                self.retry(&step, by, reply).await?;
-            }
+            Message::Resume { by, reply } => self.resume(Vec::new(), by, reply).await?,
+            Message::Retry { step, by, reply } => self.retry(&step, by, reply).await?,
             Message::Answer {
                 run,
                 values,
                 by,
                 reply,
-            } => {
-                let done = self.answer(run, values, &by);
-                let _ = reply.send(done);
-            }
+            } => self.answer(run, values, &by, reply).await?,
         }
         Ok(())
     }
 
-    async fn pause(&mut self, by: By) -> Stops<Result<()>> {
+    fn stands(&self, standing: JobStanding, why: Value) {
+        self.shared.status.send_modify(|status| {
+            status.state = JobState::Standing(standing);
+            status.why = why;
+        });
+    }
+
+    async fn pause(&mut self, by: By) -> Stops<()> {
         if self.progress.is_held() {
-            return Ok(Ok(()));
+            return Ok(());
         }
         let why = why("paused", &format!("paused by {}: {}", by.who, by.why));
         let change = self.standing(JobStanding::Paused, why.clone(), by);
         self.write(vec![change]).await?;
         self.progress.pause();
-        self.shared.status.send_modify(|status| {
-            status.state = JobState::Standing(JobStanding::Paused);
-            status.why = why;
-        });
-        Ok(Ok(()))
+        self.stands(JobStanding::Paused, why);
+        Ok(())
     }
 
-    /// Goes on. Whoever asked is told before what follows, which may be the end.
-    async fn resume(&mut self, by: By, reply: oneshot::Sender<Result<()>>) -> Stops<()> {
+    /// Goes on; all that follows at once is written with that. Whoever asked is told before it is done, for it may be the end.
+    async fn resume(
+        &mut self,
+        mut changes: Vec<Change>,
+        by: By,
+        reply: oneshot::Sender<Result<()>>,
+    ) -> Stops<()> {
         if !self.progress.is_held() {
             let message = format!("job {} is not paused", self.shared.id);
             let _ = reply.send(Err(Error::Conflict(message)));
             return Ok(());
         }
-        let change = self.standing(JobStanding::Running, Value::Null, by);
-        self.write(vec![change]).await?;
-        self.shared.status.send_modify(|status| {
-            status.state = JobState::Standing(JobStanding::Running);
-            status.why = Value::Null;
-        });
-        let _ = reply.send(Ok(()));
+        changes.push(self.standing(JobStanding::Running, Value::Null, by));
         let effects = self.progress.resume();
-        self.make(effects).await
+        self.stands(JobStanding::Running, Value::Null);
+        let made = self.make(changes, effects).await;
+        self.tell(reply, Ok(()), &made);
+        made
     }
 
     async fn retry(
@@ -542,33 +553,80 @@ impl Actor {
         };
         let detail = serde_json::to_value(kept).unwrap_or_default();
         let id = self.shared.id.clone();
-        self.write(vec![Change::JobDetail { id, detail }]).await?;
-        self.resume(by, reply).await
+        self.resume(vec![Change::JobDetail { id, detail }], by, reply)
+            .await
     }
 
-    fn answer(&mut self, run: Option<u32>, values: Map<String, Value>, by: &By) -> Result<u32> {
-        let flow = &self.shared.loaded.flow;
-        let waiting = |run: &u32, running: &Running| {
-            let asked = self
-                .shared
-                .live()
-                .get(run)
-                .is_some_and(|known| known.contains_key("asks"));
-            asked && running.answer.is_some()
+    /// An answer is what its run gave; whoever gave it is told when that is in the ledger.
+    async fn answer(
+        &mut self,
+        run: Option<u32>,
+        values: Map<String, Value>,
+        by: &By,
+        reply: oneshot::Sender<Result<u32>>,
+    ) -> Stops<()> {
+        let (run, values) = match self.answered(run, values) {
+            Ok(answered) => answered,
+            Err(error) => {
+                let _ = reply.send(Err(error));
+                return Ok(());
+            }
         };
-        let mut all: Vec<u32> = self
-            .running
-            .iter()
-            .filter(|(run, running)| waiting(run, running))
-            .map(|(run, _)| *run)
-            .collect();
-        all.sort_unstable();
+        if let Some(cancel) = self.running.remove(&run) {
+            cancel.cancel();
+        }
+        self.shared.live().remove(&run);
+        let outcome = Outcome {
+            detail: Some(json!({ "answered_by": by.who })),
+            ..Outcome::completed(values)
+        };
+        let effects = self.progress.run_ended(run, outcome);
+        let made = self.make(Vec::new(), effects).await;
+        self.tell(reply, Ok(run), &made);
+        made
+    }
+
+    /// Tells whoever asked; where the job ends by that, once its end is written. Where it is left to the next host, it was not
+    /// done.
+    fn tell<T: Send + 'static>(
+        &mut self,
+        reply: oneshot::Sender<Result<T>>,
+        answer: Result<T>,
+        made: &Stops<()>,
+    ) {
+        match made {
+            Ok(()) => drop(reply.send(answer)),
+            Err(Left::End(..)) => {
+                let told = move || drop(reply.send(answer));
+                self.replies.push(Box::new(told));
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// The end is written: those are told who caused it.
+    pub(crate) fn told(&mut self) {
+        for reply in self.replies.drain(..) {
+            reply();
+        }
+    }
+
+    /// Which run is answered, and with what.
+    fn answered(
+        &self,
+        run: Option<u32>,
+        values: Map<String, Value>,
+    ) -> Result<(u32, Map<String, Value>)> {
+        let asks = |known: &Map<String, Value>| known.contains_key("asks");
+        let live = self.shared.live();
+        let waiting = live.iter().filter(|(_, known)| asks(known));
+        let all: Vec<u32> = waiting.map(|(run, _)| *run).collect();
+        drop(live);
         let run = match (run, all.as_slice()) {
             (Some(run), all) if all.contains(&run) => run,
             (Some(run), _) => {
-                return Err(Error::Conflict(format!(
-                    "run {run} does not wait for an answer"
-                )));
+                let message = format!("run {run} does not wait for an answer");
+                return Err(Error::Conflict(message));
             }
             (None, [run]) => *run,
             (None, []) => {
@@ -584,26 +642,17 @@ impl Actor {
             }
         };
         let place = self.progress.step_of(run).unwrap_or_default();
-        let values = execute::ask::checked(&flow.steps[place], values)
-            .map_err(|error| Error::Invalid(error.message))?;
-        self.shared.know(run, "answered_by", by.who.clone());
-        let answer = self
-            .running
-            .get_mut(&run)
-            .and_then(|running| running.answer.take());
-        match answer.map(|answer| answer.send(values)) {
-            Some(Ok(())) => Ok(run),
-            _ => Err(Error::Conflict(format!(
-                "run {run} waits for nothing any more"
-            ))),
-        }
+        let step = &self.shared.loaded.flow.steps[place];
+        let values = execute::ask::checked(step, values);
+        let values = values.map_err(|error| Error::Invalid(error.message))?;
+        Ok((run, values))
     }
 
     /// Ends all that runs, as far as it is this job's.
     pub(crate) fn cancel_all(&mut self) {
         self.progress.end();
-        for running in self.running.values() {
-            running.cancel.cancel();
+        for cancel in self.running.values() {
+            cancel.cancel();
         }
     }
 
@@ -611,6 +660,12 @@ impl Actor {
     pub(crate) fn let_go(&mut self) {
         self.tasks.abort_all();
     }
+}
+
+/// What is to be done once it is written.
+enum Act {
+    Start(Plan),
+    Cancel(u32),
 }
 
 async fn at(deadline: Option<Instant>) {

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use hostler_ledger::{By, Change, JobEnd, JobId, JobRecord, JobState, Refusal, WriteError};
-use hostler_session::CloseReason;
+use hostler_session::{CloseReason, SessionState};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::actor::{Actor, Left, Message};
@@ -22,6 +23,8 @@ use super::progress::End;
 
 /// How long what runs may take to tidy up once the session has closed.
 const TIDY: Duration = Duration::from_secs(2);
+/// After so long it is said that something of it cannot be ended.
+const STUCK: Duration = Duration::from_secs(15);
 /// Between two tries to write the end.
 const AGAIN: Duration = Duration::from_millis(500);
 
@@ -31,38 +34,65 @@ pub(crate) fn spawn(jobs: Jobs, job: Job, mut actor: Actor) {
         let left = AssertUnwindSafe(actor.live()).catch_unwind().await;
         let left = left.unwrap_or_else(|_| {
             let end = End::new(JobEnd::Failed, "internal", "the host failed at it");
-            Left::End(Box::new(end), By::new("host", "a failure of its own"))
+            Left::end(end, By::new("host", "a failure of its own"))
         });
         end(&jobs, &job, actor, left).await;
     });
 }
 
 async fn end(jobs: &Jobs, job: &Job, mut actor: Actor, left: Left) {
-    let by = match left {
-        Left::Frozen(reply) => {
-            actor.let_go();
-            while actor.tasks.join_next().await.is_some() {}
-            jobs.forget(job.id());
-            job.shared.left.cancel();
-            let _ = reply.send(Ok(()));
-            return;
+    let reply = match left {
+        Left::Frozen(reply) => Some(reply),
+        Left::Gone => None,
+        Left::End(..) | Left::Over => {
+            let mut inbox = std::mem::replace(&mut actor.inbox, mpsc::unbounded_channel().1);
+            // What is asked of it now comes too late, but that it is left to the next host.
+            let frozen = async {
+                loop {
+                    match inbox.recv().await {
+                        Some(Message::Freeze { reply }) => return reply,
+                        Some(_) => {}
+                        None => std::future::pending().await,
+                    }
+                }
+            };
+            tokio::select! {
+                biased;
+                () = over(jobs, job, &mut actor, left) => return,
+                reply = frozen => Some(reply),
+            }
         }
-        Left::End(end, by) => {
-            write(jobs, job, *end, &by, &mut actor).await;
+    };
+    // What of its end is not done, the next host does.
+    actor.let_go();
+    while actor.tasks.join_next().await.is_some() {}
+    jobs.forget(job.id());
+    job.shared.left.cancel();
+    if let Some(reply) = reply {
+        let _ = reply.send(Ok(()));
+    }
+}
+
+/// Writes the end, and waits until all that it held is gone.
+async fn over(jobs: &Jobs, job: &Job, actor: &mut Actor, left: Left) {
+    let by = match left {
+        Left::End(end, by, changes) => {
+            write(jobs, job, (*end, changes), &by, actor).await;
             by
         }
-        Left::Over => {
+        _ => {
             ended(jobs, job);
             By::new("host", "the job above it has ended")
         }
     };
+    actor.told();
     actor.cancel_all();
     for below in jobs.below(job.id()) {
         below.shared.tell(Message::Over);
-        below.shared.urgent.notify_one();
     }
     jobs.pool().release_holder(job.id().as_str());
-    let report = match actor.session.take() {
+    let session = actor.session.take();
+    let report = match &session {
         Some(session) => session.close(CloseReason::JobEnd, by, None).await.ok(),
         None => None,
     };
@@ -72,30 +102,60 @@ async fn end(jobs: &Jobs, job: &Job, mut actor: Actor, left: Left) {
         actor.let_go();
         while actor.tasks.join_next().await.is_some() {}
     }
-    jobs.pool().holder_gone(job.id().as_str()).await;
-    for below in jobs.below(job.id()) {
-        let _ = below.wait().await;
+    // One that was given an agent in the last moment.
+    jobs.pool().release_holder(job.id().as_str());
+    let gone = async {
+        jobs.pool().holder_gone(job.id().as_str()).await;
+        if let Some(session) = &session {
+            let mut state = session.state();
+            while state != SessionState::Closed {
+                state = session.changed_from(state).await;
+            }
+        }
+        for below in jobs.below(job.id()) {
+            below.gone().await;
+        }
+    };
+    let mut gone = Box::pin(gone);
+    if timeout_at(Instant::now() + STUCK, &mut gone).await.is_err() {
+        tracing::error!(job = %job.id(), "something that it started cannot be ended; it is tried on");
+        job.shared.status.send_modify(|status| {
+            status.stuck = true;
+            status.report.clone_from(&report);
+        });
+        gone.as_mut().await;
     }
+    drop(gone);
+    // One that cannot be ended at once has another report in the end.
+    let report = session.and_then(|session| session.report()).or(report);
     jobs.forget(job.id());
     job.shared.live().clear();
     job.shared.status.send_modify(|status| {
         status.released = true;
+        status.stuck = false;
         status.report = report;
     });
 }
 
-/// Writes the end. A disk that is full does not keep what runs from being ended: that is done meanwhile.
-async fn write(jobs: &Jobs, job: &Job, end: End, by: &By, actor: &mut Actor) {
-    let change = Change::JobEnded {
+/// Writes the end, with what is still to be written of its runs. A disk that is full does not keep what runs from being ended: that
+/// is done meanwhile.
+async fn write(
+    jobs: &Jobs,
+    job: &Job,
+    (end, mut changes): (End, Vec<Change>),
+    by: &By,
+    actor: &mut Actor,
+) {
+    changes.push(Change::JobEnded {
         id: job.id().clone(),
         end: end.end,
         why: end.why.clone(),
         outputs: end.outputs.clone(),
         by: by.clone(),
-    };
+    });
     let mut told = false;
     loop {
-        match jobs.ledger().write(vec![change.clone()]).await {
+        match jobs.ledger().write(changes.clone()).await {
             Ok(_) => {
                 job.shared.status.send_modify(|status| {
                     status.state = JobState::Ended(end.end);
@@ -105,13 +165,17 @@ async fn write(jobs: &Jobs, job: &Job, end: End, by: &By, actor: &mut Actor) {
                 return;
             }
             Err(WriteError::Refused(Refusal::JobEnded(_))) => return ended(jobs, job),
+            // What is refused of its runs is not to hold up its end.
+            Err(WriteError::Refused(refusal)) if changes.len() > 1 => {
+                tracing::error!(job = %job.id(), %refusal, "its last runs cannot be recorded");
+                changes.drain(..changes.len() - 1);
+            }
             Err(error) => {
                 if !told {
                     tracing::error!(job = %job.id(), %error, "its end cannot be written; what it runs is ended all the same");
                     told = true;
                     actor.cancel_all();
-                    if let Some(session) = &actor.session {
-                        let session = session.clone();
+                    if let Some(session) = actor.session.clone() {
                         let by = by.clone();
                         tokio::spawn(async move {
                             let _ = session.close(CloseReason::JobEnd, by, None).await;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use hostler_ledger::{By, JobEnd, JobId, JobState, SessionId};
 use hostler_session::CloseReport;
 use serde_json::{Map, Value};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::actor::Message;
@@ -30,6 +30,8 @@ pub struct JobStatus {
     pub session: Option<SessionId>,
     /// Whether all that it held is gone, too: proven by the kernel.
     pub released: bool,
+    /// Whether it has ended, and something that it started cannot be ended. That is tried on.
+    pub stuck: bool,
     /// The close report of its session, once it is released.
     pub report: Option<Arc<CloseReport>>,
 }
@@ -46,8 +48,6 @@ pub(crate) struct Shared {
     pub(crate) status: watch::Sender<JobStatus>,
     /// What is known of runs that have not ended, and is not in the ledger.
     pub(crate) live: Mutex<BTreeMap<u32, Map<String, Value>>>,
-    /// Told when somebody wants it to end, also while it waits for the disk.
-    pub(crate) urgent: Notify,
     /// Set when the next host goes on with it.
     pub(crate) left: CancellationToken,
 }
@@ -116,14 +116,19 @@ impl Job {
         self.shared.live().clone()
     }
 
-    /// Waits until it has ended, and all that it held is gone.
+    /// Waits until it has ended, and all that it held is gone, or cannot be ended ([`JobStatus::stuck`]).
     ///
     /// Cancel safe: the job goes on.
     ///
     /// # Errors
     /// [`Error::Stopping`] where it lives on in the next host.
     pub async fn wait(&self) -> Result<JobStatus> {
-        self.until(|status| status.released).await
+        self.until(|status| status.released || status.stuck).await
+    }
+
+    /// Waits until all is gone.
+    pub(crate) async fn gone(&self) {
+        let _ = self.until(|status| status.released).await;
     }
 
     /// Its session, once it has one; `None` where it ends before.
@@ -172,7 +177,6 @@ impl Job {
             end: Box::new(end),
             by,
         });
-        self.shared.urgent.notify_one();
         self.wait().await
     }
 

@@ -1,8 +1,8 @@
 //! All jobs of a host.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use hostler_agent::{AgentPool, Agents, PoolOptions};
 use hostler_ledger::{
@@ -11,7 +11,7 @@ use hostler_ledger::{
 };
 use hostler_session::Sessions;
 use serde_json::{Value, json};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::actor::{Actor, Message};
@@ -39,8 +39,21 @@ pub(crate) struct Inner {
     agents: Agents,
     pool: AgentPool,
     live: Mutex<HashMap<JobId, Job>>,
-    stopping: AtomicBool,
+    phase: Mutex<Phase>,
+    /// Held while a job is made: who ends or leaves all of them waits until those are there.
+    making: tokio::sync::RwLock<()>,
 }
+
+/// How far the host is with its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    Stopping,
+    HandingOver,
+}
+
+/// How long jobs may take to be let go of.
+const FREEZE: Duration = Duration::from_secs(20);
 
 pub(crate) fn now() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
@@ -55,7 +68,8 @@ impl Jobs {
                 pool: AgentPool::new(agents.clone(), options.pool),
                 agents,
                 live: Mutex::default(),
-                stopping: AtomicBool::new(false),
+                phase: Mutex::new(Phase::Open),
+                making: tokio::sync::RwLock::default(),
             }),
         }
     }
@@ -107,11 +121,12 @@ impl Jobs {
         done: Vec<StepRunRow>,
         by: By,
     ) -> Result<Job> {
-        if self.inner.stopping.load(Ordering::SeqCst) {
-            return Err(Error::Stopping);
-        }
         let jobs = self.clone();
         let task = tokio::spawn(async move {
+            let _making = jobs.inner.making.read().await;
+            if jobs.phase() != Phase::Open {
+                return Err(Error::Stopping);
+            }
             let id = JobId::new();
             let detail =
                 serde_json::to_value(&kept).map_err(|error| Error::Invalid(error.to_string()))?;
@@ -149,6 +164,7 @@ impl Jobs {
                 outputs: None,
                 session: None,
                 released: false,
+                stuck: false,
                 report: None,
             };
             let (shared, inbox) = jobs.shared(id, loaded, kept, (group, parent), status);
@@ -183,7 +199,6 @@ impl Jobs {
             mailbox,
             status: watch::Sender::new(status),
             live: Mutex::default(),
-            urgent: Notify::new(),
             left: CancellationToken::new(),
         });
         (shared, inbox)
@@ -199,13 +214,6 @@ impl Jobs {
     /// Lets its task run.
     pub(crate) fn spawn(&self, job: &Job, actor: Actor) {
         super::end::spawn(self.clone(), job.clone(), actor);
-        // One that was made while the host began to stop is ended with the others.
-        if self.inner.stopping.load(Ordering::SeqCst) {
-            job.shared.tell(Message::End {
-                end: Box::new(stopped()),
-                by: By::new("host", "it stops"),
-            });
-        }
     }
 
     /// One that has not ended, or whose resources are not gone yet.
@@ -218,7 +226,9 @@ impl Jobs {
             return Ok(job.clone());
         }
         match self.ledger().job(&parsed)? {
-            Some(_) => Err(Error::Ended(parsed)),
+            Some(record) if record.state.is_ended() => Err(Error::Ended(parsed)),
+            // It was let go of for the next host.
+            Some(_) => Err(Error::Stopping),
             None => Err(Error::NoJob(id.to_owned())),
         }
     }
@@ -291,41 +301,85 @@ impl Jobs {
         Ok(())
     }
 
-    /// The host stops: jobs whose sessions are not kept for the next host are cancelled, the others are let go of. Makes no more.
-    /// Returns when what was cancelled is gone. To be called before sessions are closed.
+    /// The host stops: jobs whose sessions are kept for the next host are let go of, the others are told to end. Makes no more. To be
+    /// called before sessions are closed; [`Jobs::stopped`] waits for what was told.
     ///
     /// Not cancel safe: dropped, what was not reached yet goes on.
     pub async fn stop(&self, keep: impl Fn(&Job) -> bool, by: By) {
-        self.inner.stopping.store(true, Ordering::SeqCst);
-        let mut ends = tokio::task::JoinSet::new();
-        for job in self.live() {
-            let by = by.clone();
-            // What is below another one ends, or stays, with that.
-            if job.parent().is_some() {
-                continue;
+        self.enter(Phase::Stopping).await;
+        let live = self.live();
+        let mut kept: HashSet<JobId> = HashSet::new();
+        // Those below a kept one are kept; they come after it.
+        for job in &live {
+            let above = job.parent();
+            let is_kept = match above {
+                Some(_) => self.top(job).is_some_and(|top| keep(&top)),
+                None => keep(job),
+            };
+            if is_kept && !job.status().state.is_ended() {
+                kept.insert(job.id().clone());
             }
-            if keep(&job) && !job.status().state.is_ended() {
-                continue;
-            }
-            ends.spawn(async move { job.end(stopped(), by).await });
         }
-        ends.join_all().await;
-        self.freeze().await;
-        self.inner.pool.end().await;
+        let (stay, go): (Vec<Job>, Vec<Job>) =
+            live.into_iter().partition(|job| kept.contains(job.id()));
+        freeze(&stay).await;
+        for job in go {
+            // What is below another one ends with that.
+            if job.parent().is_none() {
+                job.shared.tell(Message::End {
+                    end: Box::new(stopped()),
+                    by: by.clone(),
+                });
+            }
+        }
+        let kept: HashSet<String> = kept.iter().map(ToString::to_string).collect();
+        self.inner.pool.end_but(&kept);
+    }
+
+    /// Waits until the jobs that [`Jobs::stop`] has told to end are gone, and the agents that no other has.
+    ///
+    /// Cancel safe.
+    pub async fn stopped(&self) {
+        for job in self.live() {
+            let _ = job.wait().await;
+        }
+        self.inner.pool.ended().await;
     }
 
     /// Lets go of all jobs for the next host: nothing of them is ended. To be called before conversations and sessions are handed
     /// over. Makes no more.
     pub async fn hand_over(&self) {
-        self.inner.stopping.store(true, Ordering::SeqCst);
-        self.freeze().await;
+        self.enter(Phase::HandingOver).await;
+        freeze(&self.live()).await;
         self.inner.pool.hand_over();
     }
 
-    async fn freeze(&self) {
-        for job in self.live() {
-            job.freeze().await;
+    /// No more jobs are made; those that are being made are there when this returns.
+    async fn enter(&self, phase: Phase) {
+        *self
+            .inner
+            .phase
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = phase;
+        drop(self.inner.making.write().await);
+    }
+
+    fn phase(&self) -> Phase {
+        *self
+            .inner
+            .phase
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The job above all that this one is below of.
+    fn top(&self, job: &Job) -> Option<Job> {
+        let registry = self.registry();
+        let mut top = job.clone();
+        while let Some(above) = top.parent() {
+            top = registry.get(above)?.clone();
         }
+        Some(top)
     }
 
     pub(crate) fn forget(&self, id: &JobId) {
@@ -345,6 +399,14 @@ impl Jobs {
             which: Which::Open,
             ..JobFilter::default()
         })
+    }
+}
+
+/// Lets go of them, all at once; for a bounded time.
+async fn freeze(jobs: &[Job]) {
+    let all = futures_util::future::join_all(jobs.iter().map(Job::freeze));
+    if tokio::time::timeout(FREEZE, all).await.is_err() {
+        tracing::error!("some jobs take too long to be let go of");
     }
 }
 

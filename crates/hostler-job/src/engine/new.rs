@@ -68,6 +68,16 @@ pub(crate) fn policy_of(policy: &Policy) -> Policy {
     }
 }
 
+/// A policy with what the flow says of memory.
+pub(crate) fn bounded(policy: &Policy, flow: &Flow) -> Policy {
+    let mut policy = policy.clone();
+    if let Some(memory) = flow.limits.memory {
+        let limit = policy.limits.memory;
+        policy.limits.memory = Some(limit.map_or(memory, |limit| limit.min(memory)));
+    }
+    policy
+}
+
 impl NewJob {
     /// Reads the flow and looks whether all is there that it needs.
     pub(crate) fn check(&self) -> Result<(Loaded, Kept)> {
@@ -95,14 +105,7 @@ impl NewJob {
                 FlowSource::File(file) => in_file(file, problem),
                 FlowSource::Text(_) => in_file(Path::new("flow"), problem),
             })?;
-        let mut policy = policy_of(&self.policy);
-        if let Some(memory) = loaded.flow.limits.memory {
-            let least = policy
-                .limits
-                .memory
-                .map_or(memory, |limit| limit.min(memory));
-            policy.limits.memory = Some(least);
-        }
+        let policy = bounded(&policy_of(&self.policy), &loaded.flow);
         let kept = Kept {
             flow: loaded.stored(),
             inputs,
@@ -128,7 +131,11 @@ pub(crate) fn directory(
     inputs: &Map<String, Value>,
 ) -> std::result::Result<PathBuf, crate::Problem> {
     let (directory, place) = match &flow.cwd {
-        Some(cwd) => (base.join(fill(cwd, inputs)), cwd.place),
+        // Without `.` in it.
+        Some(cwd) => {
+            let whole = base.join(fill(cwd, inputs));
+            (whole.components().collect(), cwd.place)
+        }
         None => (base.to_owned(), crate::Place::START),
     };
     match std::fs::metadata(&directory) {

@@ -4,18 +4,20 @@
 //! started lives (a process that was kept, a turn of an agent, a job below), and interrupted where not. Sessions of jobs that have
 //! ended, and agents that no job holds, are closed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use hostler_agent::PoolKey;
+use hostler_agent::{PoolKey, PoolUse};
 use hostler_ledger::{
-    By, Change, JobEnd, JobId, JobRecord, JobStanding, JobState, LeaseRow, StepRunRow,
+    By, Change, ConversationId, JobEnd, JobId, JobRecord, JobStanding, JobState, LeaseRow,
+    StepRunRow,
 };
 use hostler_session::{CloseReason, Session};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::actor::Actor;
 use super::error::{Error, Result};
+use super::execute::conversation_of;
 use super::job::{Job, JobStatus, Shared};
 use super::jobs::{Jobs, kept_of};
 use super::progress::Progress;
@@ -80,20 +82,39 @@ impl Jobs {
         let mut progress = Progress::new(record.id.clone(), flow, kept.inputs.clone());
         let held = record.state == JobState::Standing(JobStanding::Paused);
         let live = progress.replay(&runs, &kept.again, held);
-        let session = record.session.as_ref().and_then(|id| {
-            let session = self.sessions().get(id.as_str()).ok()?;
-            session.state().is_open().then_some(session)
+        // By its label too: a host may have died before it could write which it is.
+        let mut sessions = self.sessions().list().into_iter();
+        let session = sessions.find(|session| {
+            let labels = session.info().labels;
+            let own = labels["job"] == record.id.as_str() && labels["run"].is_null();
+            (record.session.as_ref() == Some(session.id()) || own) && session.state().is_open()
         });
-        // Agents that live stay with the job; leases of others are gone.
+        // Agents that live stay with the job, and with the runs that had them; leases of others are gone.
+        let places: HashSet<ConversationId> = live
+            .iter()
+            .filter_map(|live| conversation_of(&live.row))
+            .collect();
+        let mut adopted = HashMap::new();
         let mut changes = Vec::new();
         for lease in self.ledger().leases(Some(&record.id))? {
-            if !self.adopt(&lease, record.group.clone()).await {
+            let Some(used) = self.adopt(&lease, record.group.clone()).await else {
                 let (job, session) = (lease.job, lease.session);
                 changes.push(Change::LeaseReleased { job, session });
+                continue;
+            };
+            let conversation = used.conversation().clone();
+            if places.contains(conversation.id()) {
+                adopted.insert(conversation.id().clone(), used);
+            } else {
+                // A turn that no run knows of was asked for a moment before the host died.
+                let by = By::new("host", "no run has asked for it");
+                conversation.cancel(by).await;
             }
         }
-        if !changes.is_empty() {
-            self.ledger().write_unsynced(changes).await?;
+        if !changes.is_empty()
+            && let Err(error) = self.ledger().write_unsynced(changes).await
+        {
+            tracing::error!(job = %record.id, %error, "leases of agents that are gone cannot be released");
         }
         let status = JobStatus {
             state: record.state,
@@ -101,25 +122,24 @@ impl Jobs {
             outputs: None,
             session: session.as_ref().map(|session| session.id().clone()),
             released: false,
+            stuck: false,
             report: None,
         };
         let place = (record.group.clone(), record.parent.clone());
         let (shared, inbox) = self.shared(record.id.clone(), loaded, kept, place, status);
         let by = By::new("host", "it goes on after the one before");
         let actor = Actor::new(self.clone(), shared.clone(), inbox, progress, by);
-        let actor = actor.resumed(session, live, record.began);
+        let actor = actor.resumed(session, (live, adopted), record.began);
         Ok((shared, actor))
     }
 
-    /// Whether the agent of a lease lives; it is the pool's again.
-    async fn adopt(&self, lease: &LeaseRow, group: Option<String>) -> bool {
-        let Ok(conversation) = self.agents().get(lease.session.as_str()) else {
-            return false;
-        };
+    /// The agent of a lease, where it lives; it is the pool's again.
+    async fn adopt(&self, lease: &LeaseRow, group: Option<String>) -> Option<PoolUse> {
+        let conversation = self.agents().get(lease.session.as_str()).ok()?;
         let (_, shared) = lease_of(&lease.key);
         let holder = lease.job.as_str();
         let adopted = self.pool().adopt(holder, shared, conversation, group).await;
-        adopted.is_ok()
+        adopted.ok()
     }
 
     /// Closes what jobs have left that have ended, and agents that nobody holds.
@@ -178,22 +198,10 @@ pub(crate) fn done_before(flow: &Flow, runs: &[StepRunRow], from: &str) -> Resul
     if flow.step(&id).is_none() {
         return Err(Error::Invalid(format!("there is no step `{from}`")));
     }
-    let mut again = vec![id];
-    let mut more = true;
-    while more {
-        more = false;
-        for step in &flow.steps {
-            let waits = step.waits_for().iter().any(|of| again.contains(&of.value));
-            if waits && !again.contains(&step.id.value) {
-                again.push(step.id.value.clone());
-                more = true;
-            }
-        }
-    }
-    let kept = flow
-        .steps
-        .iter()
-        .filter(|step| !again.contains(&step.id.value));
+    let progress = Progress::new(JobId::new(), Arc::new(flow.clone()), Map::new());
+    let again = progress.waiting_for(&id);
+    let kept = flow.steps.iter().zip(again).filter(|(_, again)| !again);
+    let kept = kept.map(|(step, _)| step);
     let mut done = Vec::new();
     for step in kept {
         let of: Vec<&StepRunRow> = runs
@@ -206,7 +214,11 @@ pub(crate) fn done_before(flow: &Flow, runs: &[StepRunRow], from: &str) -> Resul
         let last: Vec<&StepRunRow> = of.into_iter().filter(|run| run.attempt == last).collect();
         let over = last.iter().any(|run| {
             let follows = run.follows.as_ref().map(|follows| &follows["step"]);
-            follows.is_some_and(|step| step == "completed" || step == "skipped")
+            let went_on = run
+                .follows
+                .as_ref()
+                .is_some_and(|follows| follows["action"] == "continue");
+            went_on || follows.is_some_and(|step| step == "completed" || step == "skipped")
         });
         if over {
             done.extend(last.into_iter().cloned());

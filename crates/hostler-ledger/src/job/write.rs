@@ -149,7 +149,8 @@ impl Pen<'_> {
             }
             .into());
         }
-        let runs = (*state == StepRunState::Running).then_some(self.now);
+        let begins = [StepRunState::Running, StepRunState::Suspended];
+        let runs = begins.contains(state).then_some(self.now);
         // What has not ended has no such time, whatever was said.
         let ended = state.is_ended().then(|| ended.unwrap_or(self.now));
         self.connection
@@ -206,7 +207,8 @@ impl Pen<'_> {
             }
             .into());
         }
-        let began = (*state == Some(StepRunState::Running)).then(|| stored(self.now));
+        let begins = [Some(StepRunState::Running), Some(StepRunState::Suspended)];
+        let began = begins.contains(state).then(|| stored(self.now));
         let ended = state
             .is_some_and(StepRunState::is_ended)
             .then(|| stored(self.now));

@@ -63,10 +63,7 @@ pub(super) async fn stop(
         let session = session.and_then(|id| sessions.get(id.as_str()).ok());
         session.is_some_and(|session| kept(&session))
     };
-    let jobs = living.jobs.stop(kept_job, by.clone());
-    if timeout_at(until, jobs).await.is_err() {
-        tracing::error!("jobs take longer to end than the host has");
-    }
+    living.jobs.stop(kept_job, by.clone()).await;
     let mut closes = JoinSet::new();
     for session in living.sessions.list() {
         if !kept(&session) {
@@ -108,6 +105,9 @@ pub(super) async fn stop(
     });
     if closed.await.is_err() {
         tracing::error!(seconds = deadline.as_secs_f64(), "the deadline is over");
+    }
+    if timeout_at(until, living.jobs.stopped()).await.is_err() {
+        tracing::error!("jobs take longer to end than the host has");
     }
     let left = leave(living, kept).await;
 

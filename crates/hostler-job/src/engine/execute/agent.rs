@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use hostler_agent::{
     AgentPool, Conversation, NewConversation, PoolUse, Seq, Turn, TurnEnd, Wanted,
 };
-use hostler_ledger::{Change, ConversationId, Refusal, StepRunRow, StepRunState, StepRunUpdate};
+use hostler_ledger::{Change, ConversationId, StepRunRow, StepRunState, StepRunUpdate};
 use hostler_session::SessionOptions;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -40,16 +40,21 @@ pub(super) fn goes_on(jobs: &Jobs, row: &StepRunRow) -> bool {
 }
 
 /// Makes a run of an agent.
-pub(super) async fn run(context: &Context, agent: &Agent) -> Given {
+pub(super) async fn run(context: &Context, agent: &Agent, adopted: Option<PoolUse>) -> Given {
     let pool = context.jobs.pool().clone();
-    let (used, place) = match context.earlier.as_ref().and_then(place_of) {
-        Some(place) => (again(context, &pool, &place).await?, Some(place)),
-        None => (acquire(context, agent, &pool).await?, None),
+    let place = context.earlier.as_ref().and_then(place_of);
+    let used = match (&place, adopted) {
+        (_, Some(adopted)) => adopted,
+        (Some(place), None) => taken_up(context, &pool, place).await?,
+        (None, None) => acquire(context, agent, &pool).await?,
     };
+    context.begun.notify_one();
     let known = json!({ "conversation": used.conversation().id(), "session": used.conversation().session().id() });
     context.job.know(context.plan.run, "agent", known);
     let done = talk(context, agent, &used, place).await;
+    // One that steps share has a context that is not to be lost: its next agent is told what was said.
     if let Err(failure) = &done
+        && context.step().session.is_none()
         && matches!(failure.error.code.as_str(), "agent_ended" | "agent_failed")
     {
         // The next one gets another.
@@ -59,7 +64,7 @@ pub(super) async fn run(context: &Context, agent: &Agent) -> Given {
 }
 
 /// The agent that an earlier host had for this run.
-async fn again(context: &Context, pool: &AgentPool, place: &Place) -> Result<PoolUse, Failure> {
+async fn taken_up(context: &Context, pool: &AgentPool, place: &Place) -> Result<PoolUse, Failure> {
     let gone = || {
         StepError::new(
             "host_died",
@@ -149,27 +154,18 @@ async fn lease(context: &Context, used: &PoolUse) -> Result<(), Failure> {
         ..StepRunUpdate::default()
     };
     let job = context.job.id.clone();
+    let mut changes = Vec::new();
     if used.is_new_for_holder() {
-        let shared = context
-            .step()
-            .session
-            .as_ref()
-            .map(|name| name.value.as_str());
-        let key = lease_key(used.key(), shared);
-        let change = Change::LeaseTaken { job, session, key };
-        match context.jobs.ledger().write_unsynced(vec![change]).await {
-            // Another run of the job was first.
-            Ok(_) | Err(hostler_ledger::WriteError::Refused(Refusal::LeaseExists { .. })) => {}
-            Err(hostler_ledger::WriteError::Refused(_)) => {
-                return Err(StepError::cancelled().into());
-            }
-            Err(error) => {
-                let message = format!("its lease cannot be recorded: {error}");
-                return Err(failed("ledger", &message).into());
-            }
+        // Another run of the job may have been first.
+        let leases = context.jobs.ledger().leases(Some(&job));
+        let leases = leases.map_err(|error| failed("ledger", &error.to_string()))?;
+        if leases.iter().all(|lease| lease.session != session) {
+            let shared = context.step().session.as_ref();
+            let key = lease_key(used.key(), shared.map(|name| name.value.as_str()));
+            changes.push(Change::LeaseTaken { job, session, key });
         }
     }
-    context.note(Vec::new(), update).await?;
+    context.note(changes, update).await?;
     Ok(())
 }
 
@@ -202,7 +198,7 @@ async fn talk(context: &Context, agent: &Agent, used: &PoolUse, mut place: Optio
                 return Err(StepError::cancelled().into());
             }
         };
-        let text = said(context, conversation, turn, after).await;
+        let text = said(context, conversation, turn, after).await?;
         let mut given = Map::new();
         given.insert("text".into(), text.clone().into());
         let detail = Some(json!({ "agent": Place {
@@ -276,10 +272,20 @@ async fn ask(
     Ok((turn.id, after))
 }
 
-async fn said(context: &Context, conversation: &Conversation, turn: u64, after: Seq) -> String {
+/// What the agent said in a turn.
+async fn said(
+    context: &Context,
+    conversation: &Conversation,
+    turn: u64,
+    after: Seq,
+) -> Result<String, StepError> {
     let (agents, id) = (context.jobs.agents().clone(), conversation.id().clone());
     let read = tokio::task::spawn_blocking(move || agents.turn_text(&id, turn, after)).await;
-    read.ok().and_then(Result::ok).unwrap_or_default()
+    let unread = |why: String| failed("output", &format!("what it said cannot be read: {why}"));
+    match read {
+        Ok(read) => read.map_err(|error| unread(error.to_string())),
+        Err(error) => Err(unread(error.to_string())),
+    }
 }
 
 /// Whether a turn ended as one that was done.

@@ -1,7 +1,6 @@
 //! A person, or whoever answers for one.
 
 use serde_json::{Map, Value};
-use tokio::sync::oneshot;
 
 use super::{Context, Given, output};
 use crate::engine::actor::suspended;
@@ -9,30 +8,16 @@ use crate::engine::error::StepError;
 use crate::engine::new::fill;
 use crate::flow::{Ask, Executor, Kind, Step};
 
-/// Waits for the answer.
-pub(super) async fn run(
-    context: &Context,
-    ask: &Ask,
-    answered: oneshot::Receiver<Map<String, Value>>,
-) -> Given {
+/// Asks, and waits until it is answered or cancelled.
+pub(super) async fn run(context: &Context, ask: &Ask) -> Given {
     let question = fill(&ask.prompt, &context.plan.inputs);
     context.job.know(context.plan.run, "asks", question);
     if !context.plan.pause.is_zero() {
         context.note(Vec::new(), suspended()).await?;
     }
-    tokio::select! {
-        answer = answered => match answer {
-            Ok(values) => {
-                let by = context.job.live().get(&context.plan.run).and_then(|known| {
-                    known.get("answered_by").cloned()
-                });
-                let detail = by.map(|by| serde_json::json!({ "answered_by": by }));
-                Ok((values, detail))
-            }
-            Err(_) => Err(StepError::cancelled().into()),
-        },
-        () = context.cancel.cancelled() => Err(StepError::cancelled().into()),
-    }
+    // The answer is for the job's task: it ends the run.
+    context.cancel.cancelled().await;
+    Err(StepError::cancelled().into())
 }
 
 /// An answer, if it is one to this step: its outputs, or where it names none, `answer`.
@@ -90,5 +75,5 @@ pub(crate) fn checked(
         return Err(StepError::new("wrong_answer", message));
     }
     let checked = output::declared(step, values);
-    checked.map_err(|failure| StepError::new("wrong_answer", failure.error.message))
+    checked.map_err(|(error, _)| StepError::new("wrong_answer", error.message))
 }

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use hostler_ledger::StepRunUpdate;
 use hostler_session::{
-    CloseReason, ExecOptions, ExitInfo, KeepOutput, ProcessHandle, Session, SessionOptions,
+    CloseReason, ExecOptions, ExitInfo, KeepOutput, ProcessHandle, ResourceState, Session,
+    SessionOptions,
 };
 use serde_json::{Map, Value, json};
 
@@ -12,7 +14,11 @@ use super::{Context, Failure, Given, output};
 use crate::engine::error::StepError;
 use crate::engine::jobs::Jobs;
 use crate::engine::new::{as_text, fill};
+use crate::engine::progress::Plan;
 use crate::flow::{Command, Launch, Program, Stdout};
+
+/// The longest variable of the environment, in bytes: the kernel takes 128 KiB with the name (execve(2)).
+const LONGEST_VARIABLE: usize = 120 << 10;
 
 /// A program that has ended.
 pub(super) struct Ran {
@@ -42,7 +48,19 @@ impl Ran {
 
 /// Makes a run of a command.
 pub(super) async fn run(context: &Context, command: &Command) -> Given {
-    let ran = program(context, &command.program).await?;
+    let earlier = match &context.earlier {
+        Some(_) => {
+            find(
+                &context.jobs,
+                &context.session,
+                &context.name(),
+                &context.plan,
+            )
+            .await
+        }
+        None => None,
+    };
+    let ran = program(context, &command.program, earlier).await?;
     let detail = Some(ran.detail());
     let mut outputs = Map::new();
     outputs.insert("exit_code".into(), ran.code().into());
@@ -118,21 +136,30 @@ fn directory(context: &Context, program: &Program) -> PathBuf {
     }
 }
 
-fn options(context: &Context, program: &Program) -> ExecOptions {
+fn options(context: &Context, program: &Program) -> Result<ExecOptions, StepError> {
     let inputs = &context.plan.inputs;
     let argv = match &program.launch {
         Launch::Shell(text) => vec!["/bin/sh".into(), "-c".into(), text.value.clone()],
         Launch::Argv(argv) => argv.iter().map(|part| fill(part, inputs)).collect(),
     };
-    let given = inputs.iter().filter(|(_, value)| !value.is_null());
-    let mut env: BTreeMap<String, String> = given
-        .map(|(name, value)| (name.clone(), as_text(value)))
-        .collect();
+    let mut env = BTreeMap::new();
+    for (name, value) in inputs.iter().filter(|(_, value)| !value.is_null()) {
+        let text = as_text(value);
+        if text.len() <= LONGEST_VARIABLE {
+            env.insert(name.clone(), text);
+        } else if matches!(program.launch, Launch::Shell(_)) {
+            let message = format!(
+                "the input `{name}` has {} bytes, and a variable of the environment at most {LONGEST_VARIABLE}: a program with `argv` may be given it as `stdin`",
+                text.len()
+            );
+            return Err(StepError::new("not_started", message));
+        }
+    }
     let own = program.env.iter();
     env.extend(own.map(|(name, value)| (name.clone(), fill(value, inputs))));
     env.insert("HOSTLER_JOB".into(), context.job.id.to_string());
     env.insert("HOSTLER_STEP".into(), context.step().id.value.to_string());
-    ExecOptions {
+    Ok(ExecOptions {
         name: Some(context.name()),
         cwd: Some(directory(context, program)),
         env,
@@ -143,42 +170,60 @@ fn options(context: &Context, program: &Program) -> ExecOptions {
             whole: false,
         },
         ..ExecOptions::new(argv)
-    }
+    })
 }
 
-/// The process of this name that an earlier host started, if it lives, or has ended and its end is known.
-pub(super) async fn find(jobs: &Jobs, session: &Session, name: &str) -> Option<ProcessHandle> {
-    let resources = session.resources().await.ok()?;
-    let found = resources.iter().find(|of| of.name.as_deref() == Some(name));
-    if let Some(found) = found {
-        return jobs.sessions().process(found.id.as_str()).ok();
-    }
-    None
+/// What an earlier host started for a run.
+pub(super) struct Found {
+    pub(super) process: ProcessHandle,
+    /// The session of the run, where it has one of its own.
+    own: Option<Session>,
 }
 
-/// Runs a program to its end. One that is cancelled is ended, and what is under it.
-pub(super) async fn program(context: &Context, program: &Program) -> Result<Ran, Failure> {
-    let started = match &context.earlier {
-        Some(_) => find(&context.jobs, &context.session, &context.name()).await,
-        None => None,
-    };
+/// Whether it has ended, and how is known.
+pub(super) fn has_ended(process: &ProcessHandle) -> bool {
+    let status = process.status();
+    status.state == ResourceState::Ended && status.exit.is_some_and(|exit| !exit.lost)
+}
+
+/// The process of this name that an earlier host started, if it lives, or has ended and how is known.
+pub(super) async fn find(jobs: &Jobs, session: &Session, name: &str, plan: &Plan) -> Option<Found> {
+    let own = jobs.sessions().list().into_iter().find(|of| {
+        let labels = of.info().labels;
+        labels["job"] == plan.job.as_str() && labels["run"] == plan.run && of.state().is_open()
+    });
+    let within = own.as_ref().unwrap_or(session);
+    let resources = within.resources().await.ok()?;
+    let mut all = resources.iter();
+    let found = all.rfind(|of| of.name.as_deref() == Some(name))?;
+    let process = jobs.sessions().process(found.id.as_str()).ok()?;
+    let lives = process.status().state != ResourceState::Ended;
+    (lives || has_ended(&process)).then_some(Found { process, own })
+}
+
+/// Runs a program to its end; where an earlier host has started it, from there. One that is cancelled is ended, and what is under
+/// it.
+pub(super) async fn program(
+    context: &Context,
+    program: &Program,
+    started: Option<Found>,
+) -> Result<Ran, Failure> {
     // With a limit of its own it needs a session of its own, whose group the kernel bounds.
-    let own = match (context.step().limits.memory, &started) {
-        (Some(memory), None) => Some(own_session(context, memory).await?),
-        _ => None,
+    let (own, started) = match (context.step().limits.memory, started) {
+        (_, Some(found)) => (found.own, Some(found.process)),
+        (Some(memory), None) => (Some(own_session(context, memory).await?), None),
+        (None, None) => (None, None),
     };
-    let session = own.as_ref().map_or(&context.session, |own| &own.0);
+    let session = own.as_ref().unwrap_or(&context.session);
     let ran = in_session(context, program, session, started).await;
     if let Some(own) = own {
-        let _ = own.0.close(CloseReason::JobEnd, context.by(), None).await;
+        let _ = own.close(CloseReason::JobEnd, context.by(), None).await;
     }
     ran
 }
 
-/// A session of one run. Dropped, it is closed with the job's.
-struct Own(Session);
-
-async fn own_session(context: &Context, memory: u64) -> Result<Own, Failure> {
+/// A session of one run, below the job's.
+async fn own_session(context: &Context, memory: u64) -> Result<Session, Failure> {
     let mut policy = context.job.kept.policy.clone();
     policy.limits.memory = Some(
         policy
@@ -186,8 +231,6 @@ async fn own_session(context: &Context, memory: u64) -> Result<Own, Failure> {
             .memory
             .map_or(memory, |limit| limit.min(memory)),
     );
-    // What runs in it cannot be taken up: the next host does not know of which run it is.
-    policy.on_host_exit = hostler_session::OnHostExit::Kill;
     let options = SessionOptions {
         parent: Some(context.session.id().clone()),
         cwd: Some(context.job.cwd().clone()),
@@ -196,8 +239,7 @@ async fn own_session(context: &Context, memory: u64) -> Result<Own, Failure> {
         ..SessionOptions::default()
     };
     let opened = context.jobs.sessions().open(options, context.by()).await;
-    let session = opened.map_err(|error| StepError::new("no_session", error.to_string()))?;
-    Ok(Own(session))
+    Ok(opened.map_err(|error| StepError::new("no_session", error.to_string()))?)
 }
 
 async fn in_session(
@@ -206,10 +248,11 @@ async fn in_session(
     session: &Session,
     started: Option<ProcessHandle>,
 ) -> Result<Ran, Failure> {
+    let is_new = started.is_none();
     let process = match started {
         Some(process) => process,
         None => {
-            let options = options(context, program);
+            let options = options(context, program)?;
             is_directory(options.cwd.as_deref())?;
             let exec = session.exec(options, context.by());
             tokio::select! {
@@ -224,7 +267,7 @@ async fn in_session(
     let id = process.id().to_string();
     context.job.know(context.plan.run, "process", id.clone());
     let exit = async {
-        let feed = feed(context, program, &process);
+        let feed = feed(context, program, &process, is_new);
         let (exit, ()) = tokio::join!(process.wait(), feed);
         exit
     };
@@ -284,16 +327,22 @@ fn is_directory(path: Option<&Path>) -> Result<(), StepError> {
 }
 
 /// Gives the process its input. One that does not read it is nobody's failure.
-async fn feed(context: &Context, program: &Program, process: &ProcessHandle) {
+async fn feed(context: &Context, program: &Program, process: &ProcessHandle, is_new: bool) {
     let Some(stdin) = &program.stdin else { return };
-    if context.earlier.is_none() {
+    if is_new {
         let text = fill(stdin, &context.plan.inputs);
         let mut ended = process.watch();
-        let ended = ended.wait_for(|status| status.state == hostler_session::ResourceState::Ended);
+        let ended = ended.wait_for(|status| status.state == ResourceState::Ended);
         tokio::select! {
             _ = process.write(text.as_bytes()) => {}
             _ = ended => {}
         }
+        // The next host would cut it off else.
+        let update = StepRunUpdate {
+            detail: Some(json!({ "fed": true, "fallback": context.plan.fallback })),
+            ..StepRunUpdate::default()
+        };
+        let _ = context.note(Vec::new(), update).await;
     }
     let _ = process.close_input().await;
 }

@@ -2,20 +2,32 @@
 
 use std::sync::Arc;
 
-use hostler_ledger::{JobEnd, JobId, JobRecord, JobState, StepRunRow, StepRunUpdate};
+use hostler_ledger::{
+    JobEnd, JobFilter, JobId, JobRecord, JobState, StepRunRow, StepRunUpdate, Which,
+};
 use serde_json::{Map, Value, json};
 
 use super::{Context, Given};
 use crate::engine::error::{Error, StepError};
 use crate::engine::jobs::Jobs;
-use crate::engine::new::{Kept, directory};
+use crate::engine::new::{Kept, bounded, directory};
+use crate::engine::progress::Plan;
 use crate::flow::SubFlow;
 use crate::given;
 
-/// The job that an earlier host made for a run.
-pub(super) fn find(jobs: &Jobs, row: &StepRunRow) -> Option<JobRecord> {
-    let id: JobId = row.detail["job"].as_str()?.parse().ok()?;
-    jobs.ledger().job(&id).ok().flatten()
+/// The job that an earlier host made for a run: by the run, for it may have been made a moment before that was killed.
+pub(super) fn find(jobs: &Jobs, plan: &Plan, row: &StepRunRow) -> Option<JobRecord> {
+    if let Some(known) = row.detail["job"].as_str().and_then(|id| id.parse().ok()) {
+        let known: JobId = known;
+        return jobs.ledger().job(&known).ok().flatten();
+    }
+    let below = JobFilter {
+        which: Which::All,
+        parent: Some(plan.job.clone()),
+        ..JobFilter::default()
+    };
+    let mut all = jobs.ledger().jobs(&below).ok()?.into_iter();
+    all.find(|record| record.detail["run"] == plan.run)
 }
 
 /// Makes a run of a flow.
@@ -23,7 +35,7 @@ pub(super) async fn run(context: &Context, sub: &SubFlow) -> Given {
     let id = match context
         .earlier
         .as_ref()
-        .and_then(|row| find(&context.jobs, row))
+        .and_then(|row| find(&context.jobs, &context.plan, row))
     {
         Some(record) => record.id,
         None => begin(context, sub).await?,
@@ -45,6 +57,10 @@ pub(super) async fn run(context: &Context, sub: &SubFlow) -> Given {
                 return Err(StepError::cancelled().into());
             };
             (status.state, status.why, status.outputs)
+        }
+        Err(Error::Stopping) => {
+            context.cancel.cancelled().await;
+            return Err(StepError::cancelled().into());
         }
         Err(_) => {
             let jobs = context.jobs.clone();
@@ -105,7 +121,7 @@ async fn begin(context: &Context, sub: &SubFlow) -> Result<JobId, StepError> {
         flow: loaded.stored(),
         inputs,
         cwd,
-        policy: context.job.kept.policy.clone(),
+        policy: bounded(&context.job.kept.policy, &loaded.flow),
         again: Vec::new(),
         run: Some(context.plan.run),
         retry_of: None,
@@ -118,10 +134,15 @@ async fn begin(context: &Context, sub: &SubFlow) -> Result<JobId, StepError> {
         Vec::new(),
         context.by(),
     );
-    let job = made.await.map_err(|error| match error {
-        Error::Stopping => StepError::cancelled(),
-        error => StepError::new("no_job", error.to_string()),
-    })?;
+    let job = match made.await {
+        Ok(job) => job,
+        // The next host makes it, or this run is told to end.
+        Err(Error::Stopping) => {
+            context.cancel.cancelled().await;
+            return Err(StepError::cancelled());
+        }
+        Err(error) => return Err(StepError::new("no_job", error.to_string())),
+    };
     let update = StepRunUpdate {
         detail: Some(json!({ "job": job.id(), "fallback": context.plan.fallback })),
         ..StepRunUpdate::default()

@@ -14,10 +14,11 @@ mod poll;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hostler_ledger::{Change, StepRunRow, StepRunState, StepRunUpdate};
+use hostler_agent::PoolUse;
+use hostler_ledger::{Change, ConversationId, StepRunRow, StepRunState, StepRunUpdate};
 use hostler_session::{By, Session};
 use serde_json::{Map, Value};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::actor::Message;
@@ -27,8 +28,10 @@ use super::jobs::{Jobs, now};
 use super::progress::{Outcome, Plan, executor};
 use crate::flow::{Executor, Step};
 
+/// A run of an earlier host that is beyond its time has so long to show that it ended before.
+const LOOK: Duration = Duration::from_secs(2);
+
 /// A run, and all that it may use.
-#[derive(Clone)]
 pub(crate) struct Context {
     pub(crate) jobs: Jobs,
     pub(crate) job: Arc<Shared>,
@@ -38,6 +41,8 @@ pub(crate) struct Context {
     pub(crate) cancel: CancellationToken,
     /// What is known of it from an earlier host.
     pub(crate) earlier: Option<StepRunRow>,
+    /// Told when its time begins: it may wait for an agent first.
+    pub(crate) begun: Notify,
 }
 
 impl Context {
@@ -72,7 +77,10 @@ impl Context {
             update: Box::new(update),
             done,
         });
-        written.await.map_err(|_| StepError::cancelled())
+        tokio::select! {
+            written = written => written.map_err(|_| StepError::cancelled()),
+            () = self.cancel.cancelled() => Err(StepError::cancelled()),
+        }
     }
 
     /// Says that it waits no longer, and runs.
@@ -83,6 +91,11 @@ impl Context {
         };
         self.note(Vec::new(), update).await
     }
+}
+
+/// The conversation that a run had.
+pub(crate) fn conversation_of(row: &StepRunRow) -> Option<ConversationId> {
+    row.detail["agent"]["conversation"].as_str()?.parse().ok()
 }
 
 fn name(step: &Step, plan: &Plan) -> String {
@@ -110,10 +123,7 @@ impl From<StepError> for Failure {
 pub(crate) type Given = Result<(Map<String, Value>, Option<Value>), Failure>;
 
 /// Makes a run.
-pub(crate) async fn run(
-    context: Context,
-    answered: oneshot::Receiver<Map<String, Value>>,
-) -> Outcome {
+pub(crate) async fn run(context: Context, adopted: Option<PoolUse>) -> Outcome {
     if !context.plan.pause.is_zero() {
         tokio::select! {
             () = tokio::time::sleep(context.plan.pause) => {}
@@ -125,13 +135,21 @@ pub(crate) async fn run(
             return Outcome::failed(error);
         }
     }
+    if !matches!(context.executor(), Executor::Agent(_)) || context.earlier.is_some() {
+        context.begun.notify_one();
+    }
     let limit = context.step().limits.time;
     let given = {
-        let mut body = std::pin::pin!(execute(&context, answered));
-        let left = limit.map(|limit| limit.saturating_sub(context.gone()));
+        let mut body = std::pin::pin!(execute(&context, adopted));
+        let left = limit.map(|limit| match context.earlier {
+            // It may have ended in time, which is to be seen.
+            Some(_) => limit.saturating_sub(context.gone()).max(LOOK),
+            None => limit,
+        });
         tokio::select! {
+            biased;
             given = &mut body => given,
-            () = time(left) => {
+            () = time(&context.begun, left) => {
                 context.cancel.cancel();
                 let failure = match body.await {
                     Err(failure) => failure,
@@ -142,10 +160,17 @@ pub(crate) async fn run(
             }
         }
     };
-    let given = given.and_then(|(outputs, detail)| {
-        let checked = output::declared(context.step(), outputs);
-        checked.map(|outputs| (outputs, detail))
-    });
+    let given = match given {
+        Ok((outputs, detail)) => match output::declared(context.step(), outputs) {
+            Ok(outputs) => Ok((outputs, detail)),
+            Err((error, outputs)) => Err(Failure {
+                error,
+                outputs,
+                detail,
+            }),
+        },
+        failed => failed,
+    };
     match given {
         Ok((outputs, detail)) => Outcome {
             detail,
@@ -173,19 +198,22 @@ impl Context {
     }
 }
 
-async fn time(left: Option<Duration>) {
+async fn time(begun: &Notify, left: Option<Duration>) {
     match left {
-        Some(left) => tokio::time::sleep(left).await,
+        Some(left) => {
+            begun.notified().await;
+            tokio::time::sleep(left).await;
+        }
         None => std::future::pending().await,
     }
 }
 
-async fn execute(context: &Context, answered: oneshot::Receiver<Map<String, Value>>) -> Given {
+async fn execute(context: &Context, adopted: Option<PoolUse>) -> Given {
     match context.executor() {
         Executor::Command(what) => command::run(context, what).await,
         Executor::Poll(poll) => poll::run(context, poll).await,
-        Executor::Agent(agent) => agent::run(context, agent).await,
-        Executor::Input(what) => ask::run(context, what, answered).await,
+        Executor::Agent(agent) => agent::run(context, agent, adopted).await,
+        Executor::Input(what) => ask::run(context, what).await,
         Executor::Flow(sub) => flow::run(context, sub).await,
         Executor::Sleep(time) => {
             tokio::select! {
@@ -205,11 +233,20 @@ pub(crate) async fn goes_on(
     row: &StepRunRow,
 ) -> bool {
     match executor(step, plan.fallback) {
-        Executor::Command(_) => command::find(jobs, session, &name(step, plan))
-            .await
-            .is_some(),
+        Executor::Command(command) => {
+            let Some(found) = command::find(jobs, session, &name(step, plan), plan).await else {
+                return false;
+            };
+            let fed = row.detail["fed"] == true || command.program.stdin.is_none();
+            if fed || command::has_ended(&found.process) {
+                return true;
+            }
+            let by = By::new("host", "what it reads was cut off");
+            let _ = found.process.end(None, by).await;
+            false
+        }
         Executor::Agent(_) => agent::goes_on(jobs, row),
-        Executor::Flow(_) => flow::find(jobs, row).is_some(),
+        Executor::Flow(_) => flow::find(jobs, plan, row).is_some(),
         // It is asked again; what it had come to does not matter.
         Executor::Poll(_) | Executor::Input(_) | Executor::Sleep(_) => true,
     }

@@ -6,9 +6,11 @@ use std::path::Path;
 use hostler_session::Output;
 use serde_json::{Map, Value};
 
-use super::Failure;
 use crate::engine::error::StepError;
 use crate::flow::Step;
+
+/// What a step gave, by name.
+type Outputs = Map<String, Value>;
 
 /// The longest text that is an output, in bytes. Of a longer one its beginning and its end are.
 const LONGEST: usize = 1 << 20;
@@ -85,38 +87,24 @@ pub(super) fn file(path: &Path) -> Result<String, StepError> {
 }
 
 /// What a step gave, with the defaults of what it is to give, where that is right.
-pub(super) fn declared(
-    step: &Step,
-    mut outputs: Map<String, Value>,
-) -> Result<Map<String, Value>, Failure> {
+///
+/// # Errors
+/// What is wrong, and what it gave.
+pub(super) fn declared(step: &Step, mut outputs: Outputs) -> Result<Outputs, (StepError, Outputs)> {
     for wanted in &step.outputs {
         let name = wanted.name.value.as_str();
-        let missing = outputs.get(name).is_none_or(Value::is_null);
-        if missing {
+        let wrong = |message: String| StepError::new("wrong_output", message);
+        if outputs.get(name).is_none_or(Value::is_null) {
             match (&wanted.default, wanted.optional) {
                 (Some(default), _) => drop(outputs.insert(name.to_owned(), default.clone())),
                 (None, true) => drop(outputs.insert(name.to_owned(), Value::Null)),
                 (None, false) => {
-                    let error = StepError::new(
-                        "wrong_output",
-                        format!("its output `{name}` ({}) is missing", wanted.kind),
-                    );
-                    return Err(Failure {
-                        error,
-                        outputs,
-                        detail: None,
-                    });
+                    let error = wrong(format!("its output `{name}` ({}) is missing", wanted.kind));
+                    return Err((error, outputs));
                 }
             }
-            continue;
-        }
-        if let Err(mismatch) = wanted.kind.check(&outputs[name]) {
-            let error = StepError::new("wrong_output", format!("its output `{name}`: {mismatch}"));
-            return Err(Failure {
-                error,
-                outputs,
-                detail: None,
-            });
+        } else if let Err(mismatch) = wanted.kind.check(&outputs[name]) {
+            return Err((wrong(format!("its output `{name}`: {mismatch}")), outputs));
         }
     }
     Ok(outputs)

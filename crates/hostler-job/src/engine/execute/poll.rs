@@ -1,5 +1,6 @@
 //! A program, again and again until it says yes.
 
+use hostler_ledger::StepRunUpdate;
 use serde_json::{Map, Value, json};
 
 use super::{Context, Failure, Given, command};
@@ -8,11 +9,32 @@ use crate::flow::Poll;
 
 /// Makes a run of a poll.
 pub(super) async fn run(context: &Context, poll: &Poll) -> Given {
-    let mut tries = 0u64;
+    // What an earlier host had under way counts as the try that it was.
+    let known = context
+        .earlier
+        .as_ref()
+        .map(|row| row.detail["tries"].as_u64());
+    let mut tries = known.flatten().unwrap_or(0).saturating_sub(1);
+    let mut earlier = match &context.earlier {
+        Some(_) => command::find(
+            &context.jobs,
+            &context.session,
+            &context.name(),
+            &context.plan,
+        )
+        .await
+        .filter(|found| !command::has_ended(&found.process)),
+        None => None,
+    };
     loop {
         tries += 1;
-        let ran = command::program(context, &poll.program).await?;
         context.job.know(context.plan.run, "tries", tries);
+        let update = StepRunUpdate {
+            detail: Some(json!({ "tries": tries, "fallback": context.plan.fallback })),
+            ..StepRunUpdate::default()
+        };
+        context.note(Vec::new(), update).await?;
+        let ran = command::program(context, &poll.program, earlier.take()).await?;
         let (code, stdout) = (json!(ran.code()), json!(ran.stdout));
         let mut outputs = Map::new();
         outputs.insert("exit_code".into(), code.clone());

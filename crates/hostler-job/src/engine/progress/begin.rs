@@ -199,8 +199,11 @@ impl Progress {
             Ok(inputs) => {
                 self.live.insert(number, (place, item));
                 self.insert(row);
+                let job = self.job.clone();
                 self.effects.push(Effect::Start(Plan {
                     run: number,
+                    job,
+                    is_whole: true,
                     step: place,
                     fallback,
                     pause,

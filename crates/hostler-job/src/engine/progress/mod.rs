@@ -65,6 +65,8 @@ impl End {
 pub(crate) struct Plan {
     /// Its number.
     pub(crate) run: u32,
+    /// Of which job.
+    pub(crate) job: JobId,
     /// The step, by its place in the flow.
     pub(crate) step: usize,
     /// Whether the fallback does it.
@@ -72,6 +74,8 @@ pub(crate) struct Plan {
     /// It begins after so long.
     pub(crate) pause: Duration,
     pub(crate) inputs: Map<String, Value>,
+    /// Whether all that it is given is known: of a run of an earlier host it may be no more.
+    pub(crate) is_whole: bool,
 }
 
 /// How a run ended.

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use hostler_ledger::{StepRunRow, StepRunState};
+use hostler_ledger::{StepRunRow, StepRunState, StepRunUpdate};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{At, Attempt, Held, Item, ItemState, Outputs, Over, Plan, Progress};
+use super::{At, Attempt, Effect, Held, Item, ItemState, Outputs, Over, Plan, Progress};
 use crate::engine::error::StepError;
-use crate::flow::{Action, OnFailure, Step};
+use crate::flow::{Action, Step};
 
 /// Steps that a person had done again: those whose runs are not later than the number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,7 +60,11 @@ impl Progress {
         let latest: BTreeMap<usize, Rows<'_>> = latest.into_iter().collect();
         let mut live = Vec::new();
         for (place, rows) in &latest {
-            self.steps[*place].at = self.stood(*place, rows, &resets, &mut live);
+            let stood = self.stood(*place, rows, &resets, &mut live);
+            if matches!(stood, At::Waiting) {
+                self.give_up(rows);
+            }
+            self.steps[*place].at = stood;
         }
         self.find_ready();
         live.into_iter()
@@ -144,6 +148,9 @@ impl Progress {
             busy: 0,
             broken: None,
         };
+        let broken = main.detail["broken"].clone();
+        attempt.broken = serde_json::from_value(broken).ok();
+        let broken = attempt.broken.is_some();
         let step = &self.flow.steps[place];
         for row in rows.iter().filter(|row| !each || row.item.is_some()) {
             let number = row.item.unwrap_or_default() as usize;
@@ -162,11 +169,11 @@ impl Progress {
                     ItemState::Busy(row.number)
                 }
                 // It was to be made again once the job goes on.
-                StepRunState::Cancelled if cut_off => {
+                StepRunState::Cancelled if cut_off && !broken => {
                     item.tries -= 1;
                     ItemState::Waiting
                 }
-                StepRunState::Failed if is_tried_again(step, item, error.as_ref()) => {
+                StepRunState::Failed if !broken && is_tried_again(step, item, error.as_ref()) => {
                     ItemState::Waiting
                 }
                 _ => ItemState::Done {
@@ -174,16 +181,6 @@ impl Progress {
                     error,
                 },
             };
-        }
-        let fail_fast = step
-            .for_each
-            .as_ref()
-            .is_some_and(|each| each.on_failure == OnFailure::FailFast);
-        if fail_fast {
-            attempt.broken = attempt.items.iter().find_map(|item| match &item.state {
-                ItemState::Done { error, .. } => error.clone(),
-                _ => None,
-            });
         }
         for (number, item) in attempt.items.iter().enumerate() {
             if let ItemState::Busy(run) = item.state {
@@ -203,6 +200,8 @@ impl Progress {
         let inputs = self.item_inputs(place, row.item, &value.unwrap_or_default());
         Plan {
             run: row.number,
+            job: self.job.clone(),
+            is_whole: inputs.is_ok(),
             step: place,
             fallback: row.detail["fallback"] == true,
             pause: std::time::Duration::ZERO,
@@ -210,8 +209,32 @@ impl Progress {
         }
     }
 
+    /// Ends runs whose step cannot be taken up where it was: what it is done for is being made anew.
+    fn give_up(&mut self, rows: &[&StepRunRow]) {
+        let error = StepError::new("host_died", "it was cut off by the death of the host");
+        for row in rows.iter().filter(|row| !row.state.is_ended()) {
+            let update = StepRunUpdate {
+                state: Some(StepRunState::Cancelled),
+                error: Some(serde_json::json!(error)),
+                ..StepRunUpdate::default()
+            };
+            self.change(row.number, update);
+        }
+    }
+
     /// Goes on from where [`Progress::replay`] stood, once what it gave is taken up or was interrupted.
-    pub(crate) fn go_on(&mut self) -> Vec<super::Effect> {
+    pub(crate) fn go_on(&mut self) -> Vec<Effect> {
+        for step in &self.steps {
+            if let At::Running(attempt) = &step.at
+                && attempt.broken.is_some()
+            {
+                let busy = attempt.items.iter().filter_map(|item| match item.state {
+                    ItemState::Busy(run) => Some(Effect::Cancel(run)),
+                    _ => None,
+                });
+                self.effects.extend(busy);
+            }
+        }
         self.begin_items();
         self.advance()
     }

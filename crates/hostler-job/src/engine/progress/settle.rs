@@ -44,6 +44,12 @@ impl Progress {
         let Some((place, item)) = self.live.remove(&run) else {
             return;
         };
+        let broken =
+            matches!(&self.steps[place].at, At::Running(attempt) if attempt.broken.is_some());
+        if broken {
+            let cancelled = Outcome::failed(StepError::cancelled());
+            return self.ended_as(place, item, run, cancelled);
+        }
         if !again {
             return self.ended_as(place, item, run, Outcome::failed(error));
         }
@@ -149,6 +155,7 @@ impl Progress {
             return;
         };
         attempt.busy = attempt.busy.saturating_sub(1);
+        let was_broken = attempt.broken.is_some();
         let mut cancelled = Vec::new();
         if let Some(error) = &error
             && fail_fast
@@ -166,6 +173,18 @@ impl Progress {
                 .collect();
         }
         attempt.items[item].state = ItemState::Done { outputs, error };
+        let broke = (attempt.broken.clone(), attempt.head, attempt.items.len());
+        if let (Some(broken), Some(head), count) = broke
+            && !was_broken
+        {
+            // For the next host, which is to go on ending the others.
+            let detail = json!({ "items": count, "broken": broken });
+            let update = StepRunUpdate {
+                detail: Some(detail),
+                ..StepRunUpdate::default()
+            };
+            self.change(head, update);
+        }
         for run in cancelled {
             if self.live.contains_key(&run) {
                 self.effects.push(Effect::Cancel(run));
@@ -207,7 +226,17 @@ impl Progress {
                 StepError::new(&first.code, message)
             })
         });
-        let outputs = Arc::new(lists(&results));
+        let size: usize = results.iter().flatten().map(|outputs| size(outputs)).sum();
+        let (outputs, error) = match size <= LARGEST {
+            true => (Arc::new(lists(&results)), error),
+            false => {
+                let message = format!(
+                    "what its items gave has {size} bytes together, and may have {LARGEST}"
+                );
+                let error = error.unwrap_or_else(|| StepError::new("too_large", message));
+                (Outputs::default(), Some(error))
+            }
+        };
         let mut settled = self.settled(place, head, outputs.clone(), error);
         settled.update.outputs = (!outputs.is_empty()).then(|| Value::Object((*outputs).clone()));
         self.change(head, settled.update.clone());
@@ -393,6 +422,14 @@ impl Progress {
         between
     }
 
+    /// Which steps are this one, or wait for it.
+    pub(crate) fn waiting_for(&self, step: &StepId) -> Vec<bool> {
+        match self.place(step) {
+            Some(from) => reached(&self.dependants, from),
+            None => vec![false; self.steps.len()],
+        }
+    }
+
     /// This step and all that waits for it, to be done again in a job that is paused.
     ///
     /// # Errors
@@ -404,7 +441,8 @@ impl Progress {
         let all = reached(&self.dependants, from);
         let all: Vec<usize> = (0..self.steps.len()).filter(|of| all[*of]).collect();
         for place in &all {
-            if matches!(self.steps[*place].at, At::Running(_)) {
+            // What is only to be tried again, once the job goes on, is done again too.
+            if matches!(&self.steps[*place].at, At::Running(attempt) if attempt.busy > 0) {
                 let id = &self.flow.steps[*place].id.value;
                 return Err(format!(
                     "`{id}` is running; it can be done again when it is over"
@@ -418,6 +456,25 @@ impl Progress {
         let after = self.next - 1;
         Ok(Again { after, steps: all })
     }
+}
+
+/// How much the outputs of the items of a step may be together, in bytes.
+const LARGEST: usize = 64 << 20;
+
+/// About how large outputs are, in bytes.
+fn size(outputs: &Map<String, Value>) -> usize {
+    fn of(value: &Value) -> usize {
+        match value {
+            Value::String(text) => text.len(),
+            Value::Array(values) => values.iter().map(of).sum(),
+            Value::Object(fields) => fields
+                .iter()
+                .map(|(name, value)| name.len() + of(value))
+                .sum(),
+            _ => 8,
+        }
+    }
+    outputs.values().map(of).sum()
 }
 
 fn state_of(error: Option<&StepError>) -> StepRunState {
