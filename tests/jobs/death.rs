@@ -327,7 +327,13 @@ async fn whenever_its_hosts_are_killed_each_step_is_done_once() {
         let shop = place.next().await;
         let id = shop.newest_of("many");
         let (record, runs) = shop.jobs.record(id.as_str()).expect("its record");
-        if record.state.as_str() != "completed" {
+        let mut order = place.lines("order");
+        order.sort();
+        let wanted = [
+            "again", "again", "again", "each 1", "each 2", "each 3", "each 4", "last", "list",
+            "one", "two",
+        ];
+        if record.state.as_str() != "completed" || order != wanted {
             let ledger = shop.host.stage.sessions.ledger();
             let all = ledger
                 .events(hostler_ledger::Seq::START, 10_000, &Default::default())
@@ -343,12 +349,6 @@ async fn whenever_its_hosts_are_killed_each_step_is_done_once() {
             record.why
         );
         assert!(runs.iter().all(|run| run.state.is_ended()));
-        let mut order = place.lines("order");
-        order.sort();
-        let wanted = [
-            "again", "again", "again", "each 1", "each 2", "each 3", "each 4", "last", "list",
-            "one", "two",
-        ];
         assert_eq!(order, wanted, "{round}: {runs:#?}");
         shop.host.stage.await_none("after the job").await;
         assert!(shop.host.stage.sessions.list().is_empty());

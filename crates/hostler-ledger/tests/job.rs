@@ -176,7 +176,7 @@ fn a_job_is_read_back_as_it_was_written() {
         events[1].detail,
         json!({ "state": "running", "why": { "code": "asked" } })
     );
-    let step = json!({ "run": 1, "step": "step 1", "item": 7, "attempt": 1, "try": 2 });
+    let step = json!({ "run": 1, "step": "step 1", "item": 7, "attempt": 1, "try": 2, "follows": "advance" });
     assert_eq!(events[5].detail, step);
     assert_eq!(events[8].session.as_ref(), Some(&session));
     assert_eq!(events[12], told);

@@ -174,12 +174,19 @@ impl Pen<'_> {
                 ended.map(stored),
             ])?;
         let about = About::job(id, job.session.as_ref());
-        let error = error.as_ref();
+        let why = detail
+            .get("why")
+            .filter(|_| *state == StepRunState::Skipped);
+        let more = [
+            ("error", error.as_ref()),
+            ("follows", follows.as_ref()),
+            ("why", why),
+        ];
         self.log_step(
             about,
             *state,
             (*number, step, *item, *attempt, *try_),
-            error,
+            &more,
         )
     }
 
@@ -243,7 +250,8 @@ impl Pen<'_> {
         };
         let about = About::job(id, job.session.as_ref());
         let named = (run, step.as_str(), item, attempt, try_);
-        self.log_step(about, state, named, error.as_ref()).map(Some)
+        let more = [("error", error.as_ref()), ("follows", follows.as_ref())];
+        self.log_step(about, state, named, &more).map(Some)
     }
 
     fn log_step(
@@ -251,12 +259,14 @@ impl Pen<'_> {
         about: About,
         state: StepRunState,
         (run, step, item, attempt, try_): (u32, &str, Option<u32>, u32, u32),
-        error: Option<&Value>,
+        more: &[(&str, Option<&Value>)],
     ) -> Result<Event> {
         let mut detail =
             json!({ "run": run, "step": step, "item": item, "attempt": attempt, "try": try_ });
-        if let Some(error) = error {
-            detail["error"] = error.clone();
+        for (name, value) in more {
+            if let Some(value) = value {
+                detail[*name] = (*value).clone();
+            }
         }
         self.log(about, &format!("step.{state}"), &host(), detail)
     }

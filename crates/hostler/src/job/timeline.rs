@@ -23,13 +23,17 @@ pub(super) fn event(event: &Event, took: Option<u64>) -> Option<String> {
         why if why.is_empty() => why,
         why => format!(": {why}"),
     };
+    let then = follows(&detail["follows"]).map_or_else(String::new, |then| format!("; {then}"));
     Some(match event.kind.as_str() {
         "step.running" => format!("{}: begins", step()),
         "step.suspended" => format!("{}: waits for an answer", step()),
-        "step.completed" => format!("{}: completed{took}", step()),
-        "step.failed" => format!("{}: failed{took}{why}", step()),
+        "step.completed" => format!("{}: completed{took}{then}", step()),
+        "step.failed" => format!("{}: failed{took}{why}{then}", step()),
         "step.cancelled" => format!("{}: cancelled{took}{why}", step()),
-        "step.skipped" => format!("{}: skipped", step()),
+        "step.skipped" => match detail["why"].as_str() {
+            Some(why) => format!("{}: skipped: {why}", step()),
+            None => format!("{}: skipped", step()),
+        },
         "job.state" => match detail["state"].as_str()? {
             "paused" => match message(&detail["why"]) {
                 why if why.is_empty() => "paused".to_owned(),
@@ -184,9 +188,14 @@ mod tests {
     fn events_are_told_in_a_line() {
         let run = json!({"run": 1, "step": "test", "item": 2, "attempt": 3, "try": 2, "error": {"message": "no"}});
         assert_eq!(
-            told("step.failed", run).as_deref(),
+            told("step.failed", run.clone()).as_deref(),
             Some("test[2], attempt 3, try 2: failed after 1.5s: no")
         );
+        let mut looped = run;
+        looped["error"] = Value::Null;
+        looped["follows"] = json!({"action": "loop", "rule": "again", "target": "code"});
+        let line = told("step.completed", looped).expect("a line");
+        assert!(line.ends_with("; then again from code (again)"), "{line}");
         let run = json!({"run": 1, "step": "test", "item": null, "attempt": 1, "try": 1});
         assert_eq!(told("step.running", run).as_deref(), Some("test: begins"));
         let paused = json!({"state": "paused", "why": {"message": "a person is asked"}});
