@@ -346,14 +346,30 @@ async fn stopping(gateway: &Gateway, error: JobError) -> ApiError {
     }
 }
 
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Cancelling {
+    /// Whether the answer waits until all that the job held is gone.
+    wait: bool,
+}
+
+impl Default for Cancelling {
+    fn default() -> Self {
+        Self { wait: true }
+    }
+}
+
 /// Cancel a job: end what it runs, and the jobs below it. Waits until all that it held is gone. One that has ended stays as it is.
-#[utoipa::path(post, path = "/v1/jobs/{job}/cancel", tag = "jobs", params(("job" = String, Path)), responses((status = 200, body = Job)))]
+#[utoipa::path(post, path = "/v1/jobs/{job}/cancel", tag = "jobs", params(("job" = String, Path), Cancelling), responses((status = 200, body = Job)))]
 pub(crate) async fn cancel(
     State(gateway): State<Gateway>,
     Path(id): Path<String>,
+    Query(how): Query<Cancelling>,
     Asker(by): Asker,
 ) -> Result<Answer<Job>, ApiError> {
     match gateway.jobs().get(&id) {
+        Ok(job) if !how.wait => job.begin_cancel(by),
         Ok(job) => tokio::select! {
             ended = job.cancel(by) => {
                 if let Err(error) = ended {

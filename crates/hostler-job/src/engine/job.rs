@@ -167,17 +167,15 @@ impl Job {
     /// # Errors
     /// [`Error::Stopping`] where it lives on in the next host.
     pub async fn cancel(&self, by: By) -> Result<JobStatus> {
-        let message = format!("cancelled by {}: {}", by.who, by.why);
-        self.end(End::new(JobEnd::Cancelled, "cancelled", message), by)
-            .await
+        self.begin_cancel(by);
+        self.wait().await
     }
 
-    pub(crate) async fn end(&self, end: End, by: By) -> Result<JobStatus> {
-        self.shared.tell(Message::End {
-            end: Box::new(end),
-            by,
-        });
-        self.wait().await
+    /// The same, for somebody who does not wait.
+    pub fn begin_cancel(&self, by: By) {
+        let message = format!("cancelled by {}: {}", by.who, by.why);
+        let end = Box::new(End::new(JobEnd::Cancelled, "cancelled", message));
+        self.shared.tell(Message::End { end, by });
     }
 
     /// Nothing more of it begins; what runs goes on, and its result is kept.

@@ -24,6 +24,8 @@ use hostler_run::say;
 
 /// How long after the end of a job the last of its events may take.
 const LAST: Duration = Duration::from_secs(2);
+/// How long the host may take to hear of a cancel, when somebody leaves.
+const TOLD: Duration = Duration::from_secs(3);
 /// Between two looks at what jobs below ask: their events are not this job's.
 const BELOW: Duration = Duration::from_secs(1);
 /// Between two looks for a question that is just being asked.
@@ -143,7 +145,7 @@ impl Watching<'_> {
                 // The last of the events is there by then, or does not come any more.
                 () = tokio::time::sleep(LAST), if gone.is_some() => break,
                 Some(signal) = told.recv() => {
-                    self.signal(signal, &mut interrupted)?;
+                    self.signal(signal, &mut interrupted).await?;
                     if let Some(signal) = interrupted.filter(|_| cancelling.is_none()) {
                         cancelling = Some(self.cancel(signal));
                     }
@@ -195,19 +197,20 @@ impl Watching<'_> {
             }
             tokio::select! {
                 answer = &mut waiting => gone = Some(answer.map_err(|failure| self.unproven(failure))?),
-                Some(signal) = told.recv() => self.signal(signal, &mut interrupted)?,
+                Some(signal) = told.recv() => self.signal(signal, &mut interrupted).await?,
             }
         };
         self.ended(understand(gone)?, interrupted).await
     }
 
     /// What a signal means: the first cancels, another one leaves at once.
-    fn signal(&self, signal: i32, interrupted: &mut Option<i32>) -> Result<()> {
+    async fn signal(&self, signal: i32, interrupted: &mut Option<i32>) -> Result<()> {
         match signal {
             signals::TSTP => hostler_keeper::signals::stop(signal),
             signals::WINCH => {}
             signals::INT | signals::TERM | signals::HUP if self.cancels => {
                 if interrupted.replace(signal).is_some() {
+                    self.is_told(signal).await?;
                     line(&format!(
                         "left; job {} is being cancelled all the same",
                         self.id
@@ -222,6 +225,21 @@ impl Watching<'_> {
             _ => return Err(Failure::Signal(signal)),
         }
         Ok(())
+    }
+
+    /// Makes sure that the host knows of the cancel: the request of the first signal may not have reached it.
+    async fn is_told(&self, signal: i32) -> Result<()> {
+        let why = format!("{} at hostler job run", signals::name(signal));
+        let mut host = self.host.another().because(&why);
+        let path = format!("{}/cancel?wait=false", api::path(self.id));
+        let told = host.json(Method::POST, &path, None);
+        match tokio::time::timeout(TOLD, told).await {
+            Ok(told) => told.map(drop),
+            Err(_) => Err(Failure::Unclear(format!(
+                "the host does not answer; whether job {} is being cancelled is not known",
+                self.id
+            ))),
+        }
     }
 
     fn cancel(&self, signal: i32) -> Asked {
