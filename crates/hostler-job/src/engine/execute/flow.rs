@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Context, Given};
 use crate::engine::error::{Error, StepError};
-use crate::engine::jobs::Jobs;
+use crate::engine::jobs::{Jobs, Making};
 use crate::engine::new::{Kept, directory};
 use crate::flow::SubFlow;
 use crate::given;
@@ -109,15 +109,11 @@ async fn begin(context: &Context, sub: &SubFlow) -> Result<JobId, StepError> {
         again: Vec::new(),
         run: Some(context.plan.run),
         retry_of: None,
+        schedule: None,
     };
     let place = (context.job.group.clone(), Some(context.job.id.clone()));
-    let made = context.jobs.make(
-        Arc::new(loaded.clone()),
-        kept,
-        place,
-        Vec::new(),
-        context.by(),
-    );
+    let making = Making::new(Arc::new(loaded.clone()), kept, place);
+    let made = context.jobs.make(making, context.by());
     let job = made.await.map_err(|error| match error {
         Error::Stopping => StepError::cancelled(),
         error => StepError::new("no_job", error.to_string()),
