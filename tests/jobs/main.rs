@@ -10,6 +10,7 @@ mod ends;
 #[allow(dead_code)]
 mod random;
 mod random_flows;
+mod schedules;
 #[path = "../session/support.rs"]
 #[allow(dead_code)]
 mod stage;

@@ -33,6 +33,8 @@ use when::When;
 
 /// How long after its time a job is still made, where nothing else is said.
 const CATCH_UP: Duration = Duration::from_secs(3600);
+/// Until a job is known that is being made.
+const SOON: Duration = Duration::from_millis(10);
 /// The longest name.
 const LONGEST: usize = 64;
 
@@ -339,6 +341,7 @@ impl Schedules {
         let What { checked, group } = What::read(&self.get(name)?).await?;
         let (loaded, mut kept) = checked?;
         loop {
+            self.goes_on()?;
             let record = self.get(name)?;
             let running = self.running(&record)?;
             if let (Overlap::Cancel, Some(job)) = (record.row.overlap, &running) {
@@ -396,8 +399,20 @@ impl Schedules {
                 let by = By::new(format!("schedule {name}"), "its next job is due");
                 job.cancel(by).await.map(drop)
             }
-            Err(Error::Ended(_) | Error::NoJob(_)) => Ok(()),
+            // It has ended; or it is not known yet, for it is being made, or not any more, for the next host has it.
+            Err(Error::Ended(_) | Error::NoJob(_)) => {
+                tokio::time::sleep(SOON).await;
+                self.goes_on()
+            }
             Err(error) => Err(error),
+        }
+    }
+
+    /// Whether anything is made any more.
+    fn goes_on(&self) -> Result<()> {
+        match self.state().over.is_cancelled() {
+            true => Err(Error::Stopping),
+            false => Ok(()),
         }
     }
 }

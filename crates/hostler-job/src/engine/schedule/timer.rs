@@ -185,6 +185,7 @@ fn due(schedules: &Schedules, record: &ScheduleRecord) -> Result<Option<Due>> {
 }
 
 async fn try_once(schedules: &Schedules, name: &str) -> Result<Tried> {
+    schedules.goes_on()?;
     let record = schedules.get(name)?;
     let Some(found) = due(schedules, &record)? else {
         return Ok(Tried::Done);
