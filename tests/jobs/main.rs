@@ -11,6 +11,7 @@ mod ends;
 mod random;
 mod random_flows;
 mod schedules;
+mod schedules_death;
 #[path = "../session/support.rs"]
 #[allow(dead_code)]
 mod stage;
