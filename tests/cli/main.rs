@@ -14,4 +14,5 @@ mod job;
 mod listing;
 mod place;
 mod prompt;
+mod schedule;
 mod takeover;

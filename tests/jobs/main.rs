@@ -10,6 +10,8 @@ mod ends;
 #[allow(dead_code)]
 mod random;
 mod random_flows;
+mod schedules;
+mod schedules_death;
 #[path = "../session/support.rs"]
 #[allow(dead_code)]
 mod stage;

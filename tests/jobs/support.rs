@@ -29,7 +29,13 @@ impl Shop {
     }
 
     pub(crate) fn of(host: Host, pool: PoolOptions) -> Self {
-        let jobs = Jobs::new(host.agents.clone(), JobsOptions { pool });
+        let jobs = Jobs::new(
+            host.agents.clone(),
+            JobsOptions {
+                pool,
+                ..JobsOptions::default()
+            },
+        );
         Self { jobs, host }
     }
 

@@ -5,7 +5,7 @@ use utoipa::{Modify, OpenApi};
 
 use crate::acp::http as acp;
 use crate::routes::{
-    conversations, events, host, job_logs, jobs, output, processes, run, sessions,
+    conversations, events, host, job_logs, jobs, output, processes, run, schedules, sessions,
 };
 use crate::{ErrorBody, ws};
 
@@ -62,6 +62,12 @@ use crate::{ErrorBody, ws};
         jobs::retry,
         jobs::answer,
         job_logs::logs,
+        schedules::list,
+        schedules::show,
+        schedules::set,
+        schedules::change,
+        schedules::remove,
+        schedules::run,
         conversations::list,
         conversations::open,
         conversations::show,

@@ -237,7 +237,7 @@ impl From<JobError> for ApiError {
                     .map(|problem| FlowProblem::new(Path::new(FLOW), problem));
                 return Self::of_flow(problems.collect());
             }
-            JobError::NoJob(_) => ErrorCode::NotFound,
+            JobError::NoJob(_) | JobError::NoSchedule(_) => ErrorCode::NotFound,
             JobError::Invalid(_) => ErrorCode::BadRequest,
             JobError::Conflict(_) | JobError::Ended(_) => ErrorCode::Conflict,
             JobError::Stopping => ErrorCode::Unavailable,
@@ -255,6 +255,7 @@ fn of_write(error: &WriteError) -> ErrorCode {
             Refusal::NoSession(_)
             | Refusal::NoResource(_)
             | Refusal::NoJob(_)
+            | Refusal::NoSchedule(_)
             | Refusal::NoStepRun { .. } => ErrorCode::NotFound,
             _ => ErrorCode::Conflict,
         },

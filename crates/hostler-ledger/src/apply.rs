@@ -161,7 +161,11 @@ impl<'a> Pen<'a> {
             | Change::LeaseTaken { .. }
             | Change::LeaseReleased { .. }
             | Change::JobEnded { .. }
-            | Change::JobDeleted { .. } => unreachable!("made before"),
+            | Change::JobDeleted { .. }
+            | Change::ScheduleSet { .. }
+            | Change::ScheduleArmed { .. }
+            | Change::ScheduleRan { .. }
+            | Change::ScheduleRemoved { .. } => unreachable!("made before"),
         }
     }
 

@@ -5,7 +5,9 @@ use serde_json::Value;
 
 use crate::conversation::{ConversationRow, ConversationUpdate, EntryRows, LinkRow};
 use crate::id::{ConversationId, EntrySeq, JobId, ResourceId, SessionId};
-use crate::job::{JobEnd, JobRow, JobStanding, StepRunRow, StepRunUpdate};
+use crate::job::{
+    JobEnd, JobRow, JobStanding, ScheduleCame, ScheduleDue, ScheduleRow, StepRunRow, StepRunUpdate,
+};
 
 /// Who asked for something, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -247,6 +249,46 @@ pub enum Change {
     JobDeleted {
         /// Which.
         id: JobId,
+        /// Who wanted it.
+        by: By,
+    },
+    /// A schedule is there; one of this name is replaced, and what came of its last time stays known. Event `schedule.set`.
+    ScheduleSet {
+        /// What is known of it.
+        schedule: Box<ScheduleRow>,
+        /// Who wanted it.
+        by: By,
+    },
+    /// A schedule is due at another time than was thought, for the clock or the time zone was set. Event `schedule.armed`. Refused
+    /// when there is none, and when it is not due at that time any more.
+    ScheduleArmed {
+        /// Which.
+        name: String,
+        /// When it was due: Unix time in milliseconds.
+        was: u64,
+        /// When it is.
+        next: Option<u64>,
+        /// Who or what says so.
+        by: By,
+    },
+    /// A time at which a schedule was due is dealt with; to be written with the job that comes of it. Event `schedule.ran` or
+    /// `schedule.skipped`. Refused when there is none, and when it is not due at that time any more: so nothing is made twice.
+    ScheduleRan {
+        /// Which.
+        name: String,
+        /// The time that it stands for: Unix time in milliseconds.
+        at: u64,
+        /// When it was due, and when it is next; `None` when somebody wanted it at once, and it stays due when it is.
+        due: Option<ScheduleDue>,
+        /// What came of it.
+        came: ScheduleCame,
+        /// Who or what ran it.
+        by: By,
+    },
+    /// A schedule is forgotten; its jobs stay. Event `schedule.removed`. Refused when there is none.
+    ScheduleRemoved {
+        /// Which.
+        name: String,
         /// Who wanted it.
         by: By,
     },

@@ -178,6 +178,12 @@ pub enum Refusal {
         /// What is leased.
         session: SessionId,
     },
+    /// There is no such schedule.
+    #[error("there is no schedule `{0}`")]
+    NoSchedule(String),
+    /// It is due at another time.
+    #[error("schedule `{0}` is not due at that time any more")]
+    ScheduleMoved(String),
     /// The job has no such lease, or none any more.
     #[error("job {job} has no lease on session {session}")]
     NoLease {

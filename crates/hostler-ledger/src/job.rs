@@ -1,7 +1,10 @@
 //! Jobs: what is kept of them, of the runs of their steps, and of what they lease.
 
 mod read;
+mod schedule;
 mod write;
+
+pub use schedule::{Overlap, ScheduleCame, ScheduleDue, ScheduleRecord, ScheduleRow};
 
 use std::fmt;
 use std::str::FromStr;

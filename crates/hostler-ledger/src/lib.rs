@@ -25,6 +25,8 @@
 //! * **Jobs end in one way.** [`Change::JobEnded`] is the only change that can set a state that is an end. In the same transaction
 //!   the runs of its steps that are open are cancelled, its leases are gone, and so are those of all jobs below it: no job that has
 //!   ended has an open run or a lease, at any time.
+//! * **A schedule is due once.** [`Change::ScheduleRan`] is written with the job that it makes, and is refused unless the schedule is
+//!   still due at the time that it names: whoever is killed, a due time has one job or none, and the ledger says which.
 //! * **It stays small.** [`Ledger::prune`] takes away what is old and no longer needed, in small steps between writes.
 //! * **The schema has a version**, and the steps from each to the next. A ledger of a later release is refused, not guessed
 //!   at, and so is one that is damaged, and an empty file.
@@ -79,8 +81,8 @@ pub use conversation::{
 pub use error::{OpenError, ReadError, Refusal, WriteError};
 pub use id::{ConversationId, EntrySeq, IdError, JobId, ResourceId, Seq, SessionId};
 pub use job::{
-    JobEnd, JobFilter, JobRecord, JobRow, JobStanding, JobState, LeaseRow, StateError, StepRunRow,
-    StepRunState, StepRunUpdate,
+    JobEnd, JobFilter, JobRecord, JobRow, JobStanding, JobState, LeaseRow, Overlap, ScheduleCame,
+    ScheduleDue, ScheduleRecord, ScheduleRow, StateError, StepRunRow, StepRunState, StepRunUpdate,
 };
 pub use ledger::{Durability, Ledger, LedgerOptions, Opened};
 pub use reader::Reader;

@@ -159,7 +159,7 @@ pub(crate) async fn show(
     show_one(&gateway, &id, showing.brief).await.map(Answer)
 }
 
-async fn show_one(gateway: &Gateway, id: &str, brief: bool) -> Result<Job, ApiError> {
+pub(super) async fn show_one(gateway: &Gateway, id: &str, brief: bool) -> Result<Job, ApiError> {
     // Before the ledger is read: what ends in between is then as the ledger says.
     let living = gateway.jobs().get(id).ok();
     let (live, status) = match &living {

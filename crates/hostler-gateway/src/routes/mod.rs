@@ -8,6 +8,7 @@ pub(crate) mod jobs;
 pub(crate) mod output;
 pub(crate) mod processes;
 pub(crate) mod run;
+pub(crate) mod schedules;
 pub(crate) mod sessions;
 
 use axum::Router;
@@ -71,6 +72,15 @@ pub fn router(gateway: Gateway) -> Router {
         .route("/v1/jobs/{job}/retry", post(jobs::retry))
         .route("/v1/jobs/{job}/answer", post(jobs::answer))
         .route("/v1/jobs/{job}/logs", get(job_logs::logs))
+        .route("/v1/schedules", get(schedules::list))
+        .route(
+            "/v1/schedules/{name}",
+            get(schedules::show)
+                .put(schedules::set)
+                .patch(schedules::change)
+                .delete(schedules::remove),
+        )
+        .route("/v1/schedules/{name}/run", post(schedules::run))
         .route(
             "/v1/conversations",
             get(conversations::list).post(conversations::open),

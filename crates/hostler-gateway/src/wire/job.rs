@@ -100,6 +100,9 @@ pub struct Job {
     /// The job that it does again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_of: Option<String>,
+    /// The schedule that has made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<String>,
     /// The session that has what it starts, once it has begun.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,
@@ -346,6 +349,7 @@ impl From<&JobRecord> for Job {
             group: record.group.clone(),
             parent: record.parent.as_ref().map(ToString::to_string),
             retry_of: of("retry_of"),
+            schedule: of("schedule"),
             session: record.session.as_ref().map(ToString::to_string),
             // As it was written it may end in `.`.
             cwd: of("cwd").map(|cwd| {

@@ -10,6 +10,7 @@ mod member;
 mod policy;
 mod process;
 mod report;
+mod schedule;
 mod session;
 
 pub use conversation::{
@@ -29,6 +30,7 @@ pub use process::{
     RunAnswer, RunRequest, SignalName, SignalRequest, Size,
 };
 pub use report::{CloseReport, Connected, LeftProcess, Listener, Released};
+pub use schedule::{NewSchedule, Schedule, ScheduleChange};
 pub(crate) use session::report as recorded_report;
 pub use session::{CensusEntry, NewSession, Session, SessionChange};
 

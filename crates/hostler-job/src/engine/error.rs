@@ -43,6 +43,9 @@ pub enum Error {
     /// There is no such job.
     #[error("there is no job `{0}`")]
     NoJob(String),
+    /// There is no such schedule.
+    #[error("there is no schedule `{0}`")]
+    NoSchedule(String),
     /// The flow is wrong.
     #[error("{}", told(.0))]
     Wrong(Vec<Wrong>),

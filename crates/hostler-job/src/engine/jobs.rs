@@ -19,6 +19,7 @@ use super::error::{Error, Result};
 use super::job::{Job, JobStatus, Shared};
 use super::new::{Kept, NewJob};
 use super::progress::{End, Progress};
+use super::schedule::{self, ScheduleOptions};
 use crate::Loaded;
 
 /// What holds for all jobs of a host.
@@ -26,6 +27,41 @@ use crate::Loaded;
 pub struct JobsOptions {
     /// How agents are shared.
     pub pool: PoolOptions,
+    /// How schedules are kept.
+    pub schedules: ScheduleOptions,
+}
+
+/// A job that is made, of a flow that was found right.
+pub(crate) struct Making {
+    /// Its id.
+    pub(crate) id: JobId,
+    loaded: Arc<Loaded>,
+    kept: Kept,
+    group: Option<String>,
+    parent: Option<JobId>,
+    /// What an earlier job has done of it.
+    pub(crate) done: Vec<StepRunRow>,
+    /// What is written with it, or not at all.
+    pub(crate) more: Vec<Change>,
+}
+
+impl Making {
+    /// One with a new id, in this group and below this job.
+    pub(crate) fn new(
+        loaded: Arc<Loaded>,
+        kept: Kept,
+        (group, parent): (Option<String>, Option<JobId>),
+    ) -> Self {
+        Self {
+            id: JobId::new(),
+            loaded,
+            kept,
+            group,
+            parent,
+            done: Vec::new(),
+            more: Vec::new(),
+        }
+    }
 }
 
 /// All jobs of a host. Clones are the same.
@@ -42,6 +78,7 @@ pub(crate) struct Inner {
     phase: Mutex<Phase>,
     /// Held while a job is made: who ends or leaves all of them waits until those are there.
     making: tokio::sync::RwLock<()>,
+    pub(crate) schedules: schedule::State,
 }
 
 /// How far the host is with its end.
@@ -70,6 +107,7 @@ impl Jobs {
                 live: Mutex::default(),
                 phase: Mutex::new(Phase::Open),
                 making: tokio::sync::RwLock::default(),
+                schedules: schedule::State::new(options.schedules),
             }),
         }
     }
@@ -108,26 +146,27 @@ impl Jobs {
         let group = new.group.clone();
         let checked = tokio::task::spawn_blocking(move || new.check()).await;
         let (loaded, kept) = checked.map_err(|error| Error::Invalid(error.to_string()))??;
-        self.make(Arc::new(loaded), kept, (group, None), Vec::new(), by)
-            .await
+        let making = Making::new(Arc::new(loaded), kept, (group, None));
+        self.make(making, by).await
     }
 
-    /// Makes a job, with what an earlier one has done of it. Whoever asked may be gone: it is made all the same.
-    pub(crate) async fn make(
-        &self,
-        loaded: Arc<Loaded>,
-        kept: Kept,
-        (group, parent): (Option<String>, Option<JobId>),
-        done: Vec<StepRunRow>,
-        by: By,
-    ) -> Result<Job> {
+    /// Makes a job, with what is to be written with it. Whoever asked may be gone: it is made all the same.
+    pub(crate) async fn make(&self, making: Making, by: By) -> Result<Job> {
         let jobs = self.clone();
         let task = tokio::spawn(async move {
             let _making = jobs.inner.making.read().await;
             if jobs.phase() != Phase::Open {
                 return Err(Error::Stopping);
             }
-            let id = JobId::new();
+            let Making {
+                id,
+                loaded,
+                kept,
+                group,
+                parent,
+                done,
+                more,
+            } = making;
             let detail =
                 serde_json::to_value(&kept).map_err(|error| Error::Invalid(error.to_string()))?;
             let row = JobRow {
@@ -147,6 +186,7 @@ impl Jobs {
                 let job = id.clone();
                 changes.push(Change::StepBegan { job, run });
             }
+            changes.extend(more);
             let below = parent.is_some();
             match below {
                 // Its parent's run says the same, should power be lost.
@@ -279,9 +319,10 @@ impl Jobs {
             Some(from) => super::recover::done_before(&loaded.flow, &runs, from)?,
         };
         (kept.again, kept.run) = (Vec::new(), None);
-        kept.retry_of = Some(record.id);
-        self.make(Arc::new(loaded), kept, (record.group, None), done, by)
-            .await
+        (kept.retry_of, kept.schedule) = (Some(record.id), None);
+        let mut making = Making::new(Arc::new(loaded), kept, (record.group, None));
+        making.done = done;
+        self.make(making, by).await
     }
 
     /// Takes a job out of the ledger, with the jobs below it; one that runs is cancelled first.
@@ -307,6 +348,7 @@ impl Jobs {
     /// Not cancel safe: dropped, what was not reached yet goes on.
     pub async fn stop(&self, keep: impl Fn(&Job) -> bool, by: By) {
         self.enter(Phase::Stopping).await;
+        self.inner.schedules.end().await;
         let live = self.live();
         let mut kept: HashSet<JobId> = HashSet::new();
         // Those below a kept one are kept; they come after it.
@@ -350,6 +392,7 @@ impl Jobs {
     /// over. Makes no more.
     pub async fn hand_over(&self) {
         self.enter(Phase::HandingOver).await;
+        self.inner.schedules.end().await;
         freeze(&self.live()).await;
         self.inner.pool.hand_over();
     }

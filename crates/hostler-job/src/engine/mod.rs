@@ -9,8 +9,12 @@ mod jobs;
 mod new;
 mod progress;
 mod recover;
+mod schedule;
 
 pub use error::{Error, Result, StepError};
 pub use job::{Job, JobStatus};
 pub use jobs::{Jobs, JobsOptions};
 pub use new::{FlowSource, NewJob};
+pub use schedule::{
+    Clock, NewSchedule, ScheduleChange, ScheduleOptions, Scheduled, ScheduledFlow, Schedules,
+};

@@ -54,6 +54,9 @@ pub(crate) struct Kept {
     /// The job that it does again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) retry_of: Option<JobId>,
+    /// The schedule that has made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) schedule: Option<String>,
 }
 
 /// A policy of a session that ends with its job, and not before.
@@ -114,6 +117,7 @@ impl NewJob {
             again: Vec::new(),
             run: None,
             retry_of: None,
+            schedule: None,
         };
         Ok((loaded, kept))
     }

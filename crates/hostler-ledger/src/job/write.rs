@@ -60,7 +60,10 @@ impl Pen<'_> {
                 by,
             } => self.job_ended(id, *end, why, outputs.as_ref(), by, events)?,
             Change::JobDeleted { id, by } => events.push(self.job_deleted(id, by)?),
-            _ => return Ok(false),
+            change => match self.apply_to_schedule(change)? {
+                Some(event) => events.push(event),
+                None => return Ok(false),
+            },
         }
         Ok(true)
     }

@@ -57,6 +57,23 @@ CREATE TABLE leases (
     PRIMARY KEY (job, session)
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE schedules (
+    name TEXT NOT NULL PRIMARY KEY,
+    cron TEXT NOT NULL,
+    -- None for that of the machine.
+    zone TEXT,
+    what TEXT NOT NULL,
+    overlap TEXT NOT NULL,
+    enabled INTEGER NOT NULL,
+    next_at INTEGER,
+    last_at INTEGER,
+    -- It may be pruned before the schedule, so there is no reference to it.
+    last_job TEXT,
+    -- Why nothing was made the last time.
+    skipped TEXT,
+    created INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
 ALTER TABLE events ADD COLUMN job TEXT;
 CREATE INDEX events_job ON events (job) WHERE job IS NOT NULL;
 

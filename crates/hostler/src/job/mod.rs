@@ -8,6 +8,7 @@ mod feed;
 mod list;
 mod logs;
 mod run;
+mod schedule;
 mod timeline;
 mod watch;
 
@@ -42,6 +43,9 @@ pub(crate) enum Command {
     Answer(answer::Answer),
     /// Forget jobs, with those below them; what runs is cancelled first
     Rm(control::Rm),
+    /// Run flows by the clock
+    #[command(subcommand)]
+    Schedule(schedule::Command),
     /// Say all that is wrong with flows, with line and reason; needs no host
     Check(check::Check),
     /// Print the JSON Schema of flows, for editors
@@ -74,6 +78,7 @@ async fn connected(command: &Command) -> client::error::Result<u8> {
         Command::Retry(retry) => control::retry(retry).await,
         Command::Answer(answer) => answer::run(answer).await,
         Command::Rm(rm) => control::rm(rm).await,
+        Command::Schedule(command) => schedule::run(command).await,
         Command::Check(_) | Command::Schema(_) => Ok(0),
     }
 }

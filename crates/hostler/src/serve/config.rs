@@ -15,6 +15,9 @@ use toml::Value;
 use super::Refused;
 use super::values::{COUNT, CPU, SIZE, TIME, count, cpus, listen, names, size, span, time};
 
+/// The longest time that schedules make up for.
+const LONGEST_CATCH_UP: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// What a host does where nobody says otherwise.
 #[derive(Debug, Clone)]
 pub(super) struct Config {
@@ -172,6 +175,13 @@ const KEYS: &[Key] = &[
     }),
     key!("jobs.max_agents_of_group", COUNT, |draft, value| {
         draft.config.jobs.pool.by_group = usize::try_from(count(value)?).ok()?
+    }),
+    key!("jobs.catch_up", "a time up to 7d", |draft, value| {
+        let time = Duration::try_from_secs_f64(time(value)?).ok()?;
+        if time > LONGEST_CATCH_UP {
+            return None;
+        }
+        draft.config.jobs.schedules.catch_up = time
     }),
     key!("acp.ping", "a time above 0", |draft, value| {
         draft.config.acp.ping = span(value)?

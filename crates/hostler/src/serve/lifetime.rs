@@ -149,6 +149,7 @@ async fn live(parts: Parts) -> Result<Outcome, Refused> {
     for job in &going {
         tracing::info!(job = %job.id(), flow = job.name(), "goes on");
     }
+    jobs.schedules().begin();
 
     let addresses = parts.sockets.addresses();
     let contain = contain::auto();

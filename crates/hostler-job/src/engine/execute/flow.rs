@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Context, Given};
 use crate::engine::error::{Error, StepError};
-use crate::engine::jobs::Jobs;
+use crate::engine::jobs::{Jobs, Making};
 use crate::engine::new::{Kept, bounded, directory};
 use crate::engine::progress::Plan;
 use crate::flow::SubFlow;
@@ -125,16 +125,11 @@ async fn begin(context: &Context, sub: &SubFlow) -> Result<JobId, StepError> {
         again: Vec::new(),
         run: Some(context.plan.run),
         retry_of: None,
+        schedule: None,
     };
     let place = (context.job.group.clone(), Some(context.job.id.clone()));
-    let made = context.jobs.make(
-        Arc::new(loaded.clone()),
-        kept,
-        place,
-        Vec::new(),
-        context.by(),
-    );
-    let job = match made.await {
+    let making = Making::new(Arc::new(loaded.clone()), kept, place);
+    let job = match context.jobs.make(making, context.by()).await {
         Ok(job) => job,
         // The next host makes it, or this run is told to end.
         Err(Error::Stopping) => {
