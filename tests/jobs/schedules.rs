@@ -187,7 +187,10 @@ async fn the_job_of_the_time_before_is_waited_for_left_alone_or_cancelled() {
         hand.hourly(LONG, overlap).await;
         hand.set_clock(NOON + HOUR);
         let first = hand.dealt_with(NOON + HOUR).await.last_job.expect("a job");
-        let first = hand.shop.jobs.get(first.as_str()).expect("it runs");
+        // It is in the ledger a moment before it is among those that run.
+        let get = || hand.shop.jobs.get(first.as_str());
+        until("it runs", || get().is_ok()).await;
+        let first = get().expect("it runs");
         until_state(&hand.shop, &first, "held", StepRunState::Running).await;
         hand.set_clock(NOON + 2 * HOUR);
         let is = hand.dealt_with(NOON + 2 * HOUR).await;
