@@ -1,5 +1,7 @@
 //! The task that alone owns a job.
 
+mod asked;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,11 +18,10 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::error::{Error, Result, StepError};
+use super::error::{Result, StepError};
 use super::execute::{self, Context};
 use super::job::Shared;
-use super::jobs::{Jobs, now, why};
-use super::new::Kept;
+use super::jobs::{Jobs, now};
 use super::progress::{Again, Effect, End, Live, Outcome, Plan, Progress};
 use crate::flow::{Interrupted, StepId};
 
@@ -481,171 +482,6 @@ impl Actor {
             } => self.answer(run, values, &by, reply).await?,
         }
         Ok(())
-    }
-
-    fn stands(&self, standing: JobStanding, why: Value) {
-        self.shared.status.send_modify(|status| {
-            status.state = JobState::Standing(standing);
-            status.why = why;
-        });
-    }
-
-    async fn pause(&mut self, by: By) -> Stops<()> {
-        if self.progress.is_held() {
-            return Ok(());
-        }
-        let why = why("paused", &format!("paused by {}: {}", by.who, by.why));
-        let change = self.standing(JobStanding::Paused, why.clone(), by);
-        self.write(vec![change]).await?;
-        self.progress.pause();
-        self.stands(JobStanding::Paused, why);
-        Ok(())
-    }
-
-    /// Goes on; all that follows at once is written with that. Whoever asked is told before it is done, for it may be the end.
-    async fn resume(
-        &mut self,
-        mut changes: Vec<Change>,
-        by: By,
-        reply: oneshot::Sender<Result<()>>,
-    ) -> Stops<()> {
-        if !self.progress.is_held() {
-            let message = format!("job {} is not paused", self.shared.id);
-            let _ = reply.send(Err(Error::Conflict(message)));
-            return Ok(());
-        }
-        changes.push(self.standing(JobStanding::Running, Value::Null, by));
-        let effects = self.progress.resume();
-        self.stands(JobStanding::Running, Value::Null);
-        let made = self.make(changes, effects).await;
-        self.tell(reply, Ok(()), &made);
-        made
-    }
-
-    async fn retry(
-        &mut self,
-        step: &StepId,
-        by: By,
-        reply: oneshot::Sender<Result<()>>,
-    ) -> Stops<()> {
-        if !self.progress.is_held() {
-            let id = &self.shared.id;
-            let message = format!("job {id} is not paused: a step can be done again while it is");
-            let _ = reply.send(Err(Error::Conflict(message)));
-            return Ok(());
-        }
-        match self.progress.retry_from(step) {
-            Ok(again) => self.again.push(again),
-            Err(why) => {
-                let known = self.shared.loaded.flow.step(step).is_some();
-                let refused = if known {
-                    Error::Conflict
-                } else {
-                    Error::Invalid
-                };
-                let _ = reply.send(Err(refused(why)));
-                return Ok(());
-            }
-        }
-        let kept = Kept {
-            again: self.again.clone(),
-            ..self.shared.kept.clone()
-        };
-        let detail = serde_json::to_value(kept).unwrap_or_default();
-        let id = self.shared.id.clone();
-        self.resume(vec![Change::JobDetail { id, detail }], by, reply)
-            .await
-    }
-
-    /// An answer is what its run gave; whoever gave it is told when that is in the ledger.
-    async fn answer(
-        &mut self,
-        run: Option<u32>,
-        values: Map<String, Value>,
-        by: &By,
-        reply: oneshot::Sender<Result<u32>>,
-    ) -> Stops<()> {
-        let (run, values) = match self.answered(run, values) {
-            Ok(answered) => answered,
-            Err(error) => {
-                let _ = reply.send(Err(error));
-                return Ok(());
-            }
-        };
-        if let Some(cancel) = self.running.remove(&run) {
-            cancel.cancel();
-        }
-        self.shared.live().remove(&run);
-        let outcome = Outcome {
-            detail: Some(json!({ "answered_by": by.who })),
-            ..Outcome::completed(values)
-        };
-        let effects = self.progress.run_ended(run, outcome);
-        let made = self.make(Vec::new(), effects).await;
-        self.tell(reply, Ok(run), &made);
-        made
-    }
-
-    /// Tells whoever asked; where the job ends by that, once its end is written. Where it is left to the next host, it was not
-    /// done.
-    fn tell<T: Send + 'static>(
-        &mut self,
-        reply: oneshot::Sender<Result<T>>,
-        answer: Result<T>,
-        made: &Stops<()>,
-    ) {
-        match made {
-            Ok(()) => drop(reply.send(answer)),
-            Err(Left::End(..)) => {
-                let told = move || drop(reply.send(answer));
-                self.replies.push(Box::new(told));
-            }
-            Err(_) => {}
-        }
-    }
-
-    /// The end is written: those are told who caused it.
-    pub(crate) fn told(&mut self) {
-        for reply in self.replies.drain(..) {
-            reply();
-        }
-    }
-
-    /// Which run is answered, and with what.
-    fn answered(
-        &self,
-        run: Option<u32>,
-        values: Map<String, Value>,
-    ) -> Result<(u32, Map<String, Value>)> {
-        let asks = |known: &Map<String, Value>| known.contains_key("asks");
-        let live = self.shared.live();
-        let waiting = live.iter().filter(|(_, known)| asks(known));
-        let all: Vec<u32> = waiting.map(|(run, _)| *run).collect();
-        drop(live);
-        let run = match (run, all.as_slice()) {
-            (Some(run), all) if all.contains(&run) => run,
-            (Some(run), _) => {
-                let message = format!("run {run} does not wait for an answer");
-                return Err(Error::Conflict(message));
-            }
-            (None, [run]) => *run,
-            (None, []) => {
-                let message = format!("job {} does not wait for an answer", self.shared.id);
-                return Err(Error::Conflict(message));
-            }
-            (None, several) => {
-                let runs: Vec<String> = several.iter().map(ToString::to_string).collect();
-                return Err(Error::Conflict(format!(
-                    "several runs wait for an answer; say which: {}",
-                    runs.join(", ")
-                )));
-            }
-        };
-        let place = self.progress.step_of(run).unwrap_or_default();
-        let step = &self.shared.loaded.flow.steps[place];
-        let values = execute::ask::checked(step, values);
-        let values = values.map_err(|error| Error::Invalid(error.message))?;
-        Ok((run, values))
     }
 
     /// Ends all that runs, as far as it is this job's.
