@@ -7,7 +7,7 @@ use hostler_process::{
 };
 use tokio::io::AsyncReadExt;
 
-use crate::support::Stage;
+use crate::support::{Stage, until};
 use crate::{GRACE, kill};
 
 #[tokio::test]
@@ -170,6 +170,8 @@ async fn a_tree_that_is_kept_is_left_to_the_next_host() {
         .unwrap();
     let watcher = process.detach_into_tree();
     let guard = tree.spawn(stage.command("true")).await.unwrap();
+    // A spawn is over when the program runs.
+    until("`true` has ended", || stage.living().len() == 1).await;
     drop(tree);
     assert_eq!(watcher.wait().await.status, ExitStatus::Lost);
     assert_eq!(stage.living().len(), 1, "it waits");
