@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use hostler_ledger::{By, Change, JobEnd, JobId, JobRecord, JobState, Refusal, WriteError};
-use hostler_session::{CloseReason, SessionState};
+use hostler_session::{CloseReason, Session, SessionState};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -107,10 +107,11 @@ async fn over(jobs: &Jobs, job: &Job, actor: &mut Actor, left: Left) {
     let gone = async {
         jobs.pool().holder_gone(job.id().as_str()).await;
         if let Some(session) = &session {
-            let mut state = session.state();
-            while state != SessionState::Closed {
-                state = session.changed_from(state).await;
-            }
+            closed(session).await;
+        }
+        // One that was still being opened closes by itself.
+        for other in jobs.sessions_of(job.id()) {
+            closed(&other).await;
         }
         for below in jobs.below(job.id()) {
             below.gone().await;
@@ -135,6 +136,18 @@ async fn over(jobs: &Jobs, job: &Job, actor: &mut Actor, left: Left) {
         status.stuck = false;
         status.report = report;
     });
+}
+
+/// Waits until a session has closed; for ever where it is left to the next host.
+async fn closed(session: &Session) {
+    let mut state = session.state();
+    while state != SessionState::Closed {
+        let next = session.changed_from(state).await;
+        if next == state {
+            std::future::pending::<()>().await;
+        }
+        state = next;
+    }
 }
 
 /// Writes the end, with what is still to be written of its runs. A disk that is full does not keep what runs from being ended: that

@@ -160,11 +160,14 @@ impl Jobs {
 
     /// Closes the sessions of a job that has ended without a task.
     pub(crate) fn close_ended(&self, id: &JobId) {
-        for session in self.sessions().list() {
-            if session.info().labels["job"] == id.as_str() {
-                close(session);
-            }
-        }
+        self.sessions_of(id).into_iter().for_each(close);
+    }
+
+    /// The sessions of a job that have not closed, by their label.
+    pub(crate) fn sessions_of(&self, id: &JobId) -> Vec<Session> {
+        let mut all = self.sessions().list();
+        all.retain(|session| session.info().labels["job"] == id.as_str());
+        all
     }
 }
 

@@ -517,7 +517,12 @@ async fn closed(session: Option<&Session>) {
         Some(session) => {
             let mut state = session.state();
             while state.is_open() {
-                state = session.changed_from(state).await;
+                let next = session.changed_from(state).await;
+                if next == state {
+                    // It is left to the next host, as the job will be.
+                    std::future::pending::<()>().await;
+                }
+                state = next;
             }
         }
         None => std::future::pending().await,
