@@ -82,7 +82,7 @@ async fn one_process_serves_one_after_the_other_and_tells_nobody_of_the_others()
     assert!(first.is_new_for_holder());
     let session = first.conversation().session().id().clone();
     let labels = first.conversation().session().info().labels;
-    assert_eq!(labels["pool"], first.key().to_string());
+    assert_eq!(labels["dev.hostler/pool"], first.key().to_string());
     let pid = asks(first.conversation(), "pid").await;
     let context = asks(first.conversation(), "session").await;
     drop(first);

@@ -488,3 +488,43 @@ async fn a_takeover_is_not_noticed_by_a_job() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_is_only_labelled_as_a_jobs_is_not_touched() {
+    let place = Place::new();
+    let shop = place.next().await;
+    let labels = [
+        json!({ "job": "nightly" }),
+        json!({ "pool": "mine" }),
+        json!({ "dev.hostler/job": "j-nobody00" }),
+    ];
+    let mut others = Vec::new();
+    for labels in labels {
+        let opened = shop.host.stage.open_with(|options| options.labels = labels);
+        others.push(opened.await.id().clone());
+    }
+    shop.jobs.hand_over().await;
+    shop.host.agents.hand_over().await;
+    let wait = Duration::from_secs(30);
+    let failed = shop.host.stage.sessions.hand_over(wait).await;
+    assert!(failed.is_empty(), "{failed:?}");
+    drop(shop);
+    let shop = place.next().await;
+    // What would close them has begun by the time that another job is over.
+    let (_, status) = shop
+        .run("name: x\nsteps: { a: { command: 'true' } }\n")
+        .await;
+    is(&status, JobEnd::Completed, "completed");
+    for id in others {
+        let session = shop
+            .host
+            .stage
+            .sessions
+            .get(id.as_str())
+            .expect("it is there");
+        assert!(session.state().is_open());
+        let reason = hostler_session::CloseReason::Client;
+        let report = session.close(reason, by(), None).await.expect("closed");
+        assert_eq!(report.remaining, 0);
+    }
+}

@@ -51,7 +51,7 @@ use crate::conversation::Conversation;
 use crate::error::{Error, Result};
 
 /// The label of a member's session: its key.
-const LABEL: &str = "pool";
+const LABEL: &str = "dev.hostler/pool";
 
 /// What holds for a pool.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -6,6 +6,7 @@ mod error;
 mod execute;
 mod job;
 mod jobs;
+mod label;
 mod new;
 mod progress;
 mod recover;

@@ -13,13 +13,14 @@ use hostler_ledger::{
     StepRunRow,
 };
 use hostler_session::{CloseReason, Session};
-use serde_json::{Map, Value};
+use serde_json::Map;
 
 use super::actor::Actor;
 use super::error::{Error, Result};
 use super::execute::conversation_of;
 use super::job::{Job, JobStatus, Shared};
 use super::jobs::{Jobs, kept_of};
+use super::label;
 use super::progress::Progress;
 use crate::Loaded;
 use crate::flow::{Flow, StepId};
@@ -36,9 +37,7 @@ impl Jobs {
         let mut open = open.map_err(|error| Error::Read(error.to_string()))??;
         // Those above first: what is below goes on in their sessions.
         open.sort_by_key(|record| record.number);
-        let leases = self.ledger().leases(None)?;
-        let leased: Vec<_> = leases.iter().map(|lease| lease.session.clone()).collect();
-        self.close_leftovers(&open, &leased);
+        self.close_leftovers()?;
         let mut taken = Vec::new();
         for record in open {
             // It ended with the one above it, while that was taken up.
@@ -85,8 +84,8 @@ impl Jobs {
         // By its label too: a host may have died before it could write which it is.
         let mut sessions = self.sessions().list().into_iter();
         let session = sessions.find(|session| {
-            let labels = session.info().labels;
-            let own = labels["job"] == record.id.as_str() && labels["run"].is_null();
+            let own =
+                label::job(session).as_ref() == Some(&record.id) && label::run(session).is_none();
             (record.session.as_ref() == Some(session.id()) || own) && session.state().is_open()
         });
         // Agents that live stay with the job, and with the runs that had them; leases of others are gone.
@@ -142,20 +141,18 @@ impl Jobs {
         adopted.ok()
     }
 
-    /// Closes what jobs have left that have ended, and agents that nobody holds.
-    fn close_leftovers(&self, open: &[JobRecord], leased: &[hostler_ledger::SessionId]) {
-        let of_jobs: HashMap<&str, ()> = open.iter().map(|job| (job.id.as_str(), ())).collect();
+    /// Closes what jobs have left that have ended: as the ledger says, for a label alone proves nothing.
+    fn close_leftovers(&self) -> Result<()> {
         for session in self.sessions().list() {
-            let labels = session.info().labels;
-            let left = match (&labels["job"], &labels["pool"]) {
-                (Value::String(job), _) => !of_jobs.contains_key(job.as_str()),
-                (_, Value::String(_)) => !leased.contains(session.id()),
-                _ => false,
+            let Some(id) = label::job(&session) else {
+                continue;
             };
-            if left {
+            let record = self.ledger().job(&id)?;
+            if record.is_some_and(|record| record.state.is_ended()) {
                 close(session);
             }
         }
+        Ok(())
     }
 
     /// Closes the sessions of a job that has ended without a task.
@@ -166,7 +163,7 @@ impl Jobs {
     /// The sessions of a job that have not closed, by their label.
     pub(crate) fn sessions_of(&self, id: &JobId) -> Vec<Session> {
         let mut all = self.sessions().list();
-        all.retain(|session| session.info().labels["job"] == id.as_str());
+        all.retain(|session| label::job(session).as_ref() == Some(id));
         all
     }
 }

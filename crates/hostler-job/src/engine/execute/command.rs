@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use super::{Context, Failure, Given, output};
 use crate::engine::error::StepError;
 use crate::engine::jobs::Jobs;
+use crate::engine::label;
 use crate::engine::new::{as_text, fill};
 use crate::engine::progress::Plan;
 use crate::flow::{Command, Launch, Program, Stdout};
@@ -189,8 +190,8 @@ pub(super) fn has_ended(process: &ProcessHandle) -> bool {
 /// The process of this name that an earlier host started, if it lives, or has ended and how is known.
 pub(super) async fn find(jobs: &Jobs, session: &Session, name: &str, plan: &Plan) -> Option<Found> {
     let own = jobs.sessions().list().into_iter().find(|of| {
-        let labels = of.info().labels;
-        labels["job"] == plan.job.as_str() && labels["run"] == plan.run && of.state().is_open()
+        let its = label::job(of).as_ref() == Some(&plan.job);
+        its && label::run(of) == Some(plan.run.into()) && of.state().is_open()
     });
     let within = own.as_ref().unwrap_or(session);
     let resources = within.resources().await.ok()?;
@@ -235,7 +236,7 @@ async fn own_session(context: &Context, memory: u64) -> Result<Session, Failure>
         parent: Some(context.session.id().clone()),
         cwd: Some(context.job.cwd().clone()),
         policy,
-        labels: json!({ "job": context.job.id, "run": context.plan.run }),
+        labels: label::of_run(&context.job.id, context.plan.run),
         ..SessionOptions::default()
     };
     let opened = context.jobs.sessions().open(options, context.by()).await;
