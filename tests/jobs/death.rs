@@ -2,17 +2,15 @@
 //!
 //! The host that dies is this program again, told by its environment to run [`the_host_that_dies`].
 
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::path::Path;
 use std::time::Duration;
 
-use hostler_agent::PoolOptions;
 use hostler_job::Job;
 use hostler_ledger::{JobEnd, StepRunState};
 use hostler_session::OnHostExit;
 use serde_json::json;
 
+use crate::place::{Place, next};
 use crate::support::*;
 
 /// Goes on with the jobs that there are, and makes one where it is told which; cancels it where it is told to.
@@ -53,107 +51,6 @@ async fn the_host_that_dies() {
     }
     eprintln!("over");
     std::future::pending::<()>().await;
-}
-
-async fn next(dir: &Path, mark: &str) -> Shop {
-    let stage = Stage::at(dir, mark, |_| {});
-    let earlier = stage.earlier.clone();
-    let sessions = stage.sessions.clone();
-    sessions.recover(&earlier).await.expect("recovered");
-    let host = Host::on(stage, spec(&[]), options());
-    host.agents.recover().await.expect("recovered");
-    let shop = Shop::of(host, PoolOptions::default());
-    shop.jobs.recover().await.expect("recovered");
-    shop
-}
-
-/// A place where hosts come and go.
-struct Place {
-    dir: tempfile::TempDir,
-    mark: String,
-}
-
-/// A host in a process of its own.
-struct Host1 {
-    child: Child,
-    lines: std::io::Lines<BufReader<ChildStderr>>,
-}
-
-impl Place {
-    fn new() -> Self {
-        let dir = tempfile::Builder::new()
-            .prefix("hostler-jobs-")
-            .tempdir()
-            .expect("a directory");
-        let mark = format!("mark-jobs-{}-{}", std::process::id(), dir.path().display());
-        Self { dir, mark }
-    }
-
-    fn state(&self) -> PathBuf {
-        self.dir.path().join("state")
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn write(&self, name: &str) {
-        std::fs::write(self.file(name), "").expect("written");
-    }
-
-    fn lines(&self, name: &str) -> Vec<String> {
-        let text = std::fs::read_to_string(self.file(name)).unwrap_or_default();
-        text.lines().map(str::to_owned).collect()
-    }
-
-    fn host(&self, flow: Option<&str>, more: &[&str]) -> Host1 {
-        let mut command = Command::new(std::env::current_exe().expect("this program"));
-        command
-            .args([
-                "--exact",
-                "death::the_host_that_dies",
-                "--ignored",
-                "--nocapture",
-            ])
-            .env("HOSTLER_TEST_HOST", self.state())
-            .env("HOSTLER_TEST_MARK", &self.mark)
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
-        if let Some(flow) = flow {
-            command.env("HOSTLER_TEST_FLOW", flow);
-        }
-        for name in more {
-            command.env(name, "1");
-        }
-        let mut child = command.spawn().expect("a host");
-        let lines = BufReader::new(child.stderr.take().expect("its output")).lines();
-        Host1 { child, lines }
-    }
-
-    async fn next(&self) -> Shop {
-        next(&self.state(), &self.mark).await
-    }
-}
-
-impl Host1 {
-    /// What follows this word on a line of its own.
-    fn says(&mut self, word: &str) -> String {
-        loop {
-            let line = self
-                .lines
-                .next()
-                .unwrap_or_else(|| panic!("it never said {word}"));
-            let line = line.expect("a line");
-            if let Some(rest) = line.strip_prefix(word) {
-                return rest.trim().to_owned();
-            }
-        }
-    }
-
-    fn kill(mut self) {
-        self.child.kill().expect("killed");
-        self.child.wait().expect("waited");
-    }
 }
 
 fn only(shop: &Shop) -> Job {

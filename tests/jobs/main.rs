@@ -6,6 +6,8 @@ mod agents;
 mod basics;
 mod death;
 mod ends;
+mod permission;
+mod place;
 #[path = "../support/random.rs"]
 #[allow(dead_code)]
 mod random;

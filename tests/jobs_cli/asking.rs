@@ -120,3 +120,34 @@ fn what_a_flow_below_asks_is_asked_with_the_job_above() {
     bench.ok(&["answer", &id, "red"]);
     assert_eq!(bench.ok(&["watch", &id]), "colour: red\nremaining: 0");
 }
+
+#[test]
+fn what_an_agent_asks_permission_for_is_asked_where_the_job_is_watched() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/acp/scripted.py");
+    let bench = Bench::with_config(&format!(
+        "[agents.scripted]\ncommand = ['python3', '{script}']\npermission_timeout = \"1ms\"\n"
+    ));
+    let flow = bench.flow(
+        "work",
+        "steps:\n  a: { agent: { name: scripted, prompt: permission } }\noutputs: { said: a.text }\n",
+    );
+    let (pty, mut client) = bench.place.at_terminal(&["job", "run", &flow]);
+    pty.expect("a asks: may it do this? remove the lighthouse");
+    pty.expect("): ");
+    pty.input("what\n");
+    pty.expect("the answer is one of: ");
+    pty.expect("): ");
+    pty.input("y\n");
+    pty.expect("a: goes on");
+    pty.expect("\"optionId\": \"go\"");
+    pty.expect("remaining: 0");
+    assert_eq!(ended(&mut client).code(), Some(0));
+
+    let id = bench.ok(&["run", "--detach", &flow]);
+    bench.the_job("it asks", |_| {
+        bench.show(&id)["asks"][0]["wants"].is_array()
+    });
+    bench.ok(&["answer", &id, "no"]);
+    let shown = bench.ok(&["watch", &id]);
+    assert!(shown.contains("\"optionId\": \"stay\""), "{shown}");
+}

@@ -60,7 +60,7 @@ pub use agents::{
 };
 pub use catalogue::{AgentSpec, BeforeClose, Catalogue, CatalogueError};
 pub use conversation::{
-    Answered, ClientCapabilities, ClientGuard, Conversation, Fork, Ready, Turn, TurnEnd,
+    Answered, ClientCapabilities, ClientGuard, Conversation, Fork, Ready, StandBy, Turn, TurnEnd,
 };
 pub use delegate::{Delegation, delegated};
 pub use error::{Error, Result, Step};

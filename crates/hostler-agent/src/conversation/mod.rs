@@ -26,6 +26,7 @@ use crate::agents::ConversationInfo;
 use crate::error::{Error, Result};
 use crate::follow::Follower;
 use crate::link::Caller;
+use crate::permission::PermissionPolicy;
 use crate::rpc::{Answer, RpcError, for_session};
 use crate::transcript::RequestId;
 
@@ -122,12 +123,18 @@ impl ClientCapabilities {
 /// A client that is attached: to the session, and to the conversation. Dropping it detaches both.
 #[derive(Debug)]
 pub struct ClientGuard {
-    shared: Arc<Shared>,
-    client: u64,
+    _stands_by: StandBy,
     _attachment: Attachment,
 }
 
-impl Drop for ClientGuard {
+/// Somebody who can be asked for permission, until it is dropped: [`Conversation::stand_by`].
+#[derive(Debug)]
+pub struct StandBy {
+    shared: Arc<Shared>,
+    client: u64,
+}
+
+impl Drop for StandBy {
     fn drop(&mut self) {
         let client = self.client;
         self.shared.tell(Message::Detach { client });
@@ -372,14 +379,33 @@ impl Conversation {
     /// [`Error::Session`] for one that is closing or closed.
     pub async fn attach(&self, who: &str, capabilities: ClientCapabilities) -> Result<ClientGuard> {
         let attachment = self.shared.session.attach(who).await?;
-        let client = token();
-        let answers = Answers::of(&capabilities);
-        self.shared.tell(Message::Attach { client, answers });
         Ok(ClientGuard {
-            shared: self.shared.clone(),
-            client,
+            _stands_by: self.stands_by(Answers::of(&capabilities)),
             _attachment: attachment,
         })
+    }
+
+    /// Says that somebody is there who can be asked for permission, so that the agent's requests wait for the answer. Unlike one
+    /// that is [attached](Self::attach), it does not count as a client of the session.
+    pub fn stand_by(&self) -> StandBy {
+        self.stands_by(Answers {
+            any: true,
+            elicitations: false,
+        })
+    }
+
+    fn stands_by(&self, answers: Answers) -> StandBy {
+        let client = token();
+        self.shared.tell(Message::Attach { client, answers });
+        StandBy {
+            shared: self.shared.clone(),
+            client,
+        }
+    }
+
+    /// Who answers the agent's requests for permission when nobody is there.
+    pub fn permission(&self) -> PermissionPolicy {
+        self.shared.permission
     }
 
     /// Ends the agent, and nothing else of the session; returns when it is gone. The turn that runs is interrupted. At its

@@ -262,7 +262,10 @@ fn asked(record: &JobRecord, runs: &[StepRun]) -> Vec<Question> {
             run: run.run,
             step: run.step.clone(),
             text: run.asks.clone()?,
-            wants: wants(&run.step),
+            wants: match run.choices.as_slice() {
+                [] => wants(&run.step),
+                choices => vec![WantedAnswer::one_of(choices)],
+            },
         })
     });
     asked.collect()

@@ -177,6 +177,17 @@ pub struct WantedAnswer {
 }
 
 impl WantedAnswer {
+    /// One of these, as the `answer`.
+    pub(crate) fn one_of(choices: &[String]) -> Self {
+        Self {
+            name: "answer".into(),
+            kind: "choice".into(),
+            choices: choices.to_vec(),
+            required: true,
+            ..Self::default()
+        }
+    }
+
     /// What an output that a step declares is as an answer.
     pub(crate) fn of(declared: &Declared<OutputName>) -> Self {
         let kind = match &declared.kind {
@@ -259,6 +270,9 @@ pub struct StepRun {
     /// What it asks, while it waits for an answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub asks: Option<String>,
+    /// What may be answered, where an agent asks for permission.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub choices: Vec<String>,
     /// Who has answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub answered_by: Option<String>,
@@ -394,6 +408,7 @@ impl StepRun {
             conversation: text(&detail["agent"]["conversation"]),
             job: text(&detail["job"]),
             asks: None,
+            choices: Vec::new(),
             answered_by: text(&detail["answered_by"]),
             tries: row.outputs.as_ref().and_then(|of| of["tries"].as_u64()),
         }
@@ -410,6 +425,9 @@ impl StepRun {
         self.conversation = agent.or(self.conversation);
         self.job = text("job").or(self.job);
         self.asks = text("asks").filter(|_| !known.contains_key("answered_by"));
+        let choices = known.get("choices").and_then(Value::as_array);
+        let choices = choices.into_iter().flatten().filter_map(Value::as_str);
+        self.choices = choices.map(str::to_owned).collect();
         self.answered_by = text("answered_by").or(self.answered_by);
         self.tries = known.get("tries").and_then(Value::as_u64).or(self.tries);
         self

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::actor::Message;
 use super::error::{Error, Result};
+use super::execute::permission::Permission;
 use super::new::Kept;
 use super::progress::End;
 use crate::Loaded;
@@ -48,6 +49,8 @@ pub(crate) struct Shared {
     pub(crate) status: watch::Sender<JobStatus>,
     /// What is known of runs that have not ended, and is not in the ledger.
     pub(crate) live: Mutex<BTreeMap<u32, Map<String, Value>>>,
+    /// What agents ask for while they make runs.
+    pub(crate) permissions: Mutex<BTreeMap<u32, Permission>>,
     /// Set when the next host goes on with it.
     pub(crate) left: CancellationToken,
 }
@@ -55,6 +58,12 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn live(&self) -> MutexGuard<'_, BTreeMap<u32, Map<String, Value>>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn permissions(&self) -> MutexGuard<'_, BTreeMap<u32, Permission>> {
+        self.permissions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn tell(&self, message: Message) {

@@ -239,6 +239,7 @@ impl Jobs {
             mailbox,
             status: watch::Sender::new(status),
             live: Mutex::default(),
+            permissions: Mutex::default(),
             left: CancellationToken::new(),
         });
         (shared, inbox)

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use hostler_agent::PermissionPolicy;
+
 use super::expression::Expression;
 use super::name::OutputName;
 use super::template::Template;
@@ -164,6 +166,8 @@ pub struct Agent {
     pub cwd: Option<At<Template>>,
     /// How often it is told what is wrong with its answer, when that is not what the outputs say.
     pub corrections: u32,
+    /// Who answers its requests for permission. Without: as the host says of the agent.
+    pub permission: Option<PermissionPolicy>,
 }
 
 /// `poll`.

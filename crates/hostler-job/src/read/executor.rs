@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use hostler_agent::PermissionPolicy;
+
 use super::mapping::{Mapping, Part, entries, name, no_nul};
 use crate::flow::{
     Agent, Ask, Command, Executor, ExecutorKind, Launch, Poll, Program, Stdout, SubFlow,
@@ -22,7 +24,7 @@ pub(crate) const COMMAND: &[&str] = &[
 /// The fields of `poll`.
 pub(crate) const POLL: &[&str] = &["run", "argv", "cwd", "env", "stdin", "every", "until"];
 /// The fields of `agent`.
-pub(crate) const AGENT: &[&str] = &["name", "prompt", "cwd", "corrections"];
+pub(crate) const AGENT: &[&str] = &["name", "prompt", "cwd", "corrections", "permission"];
 /// The fields of `input`.
 pub(crate) const INPUT: &[&str] = &["prompt"];
 /// The fields of `flow`.
@@ -247,10 +249,19 @@ fn agent(part: &Part<'_>, problems: &mut Problems) -> Option<Agent> {
     let corrections = map
         .get("corrections")
         .and_then(|part| part.count(0, 10, map.problems));
+    let permission = map
+        .get("permission")
+        .and_then(|part| part.word(&["ask", "allow", "deny"], map.problems))
+        .map(|word| match word {
+            1 => PermissionPolicy::Allow,
+            2 => PermissionPolicy::Deny,
+            _ => PermissionPolicy::Ask,
+        });
     Some(Agent {
         name: name?,
         prompt: prompt?,
         cwd,
         corrections: corrections.unwrap_or(2),
+        permission,
     })
 }

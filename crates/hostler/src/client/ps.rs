@@ -236,6 +236,11 @@ fn command(one: &Living, started: &HashMap<&str, &Process>) -> Vec<String> {
 /// The command in a line in which there is not much room: programs by the names of their files, also the one that an agent
 /// is behind `hostler run --`.
 fn short(mut words: Vec<String>) -> String {
+    if let [title] = &words[..]
+        && title.contains(' ')
+    {
+        return show::plain(title);
+    }
     let behind = match &words[..] {
         [_, run, rest @ ..] if run == "run" => rest.iter().position(|word| word == "--"),
         _ => None,
@@ -260,12 +265,26 @@ fn arguments(one: &Living) -> Option<Vec<String>> {
     if start != one.start_time {
         return None;
     }
-    let words: Vec<String> = words
+    let words = words_of(&words);
+    (!words.is_empty()).then_some(words)
+}
+
+/// The words of a `/proc/PID/cmdline`. A program that writes a title there, as servers do, pads it with NULs up to the end of
+/// what its arguments were.
+fn words_of(line: &[u8]) -> Vec<String> {
+    let mut words: Vec<String> = line
+        .strip_suffix(&[0])
+        .unwrap_or(line)
         .split(|byte| *byte == 0)
         .map(|word| String::from_utf8_lossy(word).into_owned())
         .collect();
-    let words = words.strip_suffix(&[String::new()]).unwrap_or(&words);
-    (!words.is_empty()).then(|| words.to_vec())
+    if words[0].contains(' ') && words[1..].iter().all(String::is_empty) {
+        words.truncate(1);
+    }
+    if words[0].is_empty() && words.len() == 1 {
+        words.clear();
+    }
+    words
 }
 
 /// What start times are counted against.
@@ -308,6 +327,18 @@ mod tests {
         );
         assert_eq!(short("hostler: keeper of s-1"), "hostler: keeper of s-1");
         assert_eq!(short("/"), "/");
+    }
+
+    #[test]
+    fn a_title_is_shown_as_it_was_written() {
+        let shown = |line: &[u8]| super::short(super::words_of(line));
+        assert_eq!(
+            shown(b"hostler: keeper of /opt/bin/claude\0\0\0\0"),
+            "hostler: keeper of /opt/bin/claude"
+        );
+        assert_eq!(shown(b"nginx: worker process"), "nginx: worker process");
+        assert_eq!(shown(b"/bin/sh\0-c\0echo $1\0\0"), "sh -c 'echo $1' ''");
+        assert_eq!(super::words_of(b""), Vec::<String>::new());
     }
 
     #[test]

@@ -25,7 +25,8 @@ pub(super) fn event(event: &Event, took: Option<u64>) -> Option<String> {
     };
     let then = follows(&detail["follows"]).map_or_else(String::new, |then| format!("; {then}"));
     Some(match event.kind.as_str() {
-        "step.running" => format!("{}: begins", step()),
+        "step.running" if took.is_empty() => format!("{}: begins", step()),
+        "step.running" => format!("{}: goes on", step()),
         "step.suspended" => format!("{}: waits for an answer", step()),
         "step.completed" => format!("{}: completed{took}{then}", step()),
         "step.failed" => format!("{}: failed{took}{why}{then}", step()),

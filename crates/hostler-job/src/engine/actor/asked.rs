@@ -1,5 +1,6 @@
 //! What people ask of a job: to pause, to go on, to do a step again, to take an answer.
 
+use hostler_agent::Answer;
 use hostler_ledger::{By, Change, JobStanding, JobState};
 use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
@@ -7,10 +8,19 @@ use tokio::sync::oneshot;
 use super::{Actor, Left, Stops};
 use crate::engine::error::{Error, Result};
 use crate::engine::execute;
+use crate::engine::execute::permission::Permission;
 use crate::engine::jobs::why;
 use crate::engine::new::Kept;
 use crate::engine::progress::Outcome;
 use crate::flow::StepId;
+
+/// What an answer is.
+enum Answered {
+    /// What the run gives.
+    Step(Map<String, Value>),
+    /// What the agent is told that makes it.
+    Permission(Permission, Answer),
+}
 
 impl Actor {
     /// Says how it stands.
@@ -96,8 +106,28 @@ impl Actor {
         by: &By,
         reply: oneshot::Sender<Result<u32>>,
     ) -> Stops<()> {
-        let (run, values) = match self.answered(run, values) {
-            Ok(answered) => answered,
+        let answered = self.asking(run).and_then(|run| {
+            let permission = self.shared.permissions().get(&run).cloned();
+            let answered = match permission {
+                Some(permission) => {
+                    let answer = permission.answer(&values).map_err(Error::Invalid)?;
+                    Answered::Permission(permission, answer)
+                }
+                None => Answered::Step(self.outputs(run, values)?),
+            };
+            Ok((run, answered))
+        });
+        let (run, values) = match answered {
+            Ok((run, Answered::Step(values))) => (run, values),
+            Ok((run, Answered::Permission(permission, answer))) => {
+                let by = by.clone();
+                tokio::spawn(async move {
+                    let given = permission.give(answer, by).await;
+                    let late = || Error::Conflict(format!("run {run} has had its answer"));
+                    let _ = reply.send(given.then_some(run).ok_or_else(late));
+                });
+                return Ok(());
+            }
             Err(error) => {
                 let _ = reply.send(Err(error));
                 return Ok(());
@@ -142,40 +172,39 @@ impl Actor {
         }
     }
 
-    /// Which run is answered, and with what.
-    fn answered(
-        &self,
-        run: Option<u32>,
-        values: Map<String, Value>,
-    ) -> Result<(u32, Map<String, Value>)> {
+    /// Which run is answered.
+    fn asking(&self, run: Option<u32>) -> Result<u32> {
         let asks = |known: &Map<String, Value>| known.contains_key("asks");
         let live = self.shared.live();
         let waiting = live.iter().filter(|(_, known)| asks(known));
         let all: Vec<u32> = waiting.map(|(run, _)| *run).collect();
         drop(live);
-        let run = match (run, all.as_slice()) {
-            (Some(run), all) if all.contains(&run) => run,
+        match (run, all.as_slice()) {
+            (Some(run), all) if all.contains(&run) => Ok(run),
             (Some(run), _) => {
                 let message = format!("run {run} does not wait for an answer");
-                return Err(Error::Conflict(message));
+                Err(Error::Conflict(message))
             }
-            (None, [run]) => *run,
+            (None, [run]) => Ok(*run),
             (None, []) => {
                 let message = format!("job {} does not wait for an answer", self.shared.id);
-                return Err(Error::Conflict(message));
+                Err(Error::Conflict(message))
             }
             (None, several) => {
                 let runs: Vec<String> = several.iter().map(ToString::to_string).collect();
-                return Err(Error::Conflict(format!(
+                Err(Error::Conflict(format!(
                     "several runs wait for an answer; say which: {}",
                     runs.join(", ")
-                )));
+                )))
             }
-        };
+        }
+    }
+
+    /// What a run gives that is answered so.
+    fn outputs(&self, run: u32, values: Map<String, Value>) -> Result<Map<String, Value>> {
         let place = self.progress.step_of(run).unwrap_or_default();
         let step = &self.shared.loaded.flow.steps[place];
         let values = execute::ask::checked(step, values);
-        let values = values.map_err(|error| Error::Invalid(error.message))?;
-        Ok((run, values))
+        values.map_err(|error| Error::Invalid(error.message))
     }
 }

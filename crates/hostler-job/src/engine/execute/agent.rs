@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use hostler_agent::{
-    AgentPool, Conversation, NewConversation, PoolUse, Seq, Turn, TurnEnd, Wanted,
+    AgentPool, Conversation, NewConversation, PermissionPolicy, PoolUse, Seq, Turn, TurnEnd, Wanted,
 };
 use hostler_ledger::{Change, ConversationId, StepRunRow, StepRunState, StepRunUpdate};
 use hostler_session::SessionOptions;
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
+use super::permission::Permissions;
 use super::{Context, Failure, Given, answer};
 use crate::engine::error::StepError;
 use crate::engine::jobs::Jobs;
@@ -124,6 +125,7 @@ async fn acquire(context: &Context, agent: &Agent, pool: &AgentPool) -> Result<P
             ..SessionOptions::default()
         },
         cwd,
+        permission: agent.permission,
         ..NewConversation::default()
     };
     let shared = context
@@ -178,6 +180,10 @@ async fn talk(context: &Context, agent: &Agent, used: &PoolUse, mut place: Optio
     let prompt = fill(&agent.prompt, &context.plan.inputs);
     let mut about = answer::wanted(outputs);
     let mut turns = 0;
+    // People are asked, for as long as it takes: they are told by the job.
+    let asks = conversation.permission() == PermissionPolicy::Ask;
+    let _stands_by = asks.then(|| conversation.stand_by());
+    let mut permissions = Permissions::new(context);
     loop {
         let (turn, after) = match place.take() {
             Some(place) => {
@@ -192,6 +198,10 @@ async fn talk(context: &Context, agent: &Agent, used: &PoolUse, mut place: Optio
         };
         let end = tokio::select! {
             end = conversation.turn(turn, after) => end,
+            Err(error) = permissions.follow(conversation, turn, after), if asks => {
+                conversation.cancel_turn(turn);
+                return Err(error.into());
+            }
             () = context.cancel.cancelled() => {
                 // This turn and no other: somebody else may have one in the same conversation.
                 conversation.cancel_turn(turn);
@@ -221,6 +231,7 @@ async fn talk(context: &Context, agent: &Agent, used: &PoolUse, mut place: Optio
                 return Ok((given, detail));
             }
             Err(wrong) if corrections > 0 && turns < most => {
+                permissions.over().await?;
                 corrections -= 1;
                 about = Some(answer::correction(&wrong, outputs));
             }

@@ -9,6 +9,7 @@ pub(crate) mod ask;
 mod command;
 mod flow;
 mod output;
+pub(crate) mod permission;
 mod poll;
 
 use std::sync::Arc;
