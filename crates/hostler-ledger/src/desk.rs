@@ -2,11 +2,12 @@
 //!
 //! A write that need not be on the disk yet takes some tens of microseconds; to have another thread woken for it, and to be woken
 //! by that, takes longer. So it is made by the caller itself when the writer is free and nothing is queued. All that may wait for
-//! the disk (commits that are synced, syncs, checkpoints, prunes, what failed before) is the thread's.
+//! the disk (commits that are synced, syncs, prunes, what failed before) is the thread's.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::error::WriteError;
@@ -72,7 +73,8 @@ impl Desk {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Writer>> {
+    /// Keeps everybody from writing.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Option<Writer>> {
         // A write that panicked was rolled back with its transaction.
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -80,7 +82,14 @@ impl Desk {
 
 /// The thread: does what is queued, and what is due, until it is told to close, or until nobody is left who could ask. Only the
 /// first is a goodbye.
-pub(crate) fn run(desk: &Arc<Desk>, jobs: &Receiver<Job>) -> Result<(), WriteError> {
+///
+/// `log` writes the log back. It ends before the writer's connection is closed, for the last one to be closed writes back what is
+/// left.
+pub(crate) fn run(
+    desk: &Arc<Desk>,
+    jobs: &Receiver<Job>,
+    log: JoinHandle<()>,
+) -> Result<(), WriteError> {
     let mut pause = None;
     loop {
         let mut group: Vec<Write> = Vec::new();
@@ -115,7 +124,7 @@ pub(crate) fn run(desk: &Arc<Desk>, jobs: &Receiver<Job>) -> Result<(), WriteErr
             let writer = guard.take();
             drop(guard);
             return match writer {
-                Some(writer) => writer.end(goodbye),
+                Some(writer) => writer.end(goodbye, log),
                 None => Err(WriteError::Gone),
             };
         }

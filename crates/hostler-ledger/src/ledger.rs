@@ -14,6 +14,7 @@ use tokio::sync::{broadcast, oneshot};
 
 use crate::apply::{Failed, Pen};
 use crate::change::Change;
+use crate::checkpoint::Checkpoints;
 use crate::conversation::{self, ConversationRow, ConversationsFilter, EntryRows, LinkRow};
 use crate::desk::{self, AtOnce, Desk};
 use crate::error::{OpenError, ReadError, WriteError};
@@ -107,6 +108,7 @@ impl Ledger {
         let (earlier, run, last) = begin(&mut connection, run)
             .map_err(|error| open::failed(state_dir, &error, "write to"))?;
         let reader = open::reader(state_dir)?;
+        let (checkpoints, checkpointer) = Checkpoints::open(state_dir)?;
 
         let (jobs, queue) = mpsc::channel();
         let (events, _) = broadcast::channel(FOLLOWED);
@@ -118,7 +120,7 @@ impl Ledger {
             durability: options.durability,
             syncing: options.durability,
             unsynced: None,
-            since_checkpoint: 0,
+            checkpoints,
             awake: None,
             lock: Arc::clone(&lock),
             events: events.clone(),
@@ -132,13 +134,15 @@ impl Ledger {
         };
         let desk = Arc::new(Desk::new(writer));
         let at = Arc::clone(&desk);
+        let unstarted = |error| OpenError::Io {
+            doing: "start the ledger's threads".to_owned(),
+            error,
+        };
+        let log = checkpointer.spawn(&desk).map_err(unstarted)?;
         let writer = thread::Builder::new()
             .name("ledger".to_owned())
-            .spawn(move || desk::run(&at, &queue))
-            .map_err(|error| OpenError::Io {
-                doing: "start the ledger's thread".to_owned(),
-                error,
-            })?;
+            .spawn(move || desk::run(&at, &queue, log))
+            .map_err(unstarted)?;
         let inner = Inner {
             dir: state_dir.to_path_buf(),
             jobs: Some(jobs),

@@ -58,6 +58,7 @@
 
 mod apply;
 mod change;
+mod checkpoint;
 mod conversation;
 mod desk;
 mod error;

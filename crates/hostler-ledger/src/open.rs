@@ -112,6 +112,21 @@ pub(crate) fn reader(dir: &Path) -> Result<Connection, OpenError> {
     open().map_err(|error| failed(dir, &error, "open"))
 }
 
+/// A connection for checkpoints, and nothing else.
+pub(crate) fn checkpointer(dir: &Path) -> Result<Connection, OpenError> {
+    let path = dir.join(NAME);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let open = || {
+        let connection = Connection::open_with_flags(&path, flags)?;
+        connection.busy_timeout(BUSY)?;
+        // Syncs the log before, and the file after.
+        set_durability(&connection, Durability::Process)?;
+        connection.pragma_update_and_check(None, "wal_autocheckpoint", 0, |_| Ok(()))?;
+        Ok(connection)
+    };
+    open().map_err(|error| failed(dir, &error, "open"))
+}
+
 fn settle(connection: &Connection, durability: Durability) -> rusqlite::Result<()> {
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
@@ -119,18 +134,11 @@ fn settle(connection: &Connection, durability: Durability) -> rusqlite::Result<(
     connection.pragma_update(None, "foreign_keys", true)?;
     // Nothing outside the state directory.
     connection.pragma_update(None, "temp_store", "memory")?;
-    // Done by the writer's thread when it is due, for it waits for the disk.
+    // Done by a thread of its own, for it waits for the disk.
     connection.pragma_update_and_check(None, "wal_autocheckpoint", 0, |_| Ok(()))?;
     // The log is kept after a burst, but not all of it.
     connection.pragma_update_and_check(None, "journal_size_limit", 8 << 20, |_| Ok(()))?;
     Ok(())
-}
-
-/// Writes what is in the log back into the file, as far as nobody reads it. Waits for the disk. While it is made nobody may write, for
-/// only when all of the log was written back does the next write begin it anew; and the length that SQLite tells of it is that at the
-/// beginning, so what came meanwhile would not be seen.
-pub(crate) fn checkpoint(connection: &Connection) -> rusqlite::Result<()> {
-    connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
 }
 
 /// What the commits from now on survive.

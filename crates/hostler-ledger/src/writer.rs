@@ -5,6 +5,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, TransactionBehavior};
@@ -12,6 +13,7 @@ use tokio::sync::{broadcast, oneshot};
 
 use crate::apply::{Failed, Pen};
 use crate::change::Change;
+use crate::checkpoint::Checkpoints;
 use crate::error::WriteError;
 use crate::fault::{self, Fault};
 use crate::id::Seq;
@@ -25,8 +27,6 @@ use crate::record::{Event, Pruned, Stats};
 const SYNCED_AFTER: Duration = Duration::from_millis(100);
 /// How long a write that may wait for others is held, so that it is committed with them.
 const SOON: Duration = Duration::from_millis(2);
-/// After how many commits what is in the log is written back into the file. A command in a row of others is one, of some eight pages.
-const CHECKPOINT: u32 = 100;
 /// How often overdue writes are tried again, when nothing else is written.
 const RETRY: Duration = Duration::from_secs(1);
 /// The most writes that nobody waits for which are kept while they cannot be made.
@@ -108,8 +108,8 @@ pub(crate) struct Writer {
     pub(crate) syncing: Durability,
     /// Since when there is something committed that was not synced.
     pub(crate) unsynced: Option<Instant>,
-    /// How many commits were made since the last checkpoint.
-    pub(crate) since_checkpoint: u32,
+    /// What writes the log back.
+    pub(crate) checkpoints: Checkpoints,
     /// Until when the thread sleeps.
     pub(crate) awake: Option<Instant>,
     /// Held until the file is closed.
@@ -148,9 +148,7 @@ impl Writer {
         let mut writes = self.take_held();
         writes.push(write);
         self.write(writes);
-        self.unsynced.is_some() && was_synced
-            || !self.overdue.is_empty()
-            || self.since_checkpoint >= CHECKPOINT
+        self.unsynced.is_some() && was_synced || !self.overdue.is_empty()
     }
 
     /// Writes what was queued, what is held and what is overdue, as far as that is due, and does a piece of what else there is.
@@ -163,11 +161,6 @@ impl Writer {
             self.held_since.get_or_insert_with(Instant::now);
             self.held.append(&mut group);
         }
-        if self.since_checkpoint >= CHECKPOINT {
-            self.since_checkpoint = 0;
-            // Where it cannot be done now, the log grows until the next one.
-            let _ = open::checkpoint(&self.connection);
-        }
         self.prune();
     }
 
@@ -176,7 +169,7 @@ impl Writer {
     }
 
     /// The goodbye, where it is one. The last words without one are synced by the close of the file.
-    pub(crate) fn end(self, goodbye: bool) -> Result<(), WriteError> {
+    pub(crate) fn end(self, goodbye: bool, log: JoinHandle<()>) -> Result<(), WriteError> {
         let Self {
             connection,
             dir,
@@ -184,8 +177,11 @@ impl Writer {
             lock,
             events,
             overdue,
+            checkpoints,
             ..
         } = self;
+        drop(checkpoints);
+        let _ = log.join();
         let ended = if !overdue.is_empty() {
             Err(WriteError::Io("some writes could not be made".into()))
         } else if goodbye {
@@ -393,7 +389,7 @@ impl Writer {
             Durability::Process => self.unsynced.or_else(|| Some(Instant::now())),
         };
         self.last = last;
-        self.since_checkpoint += 1;
+        self.checkpoints.committed();
         self.counters.commits.fetch_add(1, Ordering::Relaxed);
         let made = results.iter().filter(|result| result.is_ok()).count();
         self.counters

@@ -277,7 +277,9 @@ impl Connection {
         let channel = hub.channel(&params.channel);
         let taken = match (wrong, &dispatched.action, channel) {
             (Some(why), _, _) => Err(format!("the action cannot be read: {why}")),
-            (_, StateAction::Unknown(_), _) => Err("this action is not known here".to_owned()),
+            (_, StateAction::Unknown(_), _) => {
+                Err("no action of this type with such fields is known here".to_owned())
+            }
             (_, _, None) => Err(super::hub::missing(&params.channel).message),
             (_, _, Some(channel)) => channel
                 .dispatch(who, dispatched.clone())
