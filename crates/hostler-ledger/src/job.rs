@@ -232,6 +232,21 @@ impl ToSql for StepRunState {
     }
 }
 
+/// Where a job comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobOrigin {
+    /// Somebody has asked for it.
+    #[default]
+    Asked,
+    /// This run of its parent, which waits for it.
+    Run(u32),
+    /// It does this job again, which had ended.
+    Retry(JobId),
+    /// The schedule of this name.
+    Schedule(String),
+}
+
 /// A job as it is created; it is pending.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JobRow {
@@ -243,15 +258,17 @@ pub struct JobRow {
     pub group: Option<String>,
     /// The job of which it is a part; it ends with that.
     pub parent: Option<JobId>,
+    /// Where it comes from.
+    pub origin: JobOrigin,
     /// What else is to be kept with it, such as its flow and its inputs.
     pub detail: Value,
     /// When: Unix time in milliseconds.
     pub created: u64,
 }
 
-/// A job as the ledger has it.
+/// A job as the ledger has it, but for what may be large: as it is in listings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct JobRecord {
+pub struct JobSummary {
     /// Its place in listings; given by the ledger, and never used again.
     pub number: u64,
     /// Its id.
@@ -262,22 +279,32 @@ pub struct JobRecord {
     pub group: Option<String>,
     /// The job of which it is a part. `None` also when that was pruned.
     pub parent: Option<JobId>,
+    /// Where it comes from.
+    pub origin: JobOrigin,
     /// The session that owns what it starts, once it has one.
     pub session: Option<SessionId>,
     /// Its state.
     pub state: JobState,
-    /// What else is kept with it.
-    pub detail: Value,
     /// Why it is in this state; null until something was said.
     pub why: Value,
-    /// What came of it.
-    pub outputs: Option<Value>,
     /// When it was created: Unix time in milliseconds.
     pub created: u64,
     /// When it first ran: Unix time in milliseconds.
     pub began: Option<u64>,
     /// When it ended: Unix time in milliseconds.
     pub ended: Option<u64>,
+}
+
+/// A job as the ledger has it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobRecord {
+    /// As it is in listings.
+    #[serde(flatten)]
+    pub summary: JobSummary,
+    /// What else is kept with it.
+    pub detail: Value,
+    /// What came of it.
+    pub outputs: Option<Value>,
 }
 
 /// One run of a step, as it begins and as the ledger has it.
@@ -349,6 +376,8 @@ pub struct JobFilter {
     pub group: Option<String>,
     /// Only those of the flow of this name.
     pub name: Option<String>,
+    /// Only those whose id starts so.
+    pub starts: Option<String>,
     /// Only those with a lower number.
     pub before: Option<u64>,
     /// How many at the most; 0 is no limit.

@@ -82,8 +82,9 @@ pub use conversation::{
 pub use error::{OpenError, ReadError, Refusal, WriteError};
 pub use id::{ConversationId, EntrySeq, IdError, JobId, ResourceId, Seq, SessionId};
 pub use job::{
-    JobEnd, JobFilter, JobRecord, JobRow, JobStanding, JobState, LeaseRow, Overlap, ScheduleCame,
-    ScheduleDue, ScheduleRecord, ScheduleRow, StateError, StepRunRow, StepRunState, StepRunUpdate,
+    JobEnd, JobFilter, JobOrigin, JobRecord, JobRow, JobStanding, JobState, JobSummary, LeaseRow,
+    Overlap, ScheduleCame, ScheduleDue, ScheduleRecord, ScheduleRow, StateError, StepRunRow,
+    StepRunState, StepRunUpdate,
 };
 pub use ledger::{Durability, Ledger, LedgerOptions, Opened};
 pub use reader::Reader;

@@ -390,12 +390,22 @@ fn each_query_has_an_index() {
         "SELECT * FROM jobs WHERE number < ? AND parent = ? ORDER BY number DESC LIMIT ?",
         "SELECT * FROM jobs WHERE ended IS NOT NULL AND number < ? AND \"group\" = ? ORDER BY number DESC LIMIT ?",
         "SELECT * FROM jobs WHERE number < ? AND name = ? ORDER BY number DESC LIMIT ?",
+        "SELECT * FROM jobs INDEXED BY sqlite_autoindex_jobs_1 WHERE number < ? AND id >= ? AND id < ?",
+        "SELECT * FROM jobs JOIN job_details ON job_details.job = jobs.number WHERE id = ?",
+        "SELECT * FROM jobs WHERE parent = ? AND run = ? ORDER BY number DESC LIMIT 1",
+        "UPDATE jobs SET state = '' WHERE number = ?",
+        "UPDATE job_details SET outputs = '' WHERE job = ?",
+        "DELETE FROM jobs WHERE number = ?",
         "SELECT * FROM jobs INDEXED BY jobs_open_children WHERE parent = ? AND ended IS NULL",
         "SELECT * FROM jobs WHERE ended < ? AND parent IS NULL ORDER BY ended, number LIMIT ?",
         "UPDATE jobs SET parent = NULL WHERE parent = ?",
         "SELECT * FROM step_runs WHERE job = ? ORDER BY number",
         "UPDATE step_runs SET state = '' WHERE job = ? AND ended IS NULL",
+        "UPDATE step_runs SET state = '' WHERE job = ? AND number = ?",
         "SELECT * FROM leases WHERE job = ? AND session = ?",
+        "DELETE FROM leases WHERE job = ?",
+        "SELECT * FROM leases JOIN jobs ON jobs.number = leases.job WHERE jobs.id = ?",
+        "SELECT * FROM schedules WHERE name = ?",
     ] {
         let mut statement = connection
             .prepare(&format!("EXPLAIN QUERY PLAN {sql}"))

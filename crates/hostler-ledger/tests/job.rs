@@ -33,7 +33,7 @@ fn events_of(ledger: &Ledger, job: &JobId) -> Vec<Event> {
 }
 
 fn state_of(ledger: &Ledger, job: &JobId) -> &'static str {
-    let job = ledger.job(job).expect("read").expect("a job");
+    let job = ledger.job_summary(job).expect("read").expect("a job");
     job.state.as_str()
 }
 
@@ -43,13 +43,14 @@ fn a_job_is_read_back_as_it_was_written() {
     let ledger = open(dir.path());
     let (id, session) = (JobId::new(), SessionId::new());
     write(&ledger, vec![job_created(&id, None)]);
-    let job = ledger.job(&id).expect("read").expect("a job");
+    let record = ledger.job(&id).expect("read").expect("a job");
+    let (job, detail) = (record.summary, record.detail);
     assert_eq!(job.state, JobState::Standing(JobStanding::Pending));
     assert_eq!(
         (job.name.as_str(), job.group.as_deref(), job.created),
         ("build", Some("nightly"), 1_700_000_000_000)
     );
-    assert_eq!(job.detail["inputs"]["text"], "naïve ✓\n\"");
+    assert_eq!(detail["inputs"]["text"], "naïve ✓\n\"");
     assert_eq!((job.began, job.ended, job.session), (None, None, None));
     assert!(job.why.is_null());
 
@@ -84,13 +85,11 @@ fn a_job_is_read_back_as_it_was_written() {
             lease_taken(&id, &session),
         ],
     );
-    let job = ledger.job(&id).expect("read").expect("a job");
+    let record = ledger.job(&id).expect("read").expect("a job");
+    let (job, detail) = (record.summary, record.detail);
     let began = job.began.expect("it runs");
     assert_eq!(job.state, JobState::Standing(JobStanding::Running));
-    assert_eq!(
-        (&job.session, &job.detail),
-        (&Some(session.clone()), &json!(1))
-    );
+    assert_eq!((&job.session, &detail), (&Some(session.clone()), &json!(1)));
     assert_eq!(job.why["code"], "asked");
     let runs = ledger.step_runs(&id).expect("read");
     let states: Vec<_> = runs.iter().map(|run| (run.number, run.state)).collect();
@@ -140,16 +139,17 @@ fn a_job_is_read_back_as_it_was_written() {
         ],
     );
     assert!(begun_by > began);
-    let job = ledger.job(&id).expect("read").expect("a job");
+    let job = ledger.job_summary(&id).expect("read").expect("a job");
     assert_eq!(job.began, Some(began));
 
     let mut told = ledger.subscribe();
     let last = write(&ledger, vec![job_ended(&id, JobEnd::Completed)]);
     let told = told.try_recv().expect("an event");
     assert_eq!((told.seq, told.job.as_ref()), (last, Some(&id)));
-    let job = ledger.job(&id).expect("read").expect("a job");
+    let record = ledger.job(&id).expect("read").expect("a job");
+    let (job, outputs) = (record.summary, record.outputs);
     assert_eq!(job.state, JobState::Ended(JobEnd::Completed));
-    assert_eq!(job.outputs, Some(json!({ "n": 1 })));
+    assert_eq!(outputs, Some(json!({ "n": 1 })));
     assert!(job.ended.is_some());
     let events = events_of(&ledger, &id);
     let kinds: Vec<_> = events.iter().map(|event| event.kind.as_str()).collect();
@@ -407,7 +407,7 @@ fn the_end_of_a_job_ends_all_that_is_below_it_and_nothing_else() {
         (&done, "completed"),
     ] {
         assert_eq!(state_of(&ledger, job), state);
-        let found = ledger.job(job).expect("read").expect("a job");
+        let found = ledger.job_summary(job).expect("read").expect("a job");
         assert!(found.ended.is_some());
         let runs = ledger.step_runs(job).expect("read");
         assert_eq!(runs[0].state, StepRunState::Completed);
@@ -427,7 +427,8 @@ fn the_end_of_a_job_ends_all_that_is_below_it_and_nothing_else() {
             json!({ "why": found.why, "cancelled_runs": 3, "leases": 1 })
         );
     }
-    let why = ledger.job(&leaf).expect("read").expect("a job").why;
+    let leaf = ledger.job_summary(&leaf).expect("read");
+    let why = leaf.expect("a job").why;
     assert_eq!(
         why,
         json!({ "code": "parent_ended", "message": format!("job {root} failed: somebody asked") })

@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use hostler_ledger::{Change, JobEnd, JobFilter, JobId, Ledger, Seq, Which};
+use hostler_ledger::{Change, JobEnd, JobFilter, JobId, JobOrigin, Ledger, Seq, Which};
 
 fn write(ledger: &Ledger, changes: Vec<Change>) -> Seq {
     block_on(ledger.write(changes)).expect("written")
@@ -96,6 +96,27 @@ fn jobs_are_listed_the_newest_first_by_what_is_asked() {
         }),
         [3, 2, 1]
     );
+    let id = ids[4].as_str();
+    for starts in [&id[..2], &id[..6], id] {
+        let found = ledger.jobs(&JobFilter {
+            starts: Some(starts.to_owned()),
+            ..all()
+        });
+        let found: Vec<JobId> = found.expect("read").into_iter().map(|job| job.id).collect();
+        let wanted = ids
+            .iter()
+            .rev()
+            .filter(|id| id.as_str().starts_with(starts));
+        assert_eq!(found, wanted.cloned().collect::<Vec<_>>(), "{starts}");
+    }
+    let nobodys = Some("j-~".to_owned());
+    assert!(
+        listed(JobFilter {
+            starts: nobodys,
+            ..all()
+        })
+        .is_empty()
+    );
     // A number is not given out again, so a listing that goes on has each once.
     write(
         &ledger,
@@ -107,6 +128,37 @@ fn jobs_are_listed_the_newest_first_by_what_is_asked() {
     );
     let next = JobId::new();
     write(&ledger, vec![job_created(&next, None)]);
-    let next = ledger.job(&next).expect("read").expect("a job");
+    let next = ledger.job_summary(&next).expect("read").expect("a job");
     assert!(next.number > page[0].number);
+}
+
+#[test]
+fn where_a_job_comes_from_is_kept_and_the_job_of_a_run_is_found() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let ledger = open(dir.path());
+    let parent = JobId::new();
+    write(&ledger, vec![job_created(&parent, None)]);
+    let origins = [
+        JobOrigin::Asked,
+        JobOrigin::Run(1),
+        JobOrigin::Run(2),
+        JobOrigin::Retry(parent.clone()),
+        JobOrigin::Schedule("nightly".to_owned()),
+    ];
+    for origin in &origins {
+        let id = JobId::new();
+        let mut change = job_created(&id, Some(&parent));
+        if let Change::JobCreated { job, .. } = &mut change {
+            job.origin = origin.clone();
+        }
+        write(&ledger, vec![change]);
+        let job = ledger.job_summary(&id).expect("read").expect("a job");
+        assert_eq!(&job.origin, origin);
+        if let JobOrigin::Run(run) = origin {
+            let found = ledger.job_of_run(&parent, *run).expect("read");
+            assert_eq!(found.map(|job| job.id), Some(id));
+        }
+    }
+    assert_eq!(ledger.job_of_run(&parent, 3).expect("read"), None);
+    assert_eq!(ledger.job_of_run(&JobId::new(), 1).expect("read"), None);
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use common::*;
 use hostler_ledger::{
-    ConversationId, EntrySeq, EventFilter, JobEnd, JobId, Ledger, ResourceFilter, Seq,
+    ConversationId, EntrySeq, EventFilter, JobEnd, JobId, JobOrigin, Ledger, ResourceFilter, Seq,
     SessionFilter, SessionId, StepRunState, Which,
 };
 use rusqlite::Connection;
@@ -75,6 +75,55 @@ fn a_ledger_of_the_second_schema_is_brought_up_with_its_conversations_and_keeps_
     block_on(ledger.write(changes)).expect("written");
     let runs = ledger.step_runs(&job).expect("read");
     assert_eq!(runs[0].state, StepRunState::Cancelled);
+    ledger.close().expect("closed");
+    is_as_a_new_one(dir.path());
+}
+
+#[test]
+fn jobs_of_the_third_schema_keep_their_flows_and_where_they_come_from() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let old = restore(V2, dir.path());
+    old.execute_batch(include_str!("../src/schema/3.sql"))
+        .expect("brought up");
+    old.pragma_update(None, "user_version", 3).expect("set");
+    let ids: Vec<JobId> = (0..4).map(|_| JobId::new()).collect();
+    let origins = [
+        (JobOrigin::Asked, "{\"flow\":1}".to_owned()),
+        (JobOrigin::Run(7), "{\"flow\":1,\"run\":7}".to_owned()),
+        (
+            JobOrigin::Retry(ids[0].clone()),
+            format!("{{\"flow\":1,\"retry_of\":\"{}\"}}", ids[0]),
+        ),
+        (
+            JobOrigin::Schedule("hourly".to_owned()),
+            "{\"flow\":1,\"schedule\":\"hourly\"}".to_owned(),
+        ),
+    ];
+    for (id, (origin, detail)) in ids.iter().zip(&origins) {
+        let parent = (*origin == JobOrigin::Run(7)).then(|| ids[0].as_str());
+        old.execute(
+            "INSERT INTO jobs (id, name, parent, state, detail, why, outputs, created, ended)
+             VALUES (?1, 'build', ?2, 'completed', ?3, 'null', '{\"out\":2}', 1, 2)",
+            (id.as_str(), parent, detail),
+        )
+        .expect("written");
+    }
+    old.execute(
+        "INSERT INTO step_runs (job, number, step, attempt, try, state, detail) VALUES (1, 1, 'a', 1, 1, 'running', 'null')",
+        (),
+    )
+    .expect("written");
+    old.close().expect("closed");
+    let ledger = brought_up(dir.path());
+    for (id, (origin, _)) in ids.iter().zip(&origins) {
+        let job = ledger.job(id).expect("read").expect("a job");
+        assert_eq!(&job.summary.origin, origin);
+        assert_eq!(job.detail["flow"], 1);
+        assert_eq!(job.outputs, Some(serde_json::json!({ "out": 2 })));
+    }
+    let child = ledger.job_of_run(&ids[0], 7).expect("read");
+    assert_eq!(child.map(|job| job.id).as_ref(), Some(&ids[1]));
+    assert_eq!(ledger.step_runs(&ids[0]).expect("read").len(), 1);
     ledger.close().expect("closed");
     is_as_a_new_one(dir.path());
 }

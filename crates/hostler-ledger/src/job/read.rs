@@ -1,9 +1,9 @@
 //! Queries about jobs.
 
-use rusqlite::{Connection, OptionalExtension, Row};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::Value;
 
-use super::{JobFilter, JobRecord, LeaseRow, StepRunRow};
+use super::{JobFilter, JobOrigin, JobRecord, JobSummary, LeaseRow, StepRunRow};
 use crate::apply::stored;
 use crate::error::ReadError;
 use crate::id::JobId;
@@ -11,7 +11,9 @@ use crate::ledger::Ledger;
 use crate::read::{Query, json};
 use crate::record::Which;
 
-const JOB: &str = "SELECT number, id, name, \"group\", parent, session, state, detail, why, outputs, created, began, ended FROM jobs";
+const JOB: &str = "SELECT number, id, name, \"group\", parent, session, state, why, created, began, ended, run, retry_of, schedule FROM jobs";
+const WHOLE: &str = "SELECT number, id, name, \"group\", parent, session, state, why, created, began, ended, run, retry_of, schedule,
+    detail, outputs FROM jobs JOIN job_details ON job_details.job = jobs.number WHERE id = ?1";
 const RUN: &str = "SELECT number, step, item, attempt, try, state, detail, outputs, error, follows, began, ended FROM step_runs";
 
 impl Ledger {
@@ -24,12 +26,37 @@ impl Ledger {
         self.read(|connection| one(connection, id))
     }
 
+    /// One job as it is in listings: how it stands, whatever its size.
+    ///
+    /// # Errors
+    ///
+    /// See [`ReadError`].
+    pub fn job_summary(&self, id: &JobId) -> Result<Option<JobSummary>, ReadError> {
+        self.read(|connection| summary(connection, id))
+    }
+
+    /// The job that this run of `parent` has made.
+    ///
+    /// # Errors
+    ///
+    /// See [`ReadError`].
+    pub fn job_of_run(&self, parent: &JobId, run: u32) -> Result<Option<JobSummary>, ReadError> {
+        self.read(|connection| {
+            connection
+                .prepare_cached(&format!(
+                    "{JOB} WHERE parent = ?1 AND run = ?2 ORDER BY number DESC LIMIT 1"
+                ))?
+                .query_row(params![parent, run], read_job)
+                .optional()
+        })
+    }
+
     /// The jobs that `filter` wants, the newest first.
     ///
     /// # Errors
     ///
     /// See [`ReadError`].
-    pub fn jobs(&self, filter: &JobFilter) -> Result<Vec<JobRecord>, ReadError> {
+    pub fn jobs(&self, filter: &JobFilter) -> Result<Vec<JobSummary>, ReadError> {
         self.read(|connection| list(connection, filter))
     }
 
@@ -52,14 +79,28 @@ impl Ledger {
     }
 }
 
-fn one(connection: &Connection, id: &JobId) -> rusqlite::Result<Option<JobRecord>> {
+fn summary(connection: &Connection, id: &JobId) -> rusqlite::Result<Option<JobSummary>> {
     connection
         .prepare_cached(&format!("{JOB} WHERE id = ?1"))?
         .query_row([id], read_job)
         .optional()
 }
 
-fn list(connection: &Connection, filter: &JobFilter) -> rusqlite::Result<Vec<JobRecord>> {
+fn one(connection: &Connection, id: &JobId) -> rusqlite::Result<Option<JobRecord>> {
+    let read = |row: &Row<'_>| {
+        Ok(JobRecord {
+            summary: read_job(row)?,
+            detail: json(row, 14)?,
+            outputs: some_json(row, 15)?,
+        })
+    };
+    connection
+        .prepare_cached(WHOLE)?
+        .query_row([id], read)
+        .optional()
+}
+
+fn list(connection: &Connection, filter: &JobFilter) -> rusqlite::Result<Vec<JobSummary>> {
     let mut query = Query::new(JOB);
     match filter.which {
         // Few are open at any time, and many may have ended that are of one name, group or parent.
@@ -67,8 +108,12 @@ fn list(connection: &Connection, filter: &JobFilter) -> rusqlite::Result<Vec<Job
             query.push(" INDEXED BY jobs_open");
             query.when("ended IS NULL");
         }
-        Which::Closed => query.when("ended IS NOT NULL"),
-        Which::All => {}
+        // Of all jobs, few have such an id, and they are looked for among those.
+        _ if filter.starts.is_some() => query.push(" INDEXED BY sqlite_autoindex_jobs_1"),
+        Which::Closed | Which::All => {}
+    }
+    if filter.which == Which::Closed {
+        query.when("ended IS NOT NULL");
     }
     let before = filter.before.map_or(i64::MAX, stored);
     query.when("number < ?");
@@ -76,6 +121,17 @@ fn list(connection: &Connection, filter: &JobFilter) -> rusqlite::Result<Vec<Job
     query.equal("parent", filter.parent.as_ref());
     query.equal("\"group\"", filter.group.as_ref());
     query.equal("name", filter.name.as_ref());
+    // Ids are plain letters and digits; this is behind all of them.
+    let starts = filter
+        .starts
+        .as_ref()
+        .map(|starts| (starts, format!("{starts}~")));
+    if let Some((from, to)) = &starts {
+        query.when("id >= ?");
+        query.values.push(from);
+        query.when("id < ?");
+        query.values.push(to);
+    }
     let limit = match filter.limit {
         0 => -1,
         limit => stored(limit as u64),
@@ -106,21 +162,27 @@ fn leases(connection: &Connection, job: Option<&JobId>) -> rusqlite::Result<Vec<
     )
 }
 
-fn read_job(row: &Row<'_>) -> rusqlite::Result<JobRecord> {
-    Ok(JobRecord {
+fn read_job(row: &Row<'_>) -> rusqlite::Result<JobSummary> {
+    let (run, retry_of, schedule) = (row.get(11)?, row.get(12)?, row.get(13)?);
+    let origin = match (run, retry_of, schedule) {
+        (Some(run), _, _) => JobOrigin::Run(run),
+        (_, Some(job), _) => JobOrigin::Retry(job),
+        (_, _, Some(schedule)) => JobOrigin::Schedule(schedule),
+        (None, None, None) => JobOrigin::Asked,
+    };
+    Ok(JobSummary {
         number: row.get(0)?,
         id: row.get(1)?,
         name: row.get(2)?,
         group: row.get(3)?,
         parent: row.get(4)?,
         session: row.get(5)?,
+        origin,
         state: row.get(6)?,
-        detail: json(row, 7)?,
-        why: json(row, 8)?,
-        outputs: some_json(row, 9)?,
-        created: row.get(10)?,
-        began: row.get(11)?,
-        ended: row.get(12)?,
+        why: json(row, 7)?,
+        created: row.get(8)?,
+        began: row.get(9)?,
+        ended: row.get(10)?,
     })
 }
 

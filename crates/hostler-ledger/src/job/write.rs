@@ -3,7 +3,7 @@
 use rusqlite::{OptionalExtension, params};
 use serde_json::{Value, json};
 
-use super::{JobEnd, JobRow, JobStanding, StepRunRow, StepRunState, StepRunUpdate};
+use super::{JobEnd, JobOrigin, JobRow, JobStanding, StepRunRow, StepRunState, StepRunUpdate};
 use crate::apply::{About, Pen, Result, host, stored};
 use crate::change::{By, Change};
 use crate::error::Refusal;
@@ -31,7 +31,7 @@ impl Pen<'_> {
             Change::JobDetail { id, detail } => {
                 let job = self.open_job(id)?;
                 self.connection
-                    .prepare_cached("UPDATE jobs SET detail = ?2 WHERE number = ?1")?
+                    .prepare_cached("UPDATE job_details SET detail = ?2 WHERE job = ?1")?
                     .execute(params![job.number, detail.to_string()])?;
             }
             Change::JobSession { id, session } => {
@@ -74,6 +74,7 @@ impl Pen<'_> {
             name,
             group,
             parent,
+            origin,
             detail,
             created,
         } = job;
@@ -83,20 +84,32 @@ impl Pen<'_> {
         if let Some(parent) = parent {
             self.open_job(parent)?;
         }
-        self.connection
+        let (run, retry_of, schedule) = match origin {
+            JobOrigin::Asked => (None, None, None),
+            JobOrigin::Run(run) => (Some(*run), None, None),
+            JobOrigin::Retry(job) => (None, Some(job), None),
+            JobOrigin::Schedule(schedule) => (None, None, Some(schedule)),
+        };
+        let number = self
+            .connection
             .prepare_cached(
-                "INSERT INTO jobs (id, name, \"group\", parent, state, detail, why, created)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'null', ?7)",
+                "INSERT INTO jobs (id, name, \"group\", parent, state, why, created, run, retry_of, schedule)
+                 VALUES (?1, ?2, ?3, ?4, ?5, 'null', ?6, ?7, ?8, ?9)",
             )?
-            .execute(params![
+            .insert(params![
                 id,
                 name,
                 group,
                 parent,
                 JobStanding::Pending.as_str(),
-                detail.to_string(),
-                stored(*created)
+                stored(*created),
+                run,
+                retry_of,
+                schedule
             ])?;
+        self.connection
+            .prepare_cached("INSERT INTO job_details (job, detail) VALUES (?1, ?2)")?
+            .execute(params![number, detail.to_string()])?;
         let detail = json!({ "name": name, "group": group, "parent": parent });
         self.log(About::job(id, None), "job.created", by, detail)
     }
@@ -387,16 +400,13 @@ impl Pen<'_> {
     ) -> Result<Event> {
         let now = stored(self.now);
         self.connection
-            .prepare_cached(
-                "UPDATE jobs SET state = ?2, why = ?3, outputs = ?4, ended = ?5 WHERE number = ?1",
-            )?
-            .execute(params![
-                job.number,
-                end.as_str(),
-                why.to_string(),
-                outputs.map(Value::to_string),
-                now
-            ])?;
+            .prepare_cached("UPDATE jobs SET state = ?2, why = ?3, ended = ?4 WHERE number = ?1")?
+            .execute(params![job.number, end.as_str(), why.to_string(), now])?;
+        if let Some(outputs) = outputs {
+            self.connection
+                .prepare_cached("UPDATE job_details SET outputs = ?2 WHERE job = ?1")?
+                .execute(params![job.number, outputs.to_string()])?;
+        }
         let error = json!({ "code": "cancelled", "message": message });
         let cancelled = self
             .connection

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use hostler_ledger::{
-    By, Change, EventRow, HostRun, Identity, JobEnd, JobId, JobRow, JobStanding, Ledger,
+    By, Change, EventRow, HostRun, Identity, JobEnd, JobId, JobOrigin, JobRow, JobStanding, Ledger,
     LedgerOptions, Opened, ResourceId, ResourceRow, SessionId, SessionRow, StepRunRow,
     StepRunState, StepRunUpdate,
 };
@@ -128,6 +128,7 @@ pub fn job_created(id: &JobId, parent: Option<&JobId>) -> Change {
         name: "build".to_owned(),
         group: Some("nightly".to_owned()),
         parent: parent.cloned(),
+        origin: JobOrigin::Asked,
         detail: json!({ "inputs": { "text": "naïve ✓\n\"" } }),
         created: 1_700_000_000_000,
     };
