@@ -114,17 +114,14 @@ async fn what_was_ended_with_the_host_is_made_again_or_has_failed() {
         until("b has begun", || place.lines("order").len() == 2).await;
         host.kill();
         let shop = place.next().await;
-        let (record, _) = shop
-            .jobs
-            .record(shop.newest().as_str())
-            .expect("its record");
+        let id = shop.newest();
         if let Some(job) = shop.jobs.live().into_iter().next() {
             place.write("go");
             let status = soon("it ends", job.wait()).await.expect("its status");
             is(&status, end.0, end.1);
             shop.nothing_left(&job).await;
         }
-        let (now, _) = shop.jobs.record(record.id.as_str()).expect("its record");
+        let now = shop.jobs.summary(id.as_str()).expect("its record");
         assert_eq!(now.state.as_str(), end.0.as_str());
         assert_eq!(place.lines("order"), order);
         shop.host.stage.await_none("after the job").await;
@@ -230,7 +227,7 @@ async fn whenever_its_hosts_are_killed_each_step_is_done_once() {
             "again", "again", "again", "each 1", "each 2", "each 3", "each 4", "last", "list",
             "one", "two",
         ];
-        if record.state.as_str() != "completed" || order != wanted {
+        if record.summary.state.as_str() != "completed" || order != wanted {
             let ledger = shop.host.stage.sessions.ledger();
             let all = ledger
                 .events(hostler_ledger::Seq::START, 10_000, &Default::default())
@@ -240,10 +237,10 @@ async fn whenever_its_hosts_are_killed_each_step_is_done_once() {
             }
         }
         assert_eq!(
-            record.state.as_str(),
+            record.summary.state.as_str(),
             "completed",
             "{round}: {} {runs:#?}",
-            record.why
+            record.summary.why
         );
         assert!(runs.iter().all(|run| run.state.is_ended()));
         assert_eq!(order, wanted, "{round}: {runs:#?}");
@@ -270,7 +267,7 @@ async fn a_host_that_is_killed_while_it_ends_a_job_leaves_the_rest_to_the_next()
             .jobs
             .record(shop.newest().as_str())
             .expect("its record");
-        assert_eq!(record.state.as_str(), "cancelled");
+        assert_eq!(record.summary.state.as_str(), "cancelled");
         assert!(runs.iter().all(|run| run.state.is_ended()), "{runs:?}");
         assert!(
             shop.host

@@ -11,8 +11,8 @@ use hostler_job::{
     ScheduledFlow,
 };
 use hostler_ledger::{
-    Event, EventFilter, JobEnd, JobFilter, JobRecord, Overlap, ScheduleRecord, Seq, StepRunState,
-    Which,
+    Event, EventFilter, JobEnd, JobFilter, JobOrigin, JobSummary, Overlap, ScheduleRecord, Seq,
+    StepRunState, Which,
 };
 
 use crate::support::*;
@@ -84,12 +84,12 @@ impl Hand {
         self.is()
     }
 
-    fn made(&self) -> Vec<JobRecord> {
+    fn made(&self) -> Vec<JobSummary> {
         made(&self.shop)
     }
 
     /// All that is being made is there, and nothing more is.
-    async fn settled(&self) -> Vec<JobRecord> {
+    async fn settled(&self) -> Vec<JobSummary> {
         self.shop.jobs.stop(|_| false, by()).await;
         self.made()
     }
@@ -115,7 +115,7 @@ pub(crate) fn what(shop: &Shop, flow: ScheduledFlow, cwd: PathBuf) -> Scheduled 
 }
 
 /// All jobs, the oldest first.
-pub(crate) fn made(shop: &Shop) -> Vec<JobRecord> {
+pub(crate) fn made(shop: &Shop) -> Vec<JobSummary> {
     let filter = JobFilter {
         which: Which::All,
         ..JobFilter::default()
@@ -169,7 +169,7 @@ async fn a_job_is_made_at_each_time_once_and_the_file_is_read_then() {
     let names: Vec<&str> = made.iter().map(|job| job.name.as_str()).collect();
     assert_eq!(names, ["short", "other"]);
     assert_eq!(made[0].group.as_deref(), Some("nightly"));
-    assert_eq!(made[0].detail["schedule"], "hourly");
+    assert_eq!(made[0].origin, JobOrigin::Schedule("hourly".into()));
     assert_eq!(Some(&made[1].id), two.last_job.as_ref());
     let ran = events(&hand.shop, "schedule.ran");
     let at: Vec<u64> = ran

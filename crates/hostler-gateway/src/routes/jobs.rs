@@ -6,7 +6,7 @@ use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::StatusCode;
 use hostler_job::{Error as JobError, FlowSource, Job as Living, Loaded, NewJob as Making};
-use hostler_ledger::{JobFilter, JobId, JobRecord, Which};
+use hostler_ledger::{JobFilter, JobId, JobRecord, JobSummary as Listed, Which};
 use hostler_session::SessionState;
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -16,8 +16,8 @@ use crate::error::{ApiError, ErrorCode};
 use crate::extract::{Asker, Json, Path, Query};
 use crate::gateway::Gateway;
 use crate::wire::{
-    CancelledJobs, GroupRequest, Job, JobAnswer, JobAnswered, NewJob, Question, RetryRequest,
-    StepRun, WantedAnswer, duration,
+    CancelledJobs, GroupRequest, Job, JobAnswer, JobAnswered, JobSummary, NewJob, Question,
+    RetryRequest, StepRun, WantedAnswer, duration,
 };
 
 /// How many jobs are listed where nothing is said, and at the most.
@@ -33,6 +33,8 @@ pub(crate) struct Listing {
     group: Option<String>,
     /// Those of the flow of this name only.
     name: Option<String>,
+    /// Those whose id starts so only.
+    starts: Option<String>,
     /// Those below this job only.
     #[param(value_type = Option<String>)]
     parent: Option<JobId>,
@@ -97,36 +99,36 @@ pub(crate) async fn create(
     Ok((StatusCode::CREATED, Answer(shown)))
 }
 
-/// Jobs, the newest first, without their runs.
-#[utoipa::path(get, path = "/v1/jobs", tag = "jobs", params(Listing), responses((status = 200, body = [Job])))]
+/// Jobs, the newest first: how they stand, without what they were given, gave and did.
+#[utoipa::path(get, path = "/v1/jobs", tag = "jobs", params(Listing), responses((status = 200, body = [JobSummary])))]
 pub(crate) async fn list(
     State(gateway): State<Gateway>,
     Query(listing): Query<Listing>,
-) -> Result<Answer<Vec<Job>>, ApiError> {
+) -> Result<Answer<Vec<JobSummary>>, ApiError> {
     let filter = JobFilter {
         which: if listing.all { Which::All } else { Which::Open },
         parent: listing.parent,
         group: listing.group,
         name: listing.name,
+        starts: listing.starts,
         before: listing.before,
         limit: listing.limit.unwrap_or(LIMIT).clamp(1, LIMIT),
     };
     let jobs = gateway.jobs().clone();
-    let records = blocking(move || jobs.list(&filter)).await??;
-    let shown = records.iter().map(|record| listed(&gateway, record));
+    let found = blocking(move || jobs.list(&filter)).await??;
+    let shown = found.iter().map(|job| listed(&gateway, job));
     Ok(Answer(shown.collect()))
 }
 
-/// A job without its runs.
-fn listed(gateway: &Gateway, record: &JobRecord) -> Job {
-    let mut job = Job::from(record);
-    if let Ok(living) = gateway.jobs().get(record.id.as_str()) {
-        job.released = living.status().released;
-        job.asks = questions(&living);
+fn listed(gateway: &Gateway, job: &Listed) -> JobSummary {
+    let mut shown = JobSummary::from(job);
+    if let Some(living) = gateway.jobs().living(&job.id) {
+        shown.released = living.status().released;
+        shown.asks = questions(&living);
     } else {
-        job.released = record.state.is_ended() && leftover(gateway, record).is_none();
+        shown.released = job.state.is_ended() && leftover(gateway, job).is_none();
     }
-    job
+    shown
 }
 
 fn questions(job: &Living) -> Vec<Question> {
@@ -144,8 +146,8 @@ fn questions(job: &Living) -> Vec<Question> {
 }
 
 /// The session of an ended job that an earlier host left, and that is not gone yet.
-fn leftover(gateway: &Gateway, record: &JobRecord) -> Option<hostler_session::Session> {
-    let session = gateway.sessions().get(record.session.as_ref()?.as_str());
+fn leftover(gateway: &Gateway, job: &Listed) -> Option<hostler_session::Session> {
+    let session = gateway.sessions().get(job.session.as_ref()?.as_str());
     session.ok().filter(|of| of.state() != SessionState::Closed)
 }
 
@@ -171,7 +173,9 @@ pub(super) async fn show_one(gateway: &Gateway, id: &str, brief: bool) -> Result
     let wanted = id.to_owned();
     let read = blocking(move || {
         let (record, runs) = jobs.record(&wanted)?;
-        let leases = ledger.leases(Some(&record.id)).map_err(JobError::from)?;
+        let leases = ledger
+            .leases(Some(&record.summary.id))
+            .map_err(JobError::from)?;
         Ok::<_, JobError>((record, runs, leases))
     });
     let (record, runs, leases) = read.await??;
@@ -188,21 +192,22 @@ pub(super) async fn show_one(gateway: &Gateway, id: &str, brief: bool) -> Result
     });
     let runs: Vec<StepRun> = runs.collect();
     if runs.iter().any(|run| run.asks.is_some()) {
-        job.asks = asked(&record, &runs);
+        job.summary.asks = asked(&record, &runs);
     }
     for below in below(gateway, id) {
-        job.asks.extend(asked_below(gateway, below).await?);
+        job.summary.asks.extend(asked_below(gateway, below).await?);
     }
-    job.runs = Some(runs);
-    job.leases = Some(leases.into_iter().map(Into::into).collect());
-    job.released = match &status {
+    job.runs = runs;
+    job.leases = leases.into_iter().map(Into::into).collect();
+    let of = &record.summary;
+    job.summary.released = match &status {
         Some(status) => status.released,
-        None => record.state.is_ended() && leftover(gateway, &record).is_none(),
+        None => of.state.is_ended() && leftover(gateway, of).is_none(),
     };
-    if job.released {
+    if job.summary.released {
         job.remaining = match status.and_then(|status| status.report) {
             Some(report) => Some(report.remaining),
-            None => recorded_remaining(gateway, &record).await?,
+            None => recorded_remaining(gateway, of).await?,
         };
     }
     Ok(job)
@@ -240,7 +245,7 @@ async fn asked_below(gateway: &Gateway, job: Living) -> Result<Vec<Question>, Ap
         let runs: Vec<StepRun> = runs.collect();
         let mut asked = asked(&record, &runs);
         for question in &mut asked {
-            question.job = Some(record.id.to_string());
+            question.job = Some(record.summary.id.to_string());
         }
         Ok::<_, JobError>(asked)
     });
@@ -272,11 +277,8 @@ fn asked(record: &JobRecord, runs: &[StepRun]) -> Vec<Question> {
 }
 
 /// How many processes the report of a job's session says are left; without a session there were none.
-async fn recorded_remaining(
-    gateway: &Gateway,
-    record: &JobRecord,
-) -> Result<Option<u64>, ApiError> {
-    let Some(session) = &record.session else {
+async fn recorded_remaining(gateway: &Gateway, job: &Listed) -> Result<Option<u64>, ApiError> {
+    let Some(session) = &job.session else {
         return Ok(Some(0));
     };
     let closed = super::sessions::closed(gateway, session.as_str()).await?;
@@ -303,8 +305,8 @@ pub(crate) async fn wait(
     };
     // Looked at before: of a job that has ended only in the ledger something may be left by an earlier host.
     let (jobs, wanted) = (gateway.jobs().clone(), id.clone());
-    let (record, _) = blocking(move || jobs.record(&wanted)).await??;
-    let left = leftover(&gateway, &record);
+    let found = blocking(move || jobs.summary(&wanted)).await??;
+    let left = leftover(&gateway, &found);
     tokio::select! {
         biased;
         gone = gone(&gateway, &id, left) => gone?,

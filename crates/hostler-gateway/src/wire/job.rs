@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use hostler_agent::{MemberInfo, MemberState};
 use hostler_job::flow::{Declared, Kind, OutputName};
-use hostler_ledger::{JobRecord, LeaseRow, StepRunRow};
+use hostler_ledger::{self as ledger, JobOrigin, JobRecord, LeaseRow, StepRunRow};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -76,9 +76,9 @@ pub struct CancelledJobs {
     pub cancelled: Vec<String>,
 }
 
-/// A job.
+/// A job as it is in listings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct Job {
+pub struct JobSummary {
     /// Its id.
     pub id: String,
     /// Its place in listings; never used again.
@@ -88,7 +88,7 @@ pub struct Job {
     /// `pending`, `running`, `paused`, `completed`, `failed` or `cancelled`.
     pub state: String,
     /// Why it has ended or is paused: `code`, `message`, and what else there is to say.
-    #[serde(skip_serializing_if = "Value::is_null")]
+    #[serde(default, skip_serializing_if = "Value::is_null")]
     #[schema(value_type = Object)]
     pub why: Value,
     /// The group that it is of.
@@ -106,16 +106,6 @@ pub struct Job {
     /// The session that has what it starts, once it has begun.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,
-    /// Where its steps work.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cwd: Option<String>,
-    /// What it was given, with what the flow says where nothing was.
-    #[schema(value_type = Object)]
-    pub inputs: Value,
-    /// What it gave, once it has completed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
-    pub outputs: Option<Value>,
     /// When it was made: Unix time in milliseconds.
     pub created: u64,
     /// When it began.
@@ -126,18 +116,34 @@ pub struct Job {
     pub ended: Option<u64>,
     /// Whether it has ended, and all that it held is gone.
     pub released: bool,
-    /// How many processes of it are left, counted by the kernel; once it is released, and of one job only, not in listings.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub remaining: Option<u64>,
     /// What it asks now, where a step of it waits for an answer; of one job also what those below it ask.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub asks: Vec<Question>,
-    /// The runs of its steps, in the order in which they began. Not in listings.
+}
+
+/// A job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Job {
+    /// As it is in listings.
+    #[serde(flatten)]
+    pub summary: JobSummary,
+    /// Where its steps work.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub runs: Option<Vec<StepRun>>,
-    /// The agents that it has a lease on. Not in listings.
+    pub cwd: Option<String>,
+    /// What it was given, with what the flow says where nothing was.
+    #[schema(value_type = Object)]
+    pub inputs: Value,
+    /// What it gave, once it has completed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub leases: Option<Vec<Lease>>,
+    #[schema(value_type = Option<Object>)]
+    pub outputs: Option<Value>,
+    /// How many processes of it are left, counted by the kernel; once it is released.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remaining: Option<u64>,
+    /// The runs of its steps, in the order in which they began.
+    pub runs: Vec<StepRun>,
+    /// The agents that it has a lease on.
+    pub leases: Vec<Lease>,
 }
 
 /// What a step asks.
@@ -351,35 +357,47 @@ pub struct PoolMember {
     pub discarded: bool,
 }
 
+impl From<&ledger::JobSummary> for JobSummary {
+    fn from(job: &ledger::JobSummary) -> Self {
+        let (retry_of, schedule) = match &job.origin {
+            JobOrigin::Retry(job) => (Some(job.to_string()), None),
+            JobOrigin::Schedule(name) => (None, Some(name.clone())),
+            JobOrigin::Asked | JobOrigin::Run(_) => (None, None),
+        };
+        Self {
+            id: job.id.to_string(),
+            number: job.number,
+            name: job.name.clone(),
+            state: job.state.to_string(),
+            why: job.why.clone(),
+            group: job.group.clone(),
+            parent: job.parent.as_ref().map(ToString::to_string),
+            retry_of,
+            schedule,
+            session: job.session.as_ref().map(ToString::to_string),
+            created: job.created,
+            began: job.began,
+            ended: job.ended,
+            released: job.state.is_ended(),
+            asks: Vec::new(),
+        }
+    }
+}
+
 impl From<&JobRecord> for Job {
     fn from(record: &JobRecord) -> Self {
-        let of = |key: &str| record.detail[key].as_str().map(str::to_owned);
         Self {
-            id: record.id.to_string(),
-            number: record.number,
-            name: record.name.clone(),
-            state: record.state.to_string(),
-            why: record.why.clone(),
-            group: record.group.clone(),
-            parent: record.parent.as_ref().map(ToString::to_string),
-            retry_of: of("retry_of"),
-            schedule: of("schedule"),
-            session: record.session.as_ref().map(ToString::to_string),
+            summary: (&record.summary).into(),
             // As it was written it may end in `.`.
-            cwd: of("cwd").map(|cwd| {
+            cwd: record.detail["cwd"].as_str().map(|cwd| {
                 let plain: PathBuf = PathBuf::from(cwd).components().collect();
                 plain.display().to_string()
             }),
             inputs: record.detail["inputs"].clone(),
             outputs: record.outputs.clone(),
-            created: record.created,
-            began: record.began,
-            ended: record.ended,
-            released: record.state.is_ended(),
             remaining: None,
-            asks: Vec::new(),
-            runs: None,
-            leases: None,
+            runs: Vec::new(),
+            leases: Vec::new(),
         }
     }
 }

@@ -20,8 +20,8 @@ pub use conversation::{
 pub use event::Event;
 pub use host::{Health, Host, ShutdownRequest};
 pub use job::{
-    CancelledJobs, GroupRequest, Job, JobAnswer, JobAnswered, Lease, NewJob, PoolMember, Question,
-    RetryRequest, StepLog, StepRun, WantedAnswer,
+    CancelledJobs, GroupRequest, Job, JobAnswer, JobAnswered, JobSummary, Lease, NewJob,
+    PoolMember, Question, RetryRequest, StepLog, StepRun, WantedAnswer,
 };
 pub use member::{Listening, Member};
 pub use policy::{Policy, PolicyChange};

@@ -15,6 +15,7 @@ pub(super) fn check(checked: &Checked<'_, '_>, problems: &mut Problems) {
     if let Some(cwd) = &checked.flow.cwd {
         template(cwd, &job, "the flow", "cwd", problems);
     }
+    let order = graph::Order::new(checked);
     for step in &checked.flow.steps {
         let inputs = names(step.inputs.iter().map(|input| input.name.value.as_str()));
         for (executor, part) in executors(step) {
@@ -28,7 +29,7 @@ pub(super) fn check(checked: &Checked<'_, '_>, problems: &mut Problems) {
                 expression(poll.until.as_ref(), &own, &field(step, &part), problems);
             }
         }
-        when(checked, step, &job, problems);
+        when(checked, &order, step, &job, problems);
         exits(checked, step, &job, &inputs, problems);
     }
 }
@@ -74,7 +75,13 @@ fn expression(
     }
 }
 
-fn when(checked: &Checked<'_, '_>, step: &Step, job: &[String], problems: &mut Problems) {
+fn when(
+    checked: &Checked<'_, '_>,
+    order: &graph::Order<'_>,
+    step: &Step,
+    job: &[String],
+    problems: &mut Problems,
+) {
     let Some(when) = &step.when else {
         return;
     };
@@ -92,19 +99,12 @@ fn when(checked: &Checked<'_, '_>, step: &Step, job: &[String], problems: &mut P
         ("steps", None),
     ];
     expression(Some(when), &variables, &place, problems);
-    let asked = when.value.fields_of("steps");
-    if asked.is_empty() {
-        return;
-    }
-    let before = graph::before(checked, &step.id.value);
-    // Where something on the way is not known, neither is what this waits for.
-    let whole = before.iter().all(|step| checked.step(step).is_some());
-    for name in asked {
+    for name in when.value.fields_of("steps") {
         if !checked.has_step(&name) {
             let meant = meant(&name, checked.named.iter().map(String::as_str));
             let why = format!("there is no step `{name}`{meant}");
             problems.add(when.place, Code::UnknownStep, &*place, why);
-        } else if whole && !before.iter().any(|step| step.as_str() == name) {
+        } else if order.comes_before(&name, &step.id.value) == Some(false) {
             let why = format!(
                 "`steps.{name}` is not known here: the step does not wait for `{name}` (`after: {name}`)"
             );

@@ -1,27 +1,65 @@
 //! Which step waits for which: unknown ones, and those that wait for one another.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use super::{Checked, field};
 use crate::flow::{Action, Step, StepId};
-use crate::problem::{Code, Problems, meant};
+use crate::problem::{At, Code, Problems, meant};
 
-/// All steps that are over before `step` begins.
-pub(super) fn before(checked: &Checked<'_, '_>, step: &StepId) -> BTreeSet<StepId> {
-    let mut found = BTreeSet::new();
-    let mut next = vec![step.clone()];
-    while let Some(id) = next.pop() {
-        let waits = checked.step(&id).map(|step| step.waits_for());
-        for other in waits.into_iter().flatten() {
-            if found.insert(other.value.clone()) {
-                next.push(other.value.clone());
+/// Which steps wait for which, by their places.
+pub(super) struct Order<'a> {
+    places: HashMap<&'a str, usize>,
+    /// For each, those that it waits for. `None` for one that could not be read.
+    waits: Vec<Option<Vec<usize>>>,
+}
+
+impl<'a> Order<'a> {
+    pub(super) fn new(checked: &Checked<'a, '_>) -> Self {
+        let mut places: HashMap<&str, usize> = HashMap::new();
+        for name in checked.steps.keys() {
+            let next = places.len();
+            places.insert(name, next);
+        }
+        // One more, for all that is not there.
+        let nowhere = places.len();
+        let mut waits: Vec<Option<Vec<usize>>> = vec![None; nowhere + 1];
+        for step in &checked.flow.steps {
+            let of = |other: &At<StepId>| places.get(other.value.as_str()).copied();
+            let all = step.waits_for().into_iter();
+            let all = all.map(|other| of(other).unwrap_or(nowhere));
+            if let Some(place) = places.get(step.id.value.as_str()) {
+                waits[*place] = Some(all.collect());
             }
         }
+        Self { places, waits }
     }
-    found
+
+    /// Whether the step `name` is over before `step` begins. `None` where that cannot be told, since something is wrong on the way.
+    pub(super) fn comes_before(&self, name: &str, step: &StepId) -> Option<bool> {
+        let wanted = self.places.get(name).copied();
+        let mut whole = true;
+        let mut seen = vec![false; self.waits.len()];
+        let mut next = vec![*self.places.get(step.as_str())?];
+        while let Some(place) = next.pop() {
+            let Some(waits) = &self.waits[place] else {
+                whole = false;
+                continue;
+            };
+            if wanted.is_some_and(|wanted| waits.contains(&wanted)) {
+                return Some(true);
+            }
+            for of in waits {
+                if !std::mem::replace(&mut seen[*of], true) {
+                    next.push(*of);
+                }
+            }
+        }
+        whole.then_some(false)
+    }
 }
 
 pub(super) fn check(checked: &Checked<'_, '_>, problems: &mut Problems) {
+    let order = Order::new(checked);
     for step in &checked.flow.steps {
         for after in &step.after {
             if !checked.has_step(after.value.as_str()) {
@@ -35,7 +73,7 @@ pub(super) fn check(checked: &Checked<'_, '_>, problems: &mut Problems) {
             let place = field(step, &format!("exits[{index}].target"));
             if !checked.has_step(target.value.as_str()) {
                 unknown_step(checked, target, place, problems);
-            } else if !may_go_back(checked, step, &target.value) {
+            } else if !may_go_back(checked, &order, step, &target.value) {
                 let why = format!(
                     "`{}` cannot be done again from here: `{}` does not wait for it",
                     target.value, step.id.value
@@ -49,7 +87,7 @@ pub(super) fn check(checked: &Checked<'_, '_>, problems: &mut Problems) {
 
 pub(super) fn unknown_step(
     checked: &Checked<'_, '_>,
-    step: &crate::problem::At<StepId>,
+    step: &At<StepId>,
     field: String,
     problems: &mut Problems,
 ) {
@@ -71,12 +109,10 @@ enum Visit {
 }
 
 /// Whether `target` is `step` or before it; also where that cannot be told, since something else is wrong on the way.
-fn may_go_back(checked: &Checked<'_, '_>, step: &Step, target: &StepId) -> bool {
-    if *target == step.id.value || checked.step(target).is_none() {
-        return true;
-    }
-    let before = before(checked, &step.id.value);
-    before.contains(target) || before.iter().any(|other| checked.step(other).is_none())
+fn may_go_back(checked: &Checked<'_, '_>, order: &Order<'_>, step: &Step, target: &StepId) -> bool {
+    *target == step.id.value
+        || checked.step(target).is_none()
+        || order.comes_before(target.as_str(), &step.id.value) != Some(false)
 }
 
 /// Tells each cycle once, at the name that closes it. Without recursion: a chain may be long.

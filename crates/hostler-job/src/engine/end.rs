@@ -223,13 +223,15 @@ fn ended(jobs: &Jobs, job: &Job) {
     let record: Option<JobRecord> = jobs.ledger().job(job.id()).ok().flatten();
     let cancelled = JobState::Ended(JobEnd::Cancelled);
     job.shared.status.send_modify(|status| match record {
-        Some(record) => {
-            status.state = if record.state.is_ended() {
-                record.state
+        Some(JobRecord {
+            summary, outputs, ..
+        }) => {
+            status.state = if summary.state.is_ended() {
+                summary.state
             } else {
                 cancelled
             };
-            (status.why, status.outputs) = (record.why, record.outputs);
+            (status.why, status.outputs) = (summary.why, outputs);
         }
         None => status.state = cancelled,
     });

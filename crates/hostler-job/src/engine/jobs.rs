@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use hostler_agent::{AgentPool, Agents, PoolOptions};
 use hostler_ledger::{
-    By, Change, JobEnd, JobFilter, JobId, JobRecord, JobRow, JobStanding, JobState, Ledger,
-    StepRunRow, Which,
+    By, Change, JobEnd, JobFilter, JobId, JobOrigin, JobRecord, JobSummary, Ledger, StepRunRow,
+    Which,
 };
 use hostler_session::Sessions;
 use serde_json::{Value, json};
@@ -17,8 +17,9 @@ use tokio_util::sync::CancellationToken;
 use super::actor::{Actor, Message};
 use super::error::{Error, Result};
 use super::job::{Job, JobStatus, Shared};
-use super::new::{Kept, NewJob};
-use super::progress::{End, Progress};
+use super::make::Making;
+use super::new::Kept;
+use super::progress::End;
 use super::schedule::{self, ScheduleOptions};
 use crate::Loaded;
 
@@ -29,39 +30,6 @@ pub struct JobsOptions {
     pub pool: PoolOptions,
     /// How schedules are kept.
     pub schedules: ScheduleOptions,
-}
-
-/// A job that is made, of a flow that was found right.
-pub(crate) struct Making {
-    /// Its id.
-    pub(crate) id: JobId,
-    loaded: Arc<Loaded>,
-    kept: Kept,
-    group: Option<String>,
-    parent: Option<JobId>,
-    /// What an earlier job has done of it.
-    pub(crate) done: Vec<StepRunRow>,
-    /// What is written with it, or not at all.
-    pub(crate) more: Vec<Change>,
-}
-
-impl Making {
-    /// One with a new id, in this group and below this job.
-    pub(crate) fn new(
-        loaded: Arc<Loaded>,
-        kept: Kept,
-        (group, parent): (Option<String>, Option<JobId>),
-    ) -> Self {
-        Self {
-            id: JobId::new(),
-            loaded,
-            kept,
-            group,
-            parent,
-            done: Vec::new(),
-            more: Vec::new(),
-        }
-    }
 }
 
 /// All jobs of a host. Clones are the same.
@@ -77,13 +45,13 @@ pub(crate) struct Inner {
     live: Mutex<HashMap<JobId, Job>>,
     phase: Mutex<Phase>,
     /// Held while a job is made: who ends or leaves all of them waits until those are there.
-    making: tokio::sync::RwLock<()>,
+    pub(super) making: tokio::sync::RwLock<()>,
     pub(crate) schedules: schedule::State,
 }
 
 /// How far the host is with its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+pub(super) enum Phase {
     Open,
     Stopping,
     HandingOver,
@@ -136,91 +104,6 @@ impl Jobs {
         &self.inner.pool
     }
 
-    /// Makes a job, which begins at once. When this returns it is durable.
-    ///
-    /// Cancel safe: there is a job or not.
-    ///
-    /// # Errors
-    /// [`Error::Wrong`], [`Error::Inputs`], [`Error::Invalid`], [`Error::Stopping`], [`Error::Ledger`].
-    pub async fn create(&self, new: NewJob, by: By) -> Result<Job> {
-        let group = new.group.clone();
-        let checked = tokio::task::spawn_blocking(move || new.check()).await;
-        let (loaded, kept) = checked.map_err(|error| Error::Invalid(error.to_string()))??;
-        let making = Making::new(Arc::new(loaded), kept, (group, None));
-        self.make(making, by).await
-    }
-
-    /// Makes a job, with what is to be written with it. Whoever asked may be gone: it is made all the same.
-    pub(crate) async fn make(&self, making: Making, by: By) -> Result<Job> {
-        let jobs = self.clone();
-        let task = tokio::spawn(async move {
-            let _making = jobs.inner.making.read().await;
-            if jobs.phase() != Phase::Open {
-                return Err(Error::Stopping);
-            }
-            let Making {
-                id,
-                loaded,
-                kept,
-                group,
-                parent,
-                done,
-                more,
-            } = making;
-            let detail =
-                serde_json::to_value(&kept).map_err(|error| Error::Invalid(error.to_string()))?;
-            let row = JobRow {
-                id: id.clone(),
-                name: loaded.flow.name.clone(),
-                group: group.clone(),
-                parent: parent.clone(),
-                detail,
-                created: now(),
-            };
-            let mut changes = vec![Change::JobCreated {
-                job: Box::new(row),
-                by: by.clone(),
-            }];
-            for run in &done {
-                let run = Box::new(run.clone());
-                let job = id.clone();
-                changes.push(Change::StepBegan { job, run });
-            }
-            changes.extend(more);
-            let below = parent.is_some();
-            match below {
-                // Its parent's run says the same, should power be lost.
-                true => jobs.ledger().write_unsynced(changes).await?,
-                false => jobs.ledger().write(changes).await?,
-            };
-            let flow = Arc::new(loaded.flow.clone());
-            let mut progress = Progress::new(id.clone(), flow, kept.inputs.clone());
-            if !done.is_empty() {
-                progress.replay(&done, &[], false);
-            }
-            let status = JobStatus {
-                state: JobState::Standing(JobStanding::Pending),
-                why: Value::Null,
-                outputs: None,
-                session: None,
-                released: false,
-                stuck: false,
-                report: None,
-            };
-            let (shared, inbox) = jobs.shared(id, loaded, kept, (group, parent), status);
-            let actor = Actor::new(jobs.clone(), shared.clone(), inbox, progress, by);
-            let job = jobs.register(shared);
-            jobs.spawn(&job, actor);
-            Ok(job)
-        });
-        match task.await {
-            Ok(job) => job,
-            Err(error) => Err(Error::Invalid(format!(
-                "a task of the host failed: {error}"
-            ))),
-        }
-    }
-
     pub(crate) fn shared(
         &self,
         id: JobId,
@@ -260,18 +143,28 @@ impl Jobs {
     /// One that has not ended, or whose resources are not gone yet.
     ///
     /// # Errors
-    /// [`Error::NoJob`]; [`Error::Ended`] for one that is in the ledger only.
+    /// [`Error::NoJob`]; [`Error::Ended`] for one that is in the ledger only; [`Error::Stopping`] for one that was let go of for the
+    /// next host.
     pub fn get(&self, id: &str) -> Result<Job> {
         let parsed: JobId = id.parse().map_err(|_| Error::NoJob(id.to_owned()))?;
-        if let Some(job) = self.registry().get(&parsed) {
-            return Ok(job.clone());
+        // One is here before it is in the ledger, and until its end is there. So what is there, has not ended and is not here was made
+        // or has ended between two looks, which the second look tells; or it was let go of.
+        for _ in 0..2 {
+            if let Some(job) = self.living(&parsed) {
+                return Ok(job);
+            }
+            match self.ledger().job_summary(&parsed)? {
+                Some(found) if found.state.is_ended() => return Err(Error::Ended(parsed)),
+                Some(_) => {}
+                None => return Err(Error::NoJob(id.to_owned())),
+            }
         }
-        match self.ledger().job(&parsed)? {
-            Some(record) if record.state.is_ended() => Err(Error::Ended(parsed)),
-            // It was let go of for the next host.
-            Some(_) => Err(Error::Stopping),
-            None => Err(Error::NoJob(id.to_owned())),
-        }
+        Err(Error::Stopping)
+    }
+
+    /// One that has not ended, or whose resources are not gone yet. Does not look into the ledger.
+    pub fn living(&self, id: &JobId) -> Option<Job> {
+        self.registry().get(id).cloned()
     }
 
     /// Those that have not ended, or whose resources are not gone yet.
@@ -283,8 +176,18 @@ impl Jobs {
     ///
     /// # Errors
     /// [`Error::Read`].
-    pub fn list(&self, filter: &JobFilter) -> Result<Vec<JobRecord>> {
+    pub fn list(&self, filter: &JobFilter) -> Result<Vec<JobSummary>> {
         Ok(self.ledger().jobs(filter)?)
+    }
+
+    /// How one job stands, from the ledger. Blocks.
+    ///
+    /// # Errors
+    /// [`Error::NoJob`], [`Error::Read`].
+    pub fn summary(&self, id: &str) -> Result<JobSummary> {
+        let none = || Error::NoJob(id.to_owned());
+        let parsed: JobId = id.parse().map_err(|_| none())?;
+        self.ledger().job_summary(&parsed)?.ok_or_else(none)
     }
 
     /// One job with its runs, from the ledger. Blocks.
@@ -307,7 +210,7 @@ impl Jobs {
     /// [`Jobs::create`].
     pub async fn retry(&self, id: &str, from: Option<&str>, by: By) -> Result<Job> {
         let (record, runs) = self.record(id)?;
-        if !record.state.is_ended() {
+        if !record.summary.state.is_ended() {
             let message = format!(
                 "job {id} has not ended: a step of it can be done again while it is paused"
             );
@@ -319,9 +222,9 @@ impl Jobs {
             None => Vec::new(),
             Some(from) => super::recover::done_before(&loaded.flow, &runs, from)?,
         };
-        (kept.again, kept.run) = (Vec::new(), None);
-        (kept.retry_of, kept.schedule) = (Some(record.id), None);
-        let mut making = Making::new(Arc::new(loaded), kept, (record.group, None));
+        kept.again = Vec::new();
+        let mut making = Making::new(Arc::new(loaded), kept, (record.summary.group, None));
+        making.origin = JobOrigin::Retry(record.summary.id);
         making.done = done;
         self.make(making, by).await
     }
@@ -408,7 +311,7 @@ impl Jobs {
         drop(self.inner.making.write().await);
     }
 
-    fn phase(&self) -> Phase {
+    pub(super) fn phase(&self) -> Phase {
         *self
             .inner
             .phase
@@ -438,7 +341,7 @@ impl Jobs {
     }
 
     /// Those of the ledger that have not ended. Blocks.
-    pub(crate) fn open(&self) -> Result<Vec<JobRecord>> {
+    pub(crate) fn open(&self) -> Result<Vec<JobSummary>> {
         self.list(&JobFilter {
             which: Which::Open,
             ..JobFilter::default()
@@ -461,8 +364,9 @@ fn stopped() -> End {
 
 /// What the ledger keeps of a job.
 pub(crate) fn kept_of(record: &JobRecord) -> Result<Kept> {
+    let id = &record.summary.id;
     serde_json::from_value(record.detail.clone())
-        .map_err(|_| Error::Invalid(format!("the record of job {} cannot be read", record.id)))
+        .map_err(|_| Error::Invalid(format!("the record of job {id} cannot be read")))
 }
 
 /// Why a job is as it is, for listings.

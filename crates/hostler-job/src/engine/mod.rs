@@ -7,6 +7,7 @@ mod execute;
 mod job;
 mod jobs;
 mod label;
+mod make;
 mod new;
 mod progress;
 mod recover;

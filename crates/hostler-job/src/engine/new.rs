@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use hostler_ledger::JobId;
 use hostler_session::Policy;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -48,15 +47,6 @@ pub(crate) struct Kept {
     /// Steps that were done again by hand.
     #[serde(default)]
     pub(crate) again: Vec<Again>,
-    /// The run of its parent that waits for it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) run: Option<u32>,
-    /// The job that it does again.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) retry_of: Option<JobId>,
-    /// The schedule that has made it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) schedule: Option<String>,
 }
 
 /// A policy of a session that ends with its job, and not before.
@@ -115,9 +105,6 @@ impl NewJob {
             cwd,
             policy,
             again: Vec::new(),
-            run: None,
-            retry_of: None,
-            schedule: None,
         };
         Ok((loaded, kept))
     }

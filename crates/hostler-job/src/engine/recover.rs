@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use hostler_agent::{PoolKey, PoolUse};
 use hostler_ledger::{
-    By, Change, ConversationId, JobEnd, JobId, JobRecord, JobStanding, JobState, LeaseRow,
-    StepRunRow,
+    By, Change, ConversationId, JobEnd, JobId, JobRecord, JobStanding, JobState, JobSummary,
+    LeaseRow, StepRunRow,
 };
 use hostler_session::{CloseReason, Session};
 use serde_json::Map;
@@ -39,23 +39,20 @@ impl Jobs {
         open.sort_by_key(|record| record.number);
         self.close_leftovers()?;
         let mut taken = Vec::new();
-        for record in open {
+        for JobSummary { id, .. } in open {
             // It ended with the one above it, while that was taken up.
-            if self
-                .ledger()
-                .job(&record.id)?
-                .is_none_or(|now| now.state.is_ended())
-            {
+            let record = self.ledger().job(&id)?;
+            let Some(record) = record.filter(|now| !now.summary.state.is_ended()) else {
                 continue;
-            }
-            match self.take_up(&record).await {
+            };
+            match self.take_up(record).await {
                 Ok(one) => taken.push(one),
                 Err(Error::Ledger(error)) => return Err(error.into()),
                 Err(error) => {
-                    tracing::error!(job = %record.id, %error, "cannot go on");
+                    tracing::error!(job = %id, %error, "cannot go on");
                     let message = format!("it cannot go on after the death of its host: {error}");
                     let end = super::progress::End::new(JobEnd::Failed, "host_died", message);
-                    super::end::without_task(self, &record.id, end).await?;
+                    super::end::without_task(self, &id, end).await?;
                 }
             }
         }
@@ -73,8 +70,9 @@ impl Jobs {
         Ok(going)
     }
 
-    async fn take_up(&self, record: &JobRecord) -> Result<(Arc<Shared>, Actor)> {
-        let kept = kept_of(record)?;
+    async fn take_up(&self, record: JobRecord) -> Result<(Arc<Shared>, Actor)> {
+        let kept = kept_of(&record)?;
+        let record = record.summary;
         let loaded = Arc::new(Loaded::restore(&kept.flow).map_err(Error::Invalid)?);
         let runs = self.ledger().step_runs(&record.id)?;
         let flow = Arc::new(loaded.flow.clone());
@@ -147,8 +145,8 @@ impl Jobs {
             let Some(id) = label::job(&session) else {
                 continue;
             };
-            let record = self.ledger().job(&id)?;
-            if record.is_some_and(|record| record.state.is_ended()) {
+            let job = self.ledger().job_summary(&id)?;
+            if job.is_some_and(|job| job.state.is_ended()) {
                 close(session);
             }
         }

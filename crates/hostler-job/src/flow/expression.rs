@@ -1,12 +1,13 @@
 //! Expressions in CEL (the Common Expression Language, <https://cel.dev>).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
 use cel::{Context, Program, Value};
+use serde_json::{Map, Value as Json};
 
-use super::vocabulary::{self, Variables};
+use super::vocabulary::{self, Asked, Variables};
 
 /// The longest expression, in bytes.
 const LONGEST: usize = 4096;
@@ -25,6 +26,31 @@ const STACK: usize = 64 << 20;
 pub struct Expression {
     source: Arc<str>,
     program: Arc<Program>,
+    asked: Arc<BTreeMap<String, Asked>>,
+}
+
+/// What a variable of an expression is.
+#[derive(Debug, Clone, Copy)]
+pub enum Variable<'a> {
+    /// A value.
+    Value(&'a Json),
+    /// An object with these fields.
+    Fields(&'a Map<String, Json>),
+}
+
+impl<'a> From<&'a Json> for Variable<'a> {
+    fn from(value: &'a Json) -> Self {
+        match value {
+            Json::Object(fields) => Self::Fields(fields),
+            other => Self::Value(other),
+        }
+    }
+}
+
+impl<'a> From<&'a Map<String, Json>> for Variable<'a> {
+    fn from(fields: &'a Map<String, Json>) -> Self {
+        Self::Fields(fields)
+    }
 }
 
 /// Why an expression has no value.
@@ -69,6 +95,7 @@ impl Expression {
         }
         Ok(Self {
             source: source.into(),
+            asked: Arc::new(vocabulary::asked(program.expression())),
             program: Arc::new(program),
         })
     }
@@ -83,20 +110,27 @@ impl Expression {
         vocabulary::unknown(self.program.expression(), variables)
     }
 
-    /// The steps whose state it asks for: `steps.NAME`.
-    pub(crate) fn fields_of(&self, variable: &str) -> BTreeSet<String> {
-        let mut found = BTreeSet::new();
-        vocabulary::selected(self.program.expression(), variable, &mut found);
-        found
+    /// What it asks of this variable; `None` for nothing.
+    pub(crate) fn asked(&self, variable: &str) -> Option<&Asked> {
+        self.asked.get(variable)
     }
 
-    /// Whether it is true of these variables. What is missing or of a wrong type is an error, not false.
+    /// The fields of a variable that it names, such as the steps whose state it asks for: `steps.NAME`.
+    pub(crate) fn fields_of(&self, variable: &str) -> BTreeSet<String> {
+        match self.asked(variable) {
+            Some(Asked::Fields(fields)) => fields.clone(),
+            Some(Asked::Whole) | None => BTreeSet::new(),
+        }
+    }
+
+    /// Whether it is true of these variables, of which it is given what it asks for. What is missing or of a wrong type is an error,
+    /// not false.
     ///
     /// # Errors
     /// [`EvaluationError`].
     pub fn is_true<'a>(
         &self,
-        variables: impl IntoIterator<Item = (&'a str, &'a serde_json::Value)>,
+        variables: impl IntoIterator<Item = (&'a str, Variable<'a>)>,
     ) -> Result<bool, EvaluationError> {
         let failed = |why: String| EvaluationError::Failed {
             source_text: self.source.to_string(),
@@ -105,8 +139,10 @@ impl Expression {
         let variables: Vec<_> = variables.into_iter().collect();
         let evaluate = || {
             let mut context = Context::default();
-            for (name, value) in variables {
-                context.add_variable_from_value(name, given(value));
+            for (name, variable) in variables {
+                if let Some(asked) = self.asked(name) {
+                    context.add_variable_from_value(name, as_asked(variable, asked));
+                }
             }
             match self.program.execute(&context) {
                 Ok(Value::Bool(value)) => Ok(value),
@@ -146,9 +182,23 @@ fn compile(source: &str) -> Result<Program, String> {
     })?
 }
 
+/// What is asked of a variable, for CEL.
+fn as_asked(variable: Variable<'_>, asked: &Asked) -> Value {
+    let of = |(name, value): (&String, &Json)| (name.clone(), given(value));
+    let fields: HashMap<String, Value> = match (variable, asked) {
+        (Variable::Value(value), _) => return given(value),
+        (Variable::Fields(fields), Asked::Whole) => fields.iter().map(of).collect(),
+        (Variable::Fields(fields), Asked::Fields(names)) => names
+            .iter()
+            .filter_map(|name| fields.get_key_value(name))
+            .map(of)
+            .collect(),
+    };
+    fields.into()
+}
+
 /// JSON for CEL. A whole number is an `int`: as a `uint`, which the library would make of it, it could not be added to 1.
-fn given(value: &serde_json::Value) -> Value {
-    use serde_json::Value as Json;
+fn given(value: &Json) -> Value {
     match value {
         Json::Null => Value::Null,
         Json::Bool(value) => (*value).into(),
@@ -162,7 +212,7 @@ fn given(value: &serde_json::Value) -> Value {
             let fields = fields
                 .iter()
                 .map(|(name, value)| (name.clone(), given(value)));
-            fields.collect::<std::collections::HashMap<_, _>>().into()
+            fields.collect::<HashMap<_, _>>().into()
         }
     }
 }
@@ -222,7 +272,10 @@ mod tests {
         let attempt = json!(2);
         let expression = Expression::read(source).expect(source);
         is_send(&expression);
-        expression.is_true([("outputs", &outputs), ("attempt", &attempt)])
+        expression.is_true([
+            ("outputs", (&outputs).into()),
+            ("attempt", (&attempt).into()),
+        ])
     }
 
     fn is_send(_: &(impl Send + Sync)) {}
@@ -352,12 +405,41 @@ mod tests {
             1,
             "the variable of a comprehension is its own"
         );
-        let asked =
-            Expression::read("steps.a.state == 'failed' || [1].all(x, steps.b.state == '')")
-                .expect("cel");
-        assert_eq!(
-            asked.fields_of("steps"),
-            BTreeSet::from(["a".to_owned(), "b".to_owned()])
-        );
+        let asked = |source: &str| Expression::read(source).expect("cel").fields_of("steps");
+        let both = BTreeSet::from(["a".to_owned(), "b".to_owned()]);
+        let source = "steps.a.state == 'failed' || [1].all(x, steps.b.state == '')";
+        assert_eq!(asked(source), both);
+        assert_eq!(asked("has(steps.a) && steps['b'].state == ''"), both);
+    }
+
+    #[test]
+    fn an_expression_is_given_what_it_asks_for_and_has_the_same_value() {
+        let whole = json!({"a": {"n": 1}, "b": {"n": 2}, "large": "x".repeat(1000)});
+        for (source, asked) in [
+            ("of.a.n == 1", Some(&["a"][..])),
+            ("of['a'].n + of.b.n == 3", Some(&["a", "b"])),
+            ("has(of.a) && !has(of.c)", Some(&["a", "c"])),
+            (
+                "[of.a.n].all(n, n == 1) && {'k': of.b}.k.n == 2",
+                Some(&["a", "b"]),
+            ),
+            ("size(of) == 3", None),
+            ("of.all(name, name != 'c')", None),
+            ("'b' in of && of.a.n == 1", None),
+            ("of == of", None),
+            ("of[['a'][0]].n == 1", None),
+        ] {
+            let expression = Expression::read(source).expect(source);
+            let wanted = match asked {
+                Some(names) => Asked::Fields(names.iter().map(|name| (*name).to_owned()).collect()),
+                None => Asked::Whole,
+            };
+            assert_eq!(expression.asked("of"), Some(&wanted), "{source}");
+            assert_eq!(expression.asked("other"), None);
+            let value = expression.is_true([("of", (&whole).into()), ("other", (&whole).into())]);
+            assert_eq!(value, Ok(true), "{source}");
+        }
+        let missing = Expression::read("of.c == 1").expect("cel");
+        assert!(missing.is_true([("of", (&whole).into())]).is_err());
     }
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 pub use executor::{
     Agent, Ask, Command, Executor, ExecutorKind, Launch, Poll, Program, Stdout, SubFlow,
 };
-pub use expression::{EvaluationError, Expression};
+pub use expression::{EvaluationError, Expression, Variable};
 pub use fields::Field;
 pub use kind::{Kind, Mismatch};
 pub use name::{InputName, NameError, OutputName, StepId};
@@ -23,7 +23,7 @@ pub use reference::{Reference, Root, Source};
 pub use template::{Template, TemplateError};
 
 pub(crate) use fields::{field, fields, whole};
-pub(crate) use vocabulary::Variables;
+pub(crate) use vocabulary::{Asked, Variables};
 
 use crate::problem::At;
 

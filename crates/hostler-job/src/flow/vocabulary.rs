@@ -1,9 +1,9 @@
 //! What expressions speak of: variables, their fields, functions.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cel::IdedExpr;
-use cel::common::ast::{EntryExpr, Expr, IdedEntryExpr};
+use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedEntryExpr, LiteralValue};
 
 /// The functions that there are, besides operators and the macros `has`, `all`, `exists`, `exists_one`, `map` and `filter`.
 const FUNCTIONS: [&str; 13] = [
@@ -98,12 +98,8 @@ impl Walk<'_> {
                 }
             }
             Expr::Call(call) => {
-                // `outputs["name"]` is `outputs.name`.
-                if let (true, [object, index]) = (call.func_name == "_[_]", call.args.as_slice())
-                    && let (Expr::Ident(name), Expr::Literal(literal)) = (&object.expr, &index.expr)
-                    && let cel::common::ast::LiteralValue::String(field) = literal
-                {
-                    self.field(name, field.inner());
+                if let Some((name, field)) = indexed(call) {
+                    self.field(name, field);
                 }
                 self.function(&call.func_name);
                 call.target
@@ -185,42 +181,77 @@ impl Walk<'_> {
     }
 }
 
-/// The fields of `variable` that are asked for anywhere in `expression`.
-pub(super) fn selected(expression: &IdedExpr, variable: &str, found: &mut BTreeSet<String>) {
-    let mut each = |expression: &IdedExpr| selected(expression, variable, found);
+/// What an expression asks of a variable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// These fields of it, and nothing else.
+    Fields(BTreeSet<String>),
+    /// All of it.
+    Whole,
+}
+
+/// What `expression` asks for, by the names of variables. A variable of its own that has the name of another is taken for that: more
+/// may be told than is asked for, never less.
+pub(super) fn asked(expression: &IdedExpr) -> BTreeMap<String, Asked> {
+    let mut found = BTreeMap::new();
+    ask(expression, &mut found);
+    found
+}
+
+fn ask(expression: &IdedExpr, found: &mut BTreeMap<String, Asked>) {
     match &expression.expr {
-        Expr::Select(select) => {
-            each(&select.operand);
-            if matches!(&select.operand.expr, Expr::Ident(name) if name == variable) {
-                found.insert(select.field.clone());
+        Expr::Ident(name) => drop(found.insert(name.clone(), Asked::Whole)),
+        Expr::Select(select) => match &select.operand.expr {
+            Expr::Ident(name) => ask_field(name, &select.field, found),
+            _ => ask(&select.operand, found),
+        },
+        Expr::Call(call) => {
+            if let Some((name, field)) = indexed(call) {
+                return ask_field(name, field, found);
             }
+            let target = call.target.iter().map(|target| &**target);
+            target.chain(&call.args).for_each(|part| ask(part, found));
         }
-        Expr::Call(call) => call
-            .target
-            .iter()
-            .map(|target| &**target)
-            .chain(&call.args)
-            .for_each(each),
         Expr::Comprehension(all) => {
-            [
-                &all.iter_range,
-                &all.accu_init,
-                &all.loop_cond,
-                &all.loop_step,
-                &all.result,
-            ]
-            .into_iter()
-            .for_each(each);
+            let parts = [&all.iter_range, &all.accu_init, &all.loop_cond];
+            let parts = parts.into_iter().chain([&all.loop_step, &all.result]);
+            parts.for_each(|part| ask(part, found));
         }
-        Expr::List(list) => list.elements.iter().for_each(each),
-        Expr::Map(map) => {
-            for entry in &map.entries {
-                if let EntryExpr::MapEntry(entry) = &entry.expr {
-                    each(&entry.key);
-                    each(&entry.value);
-                }
+        Expr::List(list) => list.elements.iter().for_each(|part| ask(part, found)),
+        Expr::Map(map) => ask_entries(&map.entries, found),
+        Expr::Struct(made) => ask_entries(&made.entries, found),
+        Expr::Literal(_) | Expr::Unspecified => {}
+    }
+}
+
+fn ask_field(name: &str, field: &str, found: &mut BTreeMap<String, Asked>) {
+    let none = || Asked::Fields(BTreeSet::new());
+    if let Asked::Fields(fields) = found.entry(name.to_owned()).or_insert_with(none) {
+        fields.insert(field.to_owned());
+    }
+}
+
+fn ask_entries(entries: &[IdedEntryExpr], found: &mut BTreeMap<String, Asked>) {
+    for entry in entries {
+        match &entry.expr {
+            EntryExpr::StructField(field) => ask(&field.value, found),
+            EntryExpr::MapEntry(entry) => {
+                ask(&entry.key, found);
+                ask(&entry.value, found);
             }
         }
-        Expr::Struct(_) | Expr::Ident(_) | Expr::Literal(_) | Expr::Unspecified => {}
+    }
+}
+
+/// `outputs["name"]`, which is `outputs.name`.
+fn indexed(call: &CallExpr) -> Option<(&str, &str)> {
+    let (true, [object, index]) = (call.func_name == "_[_]", call.args.as_slice()) else {
+        return None;
+    };
+    match (&object.expr, &index.expr) {
+        (Expr::Ident(name), Expr::Literal(LiteralValue::String(field))) => {
+            Some((name, field.inner()))
+        }
+        _ => None,
     }
 }

@@ -65,9 +65,9 @@ fn whatever_is_written_as_an_expression_has_a_value_or_an_error() {
         };
         read += 1;
         let variables = [
-            ("outputs", &outputs),
-            ("attempt", &attempt),
-            ("error", &error),
+            ("outputs", (&outputs).into()),
+            ("attempt", (&attempt).into()),
+            ("error", (&error).into()),
         ];
         match expression.is_true(variables) {
             Ok(_) => valued += 1,

@@ -132,44 +132,53 @@ pub(super) fn path(id: &str) -> String {
     format!("/v1/jobs/{}", part(id))
 }
 
-/// All jobs that a listing gives, however many they are.
-pub(super) async fn all(host: &mut Host, query: &str) -> Result<Vec<Value>> {
+/// The newest jobs that a listing gives: all, or as many as `limit` says.
+pub(super) async fn listed(
+    host: &mut Host,
+    query: &str,
+    limit: Option<usize>,
+) -> Result<Vec<Value>> {
     let mut all: Vec<Value> = Vec::new();
     let mut before = String::new();
     loop {
-        let path = format!("/v1/jobs?limit={PAGE}{before}{query}");
+        let wanted = limit.map_or(PAGE, |limit| PAGE.min(limit - all.len()));
+        let path = format!("/v1/jobs?limit={wanted}{before}{query}");
         let Value::Array(page) = host.get(&path).await? else {
             return Err(Failure::Nonsense("the jobs are no list".into()));
         };
         let (count, last) = (page.len(), page.last().map(|job| job["number"].clone()));
         all.extend(page);
         match last {
-            Some(last) if count == PAGE => before = format!("&before={last}"),
+            Some(last) if count == wanted && limit.is_none_or(|limit| all.len() < limit) => {
+                before = format!("&before={last}");
+            }
             _ => return Ok(all),
         }
     }
 }
 
-/// The id of the job that `text` means: its id, or the start of it.
+/// The id of the job that `text` means: its id, or the start of it, with or without the letter.
 pub(super) async fn resolve(host: &mut Host, text: &str) -> Result<String> {
     let whole = text.len() == 10 && text.starts_with("j-");
     if whole {
         return Ok(text.to_owned());
     }
-    let of = |jobs: Vec<Value>| -> Result<Vec<Job>> {
-        jobs.into_iter()
-            .map(crate::client::host::understand)
-            .collect()
+    let starts = match text.strip_prefix("j-") {
+        Some(_) => text.to_owned(),
+        None => format!("j-{text}"),
     };
-    let open = of(all(host, "").await?)?;
+    let query = format!("&all=true&starts={}", part(&starts));
+    let found = listed(host, &query, None).await?.into_iter();
+    let found: Vec<Job> = found
+        .map(crate::client::host::understand)
+        .collect::<Result<_>>()?;
+    // Those that have not ended go before those that have.
+    let (ended, open): (Vec<Job>, Vec<Job>) = found.into_iter().partition(Job::has_ended);
     match resolve::choose(&open, text, "job") {
         Ok(one) => Ok(one.id.clone()),
         Err(Failure::Unclear(line)) if !line.starts_with("there is no") => {
             Err(Failure::Unclear(line))
         }
-        Err(_) => {
-            let ended = of(all(host, "&all=true").await?)?;
-            Ok(resolve::choose(&ended, text, "job")?.id.clone())
-        }
+        Err(_) => Ok(resolve::choose(&ended, text, "job")?.id.clone()),
     }
 }

@@ -18,6 +18,9 @@ pub(crate) struct Ls {
     /// Those that have ended, too
     #[arg(short, long)]
     all: bool,
+    /// At the most so many: the newest
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
     /// Those of this group only
     #[arg(long, value_name = "NAME")]
     group: Option<String>,
@@ -48,7 +51,8 @@ pub(super) async fn list(ls: &Ls) -> Result<u8> {
     if let Some(group) = &ls.group {
         query.push_str(&format!("&group={}", part(group)));
     }
-    let all = api::all(&mut host, &query).await?;
+    let limit = ls.limit.map(|limit| limit as usize);
+    let all = api::listed(&mut host, &query, limit).await?;
     if ls.json {
         show::print_json(&Value::Array(all))?;
         return Ok(0);

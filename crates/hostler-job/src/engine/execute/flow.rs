@@ -2,32 +2,26 @@
 
 use std::sync::Arc;
 
-use hostler_ledger::{
-    JobEnd, JobFilter, JobId, JobRecord, JobState, StepRunRow, StepRunUpdate, Which,
-};
+use hostler_ledger::{JobEnd, JobId, JobOrigin, JobState, JobSummary, StepRunRow, StepRunUpdate};
 use serde_json::{Map, Value, json};
 
 use super::{Context, Given};
 use crate::engine::error::{Error, StepError};
-use crate::engine::jobs::{Jobs, Making};
+use crate::engine::jobs::Jobs;
+use crate::engine::make::Making;
 use crate::engine::new::{Kept, bounded, directory};
 use crate::engine::progress::Plan;
 use crate::flow::SubFlow;
 use crate::given;
 
 /// The job that an earlier host made for a run: by the run, for it may have been made a moment before that was killed.
-pub(super) fn find(jobs: &Jobs, plan: &Plan, row: &StepRunRow) -> Option<JobRecord> {
-    if let Some(known) = row.detail["job"].as_str().and_then(|id| id.parse().ok()) {
-        let known: JobId = known;
-        return jobs.ledger().job(&known).ok().flatten();
-    }
-    let below = JobFilter {
-        which: Which::All,
-        parent: Some(plan.job.clone()),
-        ..JobFilter::default()
+pub(super) fn find(jobs: &Jobs, plan: &Plan, row: &StepRunRow) -> Option<JobSummary> {
+    let known: Option<JobId> = row.detail["job"].as_str().and_then(|id| id.parse().ok());
+    let found = match known {
+        Some(known) => jobs.ledger().job_summary(&known),
+        None => jobs.ledger().job_of_run(&plan.job, plan.run),
     };
-    let mut all = jobs.ledger().jobs(&below).ok()?.into_iter();
-    all.find(|record| record.detail["run"] == plan.run)
+    found.ok().flatten()
 }
 
 /// Makes a run of a flow.
@@ -67,7 +61,7 @@ pub(super) async fn run(context: &Context, sub: &SubFlow) -> Given {
             let wanted = id.clone();
             let record = tokio::task::spawn_blocking(move || jobs.record(wanted.as_str())).await;
             match record {
-                Ok(Ok((record, _))) => (record.state, record.why, record.outputs),
+                Ok(Ok((record, _))) => (record.summary.state, record.summary.why, record.outputs),
                 _ => {
                     return Err(StepError::new(
                         "no_job",
@@ -123,12 +117,10 @@ async fn begin(context: &Context, sub: &SubFlow) -> Result<JobId, StepError> {
         cwd,
         policy: bounded(&context.job.kept.policy, &loaded.flow),
         again: Vec::new(),
-        run: Some(context.plan.run),
-        retry_of: None,
-        schedule: None,
     };
     let place = (context.job.group.clone(), Some(context.job.id.clone()));
-    let making = Making::new(Arc::new(loaded.clone()), kept, place);
+    let mut making = Making::new(Arc::new(loaded.clone()), kept, place);
+    making.origin = JobOrigin::Run(context.plan.run);
     let job = match context.jobs.make(making, context.by()).await {
         Ok(job) => job,
         // The next host makes it, or this run is told to end.

@@ -44,7 +44,11 @@ pub(super) async fn run(context: &Context, poll: &Poll) -> Given {
             None => ran.code() == 0,
             Some(until) => {
                 let tries = Value::from(tries);
-                let variables = [("exit_code", &code), ("stdout", &stdout), ("tries", &tries)];
+                let variables = [
+                    ("exit_code", (&code).into()),
+                    ("stdout", (&stdout).into()),
+                    ("tries", (&tries).into()),
+                ];
                 match until.value.is_true(variables) {
                     Ok(over) => over,
                     Err(error) => {

@@ -22,9 +22,12 @@ impl Progress {
             Err(Missing::Error(error)) => return self.cannot_begin(place, error),
         };
         if let Some(when) = &step.when {
-            let (inputs, job) = (Value::Object(given), Value::Object(self.inputs.clone()));
-            let steps = self.states();
-            let variables = [("inputs", &inputs), ("job", &job), ("steps", &steps)];
+            let steps = self.states(when.value.asked("steps"));
+            let variables = [
+                ("inputs", (&given).into()),
+                ("job", (&self.inputs).into()),
+                ("steps", (&steps).into()),
+            ];
             match when.value.is_true(variables) {
                 Ok(true) => {}
                 Ok(false) => return self.skip(place, &format!("`{}` is false", when.value)),

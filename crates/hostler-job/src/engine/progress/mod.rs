@@ -21,7 +21,7 @@ use hostler_ledger::{Change, JobEnd, JobId, StepRunRow, StepRunUpdate};
 use serde_json::{Map, Value};
 
 use super::error::StepError;
-use crate::flow::{Flow, StepId};
+use crate::flow::{Flow, Step, StepId};
 
 pub(crate) use begin::executor;
 pub(crate) use replay::{Again, Live};
@@ -185,6 +185,23 @@ struct Item {
     tries: u32,
     fallback: bool,
     state: ItemState,
+}
+
+impl Item {
+    /// Whether it is tried again, now that it has failed with this error, and after how long. Where the fallback is next, it is taken
+    /// on to that. The one place that says so: for a run that ends, and for one that an earlier host saw end.
+    fn tried_again(&mut self, step: &Step, error: &StepError) -> Option<Duration> {
+        // Without what it needs it would be the same the next time.
+        if self.fallback || error.code == "missing_input" {
+            return None;
+        }
+        if self.tries <= step.retry.times {
+            return Some(step.retry.pause(self.tries));
+        }
+        step.fallback.as_ref()?;
+        (self.fallback, self.tries) = (true, 0);
+        Some(Duration::ZERO)
+    }
 }
 
 #[derive(Debug)]

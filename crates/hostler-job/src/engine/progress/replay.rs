@@ -7,9 +7,9 @@ use hostler_ledger::{StepRunRow, StepRunState, StepRunUpdate};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{At, Attempt, Effect, Held, Item, ItemState, Outputs, Over, Plan, Progress};
+use super::{At, Attempt, Effect, Held, ItemState, Outputs, Over, Plan, Progress};
 use crate::engine::error::StepError;
-use crate::flow::{Action, Step};
+use crate::flow::Action;
 
 /// Steps that a person had done again: those whose runs are not later than the number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -173,7 +173,12 @@ impl Progress {
                     item.tries -= 1;
                     ItemState::Waiting
                 }
-                StepRunState::Failed if !broken && is_tried_again(step, item, error.as_ref()) => {
+                StepRunState::Failed
+                    if !broken
+                        && error
+                            .as_ref()
+                            .is_some_and(|error| item.tried_again(step, error).is_some()) =>
+                {
                     ItemState::Waiting
                 }
                 _ => ItemState::Done {
@@ -238,21 +243,6 @@ impl Progress {
         self.begin_items();
         self.advance()
     }
-}
-
-/// Whether an item that has failed is to be tried again; takes it on to the fallback where that is next.
-fn is_tried_again(step: &Step, item: &mut Item, error: Option<&StepError>) -> bool {
-    if item.fallback || error.is_some_and(|error| error.code == "missing_input") {
-        return false;
-    }
-    if item.tries <= step.retry.times {
-        return true;
-    }
-    let falls_back = step.fallback.is_some();
-    if falls_back {
-        (item.fallback, item.tries) = (true, 0);
-    }
-    falls_back
 }
 
 fn outputs(row: &StepRunRow) -> Outputs {

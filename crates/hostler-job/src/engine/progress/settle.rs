@@ -96,16 +96,11 @@ impl Progress {
         };
         let of = &mut attempt.items[item];
         let broken = attempt.broken.is_some();
-        if error.is_some() && !broken && !of.fallback && of.tries <= step.retry.times {
-            let pause = step.retry.pause(of.tries);
+        if let Some(error) = error.as_ref().filter(|_| !broken)
+            && let Some(pause) = of.tried_again(step, error)
+        {
             self.change(run, update);
             return self.start_again(place, item, pause);
-        }
-        if error.is_some() && !broken && !of.fallback && step.fallback.is_some() {
-            of.fallback = true;
-            of.tries = 0;
-            self.change(run, update);
-            return self.start_again(place, item, Duration::ZERO);
         }
         if attempt.head.is_some() {
             self.change(run, update);
@@ -257,16 +252,14 @@ impl Progress {
         let mut followed = None;
         if !step.exits.is_empty() {
             let inputs = self.inputs_of_exits(place);
-            let given = Value::Object((*outputs).clone());
-            let job = Value::Object(self.inputs.clone());
             let attempt = json!(self.steps[place].attempt);
             let failure = error.as_ref().map_or(Value::Null, |error| json!(error));
             let variables = [
-                ("outputs", &given),
-                ("inputs", &inputs),
-                ("job", &job),
-                ("attempt", &attempt),
-                ("error", &failure),
+                ("outputs", (&*outputs).into()),
+                ("inputs", (&inputs).into()),
+                ("job", (&self.inputs).into()),
+                ("attempt", (&attempt).into()),
+                ("error", (&failure).into()),
             ];
             for (number, rule) in step.exits.iter().enumerate() {
                 let holds = match &rule.when {
@@ -379,9 +372,14 @@ impl Progress {
         }
     }
 
-    fn inputs_of_exits(&self, place: usize) -> Value {
-        let given = self.given(&self.flow.steps[place], None);
-        Value::Object(given.unwrap_or_else(|_| Map::new()))
+    /// What the rules of a step are told of its inputs, if they ask for any.
+    fn inputs_of_exits(&self, place: usize) -> Map<String, Value> {
+        let step = &self.flow.steps[place];
+        let mut rules = step.exits.iter().filter_map(|rule| rule.when.as_ref());
+        if rules.all(|when| when.value.asked("inputs").is_none()) {
+            return Map::new();
+        }
+        self.given(step, None).unwrap_or_else(|_| Map::new())
     }
 
     /// Goes the way that was found.

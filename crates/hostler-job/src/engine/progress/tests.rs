@@ -398,3 +398,78 @@ fn a_step_is_done_again_with_all_that_waits_for_it() {
         .collect();
     assert_eq!(begun, [1], "the next host knows of it");
 }
+
+/// A chain of steps, each of which is done when the one before it was.
+fn chain(steps: usize) -> String {
+    let mut text = "name: x\nsteps:\n  s0: { command: x }\n".to_owned();
+    for n in 1..steps {
+        let before = n - 1;
+        text += &format!(
+            "  s{n}: {{ after: s{before}, command: x, when: steps.s{before}.state == 'completed' }}\n"
+        );
+    }
+    text
+}
+
+/// How long it takes to play this through, at best: what it costs, not what else the machine does.
+fn at_best(play: impl Fn()) -> Duration {
+    let times = (0..3).map(|_| {
+        let began = std::time::Instant::now();
+        play();
+        began.elapsed()
+    });
+    times.min().expect("one")
+}
+
+/// Eight times as much of what is quadratic takes 64 times as long.
+fn is_linear(what: &str, small: Duration, eight_times: Duration) {
+    eprintln!("{what}: {small:?}, eight times as many {eight_times:?}");
+    assert!(
+        eight_times < small * 24,
+        "{what}: {small:?}, {eight_times:?}"
+    );
+}
+
+#[test]
+fn a_chain_of_conditions_takes_no_longer_a_step_when_it_is_long() {
+    let [small, large] = [250, 2000].map(|steps| {
+        let text = chain(steps);
+        let checked = at_best(|| drop(crate::check(&text).expect("right")));
+        let played = at_best(|| {
+            let mut job = Played::new(&text);
+            for step in 0..steps {
+                job.gives(&format!("s{step}"), 0);
+            }
+            assert_eq!(job.code(), ("completed", "completed"));
+            let rows: Vec<StepRunRow> = job.rows.values().cloned().collect();
+            let mut next = Progress::new(JobId::new(), job.flow.clone(), Map::new());
+            assert!(next.replay(&rows, &[], false).is_empty());
+        });
+        (checked, played)
+    });
+    is_linear("checked", small.0, large.0);
+    is_linear("checked and played", small.1, large.1);
+}
+
+#[test]
+fn a_long_list_takes_no_longer_an_item() {
+    let text = "name: x\nsteps:\n  list:\n    command: { run: x, stdout: json }\n    outputs: { all: { items: integer } }\n  each:\n    for_each: { in: list.all, parallel: 2 }\n    inputs: { n: $item, i: $index }\n    command: x\n    exits: [{ name: x, when: size(outputs) > 0, action: advance }]\n";
+    let [small, large] = [1250, 10_000].map(|items| {
+        at_best(|| {
+            let mut job = Played::new(text);
+            let all: Vec<usize> = (0..items).collect();
+            let Value::Object(all) = serde_json::json!({ "all": all, "exit_code": 0 }) else {
+                unreachable!()
+            };
+            job.ends("list", Outcome::completed(all));
+            for item in 0..items {
+                if item == items / 2 {
+                    job.in_the_next_host();
+                }
+                job.gives("each", 0);
+            }
+            assert_eq!(job.code(), ("completed", "completed"));
+        })
+    });
+    is_linear("items", small, large);
+}

@@ -1,12 +1,13 @@
 //! What a step is given: from what was given to the job, and from what other steps gave.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
 use super::{At, Over, Progress};
 use crate::engine::error::StepError;
-use crate::flow::{InputName, Reference, Root, Source, Step, StepInput};
+use crate::flow::{Asked, InputName, Reference, Root, Source, Step, StepInput};
 
 /// Why a step cannot be given what it needs.
 pub(super) enum Missing {
@@ -98,13 +99,21 @@ impl Progress {
         item: Option<&ItemOf<'_>>,
         last: bool,
     ) -> Result<Option<Value>, StepError> {
+        let found = self.find(reference, item, last)?;
+        Ok(found.map(Cow::into_owned))
+    }
+
+    /// The same, where it is: of what is large a small part may be wanted.
+    fn find<'a>(
+        &'a self,
+        reference: &Reference,
+        item: Option<&ItemOf<'a>>,
+        last: bool,
+    ) -> Result<Option<Cow<'a, Value>>, StepError> {
         let (root, path) = match &reference.root {
-            Root::Job(input) => (
-                self.inputs.get(input.as_str()).cloned(),
-                &reference.path[..],
-            ),
-            Root::Index => (item.map(|item| json!(item.index)), &[][..]),
-            Root::Item => (item.map(|item| item.value.clone()), &reference.path[..]),
+            Root::Job(input) => (self.inputs.get(input.as_str()), &reference.path[..]),
+            Root::Index => return Ok(item.map(|item| Cow::Owned(json!(item.index)))),
+            Root::Item => (item.map(|item| item.value), &reference.path[..]),
             Root::Step(step) => {
                 let Some(place) = self.place(&step.value) else {
                     return Ok(None);
@@ -123,9 +132,9 @@ impl Progress {
                 };
                 let each = self.flow.steps[place].for_each.is_some();
                 match outputs.get(first) {
-                    Some(value) => (Some(value.clone()), rest),
+                    Some(value) => (Some(value), rest),
                     // Of no items, nobody knows what they would have given.
-                    None if each => return Ok(Some(json!([]))),
+                    None if each => return Ok(Some(Cow::Owned(json!([])))),
                     None => {
                         let message =
                             format!("`{reference}`: `{}` did not give `{first}`", step.value);
@@ -139,9 +148,7 @@ impl Progress {
         };
         for part in path {
             value = match value {
-                Value::Object(mut fields) if fields.contains_key(part) => {
-                    fields.remove(part).unwrap_or_default()
-                }
+                Value::Object(fields) if fields.contains_key(part) => &fields[part],
                 Value::Null => return Ok(None),
                 _ => {
                     let message = format!("`{reference}`: there is no `{part}`");
@@ -149,24 +156,27 @@ impl Progress {
                 }
             };
         }
-        Ok(Some(value))
+        Ok(Some(Cow::Borrowed(value)))
     }
 
-    /// `steps` in an expression: the state of each that is over.
-    pub(super) fn states(&self) -> Value {
-        let over = self
-            .flow
-            .steps
-            .iter()
-            .zip(&self.steps)
-            .filter_map(|(step, progress)| {
-                let state = match &progress.at {
-                    At::Over(over) => over.word(),
-                    _ => return None,
-                };
-                Some((step.id.value.as_str().to_owned(), json!({ "state": state })))
-            });
-        Value::Object(over.collect())
+    /// `steps` in an expression, as far as it asks for that: the state of each that is over.
+    pub(super) fn states(&self, asked: Option<&Asked>) -> Map<String, Value> {
+        let state = |place: usize| {
+            let name = self.flow.steps[place].id.value.as_str().to_owned();
+            match &self.steps[place].at {
+                At::Over(over) => Some((name, json!({ "state": over.word() }))),
+                _ => None,
+            }
+        };
+        match asked {
+            None => Map::new(),
+            Some(Asked::Whole) => (0..self.steps.len()).filter_map(state).collect(),
+            Some(Asked::Fields(names)) => names
+                .iter()
+                .filter_map(|name| self.place(&name.parse().ok()?))
+                .filter_map(state)
+                .collect(),
+        }
     }
 
     /// What the flow gives, now that it has completed.

@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hostler_ledger::{
-    By, Change, JobId, JobState, Overlap, Refusal, ScheduleCame, ScheduleRecord, ScheduleRow,
-    WriteError,
+    By, Change, JobId, JobOrigin, JobState, Overlap, Refusal, ScheduleCame, ScheduleRecord,
+    ScheduleRow, WriteError,
 };
 use hostler_session::Policy;
 use serde::{Deserialize, Serialize};
@@ -25,7 +25,8 @@ use tokio_util::task::TaskTracker;
 
 use super::error::{Error, Result};
 use super::job::Job;
-use super::jobs::{Jobs, Making};
+use super::jobs::Jobs;
+use super::make::Making;
 use super::new::{FlowSource, Kept, NewJob};
 use crate::Loaded;
 pub use when::Clock;
@@ -33,8 +34,6 @@ use when::When;
 
 /// How long after its time a job is still made, where nothing else is said.
 const CATCH_UP: Duration = Duration::from_secs(3600);
-/// Until a job is known that is being made.
-const SOON: Duration = Duration::from_millis(10);
 /// The longest name.
 const LONGEST: usize = 64;
 
@@ -339,7 +338,7 @@ impl Schedules {
     /// [`Error::NoSchedule`]; [`Error::Conflict`] while its last job has not ended and it is to skip then; and as [`Jobs::create`].
     pub async fn run(&self, name: &str, by: By) -> Result<Job> {
         let What { checked, group } = What::read(&self.get(name)?).await?;
-        let (loaded, mut kept) = checked?;
+        let (loaded, kept) = checked?;
         loop {
             self.goes_on()?;
             let record = self.get(name)?;
@@ -354,8 +353,8 @@ impl Schedules {
                 (Overlap::Cancel, Some(_)) => continue,
                 (Overlap::Skip, Some(job)) => return Err(Error::Conflict(still_runs(&job))),
             }
-            kept.schedule = Some(name.to_owned());
             let mut making = Making::new(loaded.into(), kept, (group, None));
+            making.origin = JobOrigin::Schedule(name.to_owned());
             making.more.push(Change::ScheduleRan {
                 name: name.to_owned(),
                 at: self.now(),
@@ -382,7 +381,7 @@ impl Schedules {
         let Some(id) = &record.last_job else {
             return Ok(None);
         };
-        Ok(self.jobs.ledger().job(id)?.map(|job| job.state))
+        Ok(self.jobs.ledger().job_summary(id)?.map(|job| job.state))
     }
 
     /// Its last job, if that has not ended.
@@ -399,11 +398,8 @@ impl Schedules {
                 let by = By::new(format!("schedule {name}"), "its next job is due");
                 job.cancel(by).await.map(drop)
             }
-            // It has ended; or it is not known yet, for it is being made, or not any more, for the next host has it.
-            Err(Error::Ended(_) | Error::NoJob(_)) => {
-                tokio::time::sleep(SOON).await;
-                self.goes_on()
-            }
+            // It has ended, which the ledger says by now; or it was deleted.
+            Err(Error::Ended(_) | Error::NoJob(_)) => self.goes_on(),
             Err(error) => Err(error),
         }
     }

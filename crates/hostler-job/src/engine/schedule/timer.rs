@@ -4,13 +4,16 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hostler_ledger::{By, Change, Overlap, ScheduleCame, ScheduleDue, ScheduleRecord, WriteError};
+use hostler_ledger::{
+    By, Change, JobOrigin, Overlap, ScheduleCame, ScheduleDue, ScheduleRecord, WriteError,
+};
 use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{Schedules, What, When, still_runs};
 use crate::engine::error::{Error, Result};
-use crate::engine::jobs::{Making, why};
+use crate::engine::jobs::why;
+use crate::engine::make::Making;
 
 /// The longest sleep: a clock that was set, or a machine that was suspended, is noticed after it.
 const LONGEST: Duration = Duration::from_secs(60);
@@ -212,7 +215,7 @@ async fn try_once(schedules: &Schedules, name: &str) -> Result<Tried> {
         let message = "it was due while the host was not there, and that is too long ago";
         return skip(schedules, name, (due.was, due), why("missed", message)).await;
     };
-    let (loaded, mut kept) = match what.checked {
+    let (loaded, kept) = match what.checked {
         Ok(checked) => checked,
         Err(error) => {
             let skipped = why(code(&error), &one_line(&error.to_string()));
@@ -227,9 +230,9 @@ async fn try_once(schedules: &Schedules, name: &str) -> Result<Tried> {
             return skip(schedules, name, (at, due), skipped).await;
         }
     }
-    kept.schedule = Some(name.to_owned());
     let by = by(name, at);
     let mut making = Making::new(loaded.into(), kept, (what.group, None));
+    making.origin = JobOrigin::Schedule(name.to_owned());
     making.more.push(ran(
         name,
         at,
