@@ -1,9 +1,13 @@
 //! What flows say is what is done.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use hostler_agent::PoolOptions;
 use hostler_job::Error;
 use hostler_ledger::{JobEnd, StepRunState};
 use serde_json::{Map, Value, json};
+use tokio::sync::broadcast::error::TryRecvError;
 
 use crate::support::*;
 
@@ -375,4 +379,49 @@ async fn jobs_share_agents_and_one_that_is_cancelled_does_not_touch_the_others()
     assert_eq!(outputs(&status), json!({ "text": "012" }));
     shop.nothing_left(&second_job).await;
     shop.host.stage.await_none("the agent").await;
+}
+
+/// Of what has not ended nobody is told that it has, or that the host stops.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_job_is_found_from_the_moment_in_which_the_ledger_has_it() {
+    const MAKERS: usize = 3;
+    const EACH: usize = 100;
+    let shop = Shop::new();
+    let ledger = shop.host.stage.sessions.ledger().clone();
+    let (mut told, jobs) = (ledger.subscribe(), shop.jobs.clone());
+    let over = Arc::new(AtomicBool::new(false));
+    let is_over = over.clone();
+    let looking = std::thread::spawn(move || {
+        let mut seen = 0;
+        loop {
+            let event = match told.try_recv() {
+                Ok(event) => event,
+                Err(TryRecvError::Empty) if is_over.load(Ordering::SeqCst) => return seen,
+                // Looked for without pause: the moment is short.
+                Err(_) => {
+                    std::hint::spin_loop();
+                    continue;
+                }
+            };
+            let Some(job) = event.job.filter(|_| event.kind.starts_with("job.")) else {
+                continue;
+            };
+            match jobs.get(job.as_str()) {
+                Ok(_) | Err(Error::Ended(_)) => {}
+                Err(error) => panic!("{job}, at {}: {error}", event.kind),
+            }
+            seen += usize::from(event.kind == "job.created");
+        }
+    });
+    let makers = (0..MAKERS).map(|_| async {
+        for _ in 0..EACH {
+            shop.start("name: x\nsteps: { a: { sleep: 0s } }\n").await;
+        }
+    });
+    futures_util::future::join_all(makers).await;
+    over.store(true, Ordering::SeqCst);
+    assert!(looking.join().expect("each is found") > EACH);
+    for job in shop.jobs.live() {
+        soon("it ends", job.wait()).await.expect("its status");
+    }
 }

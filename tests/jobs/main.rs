@@ -6,6 +6,9 @@ mod agents;
 mod basics;
 mod death;
 mod ends;
+#[path = "../support/hooks.rs"]
+#[allow(dead_code)]
+mod hooks;
 mod permission;
 mod place;
 #[path = "../support/random.rs"]

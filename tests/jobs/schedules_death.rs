@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use hostler_agent::PoolOptions;
 use hostler_job::{NewSchedule, ScheduledFlow};
-use hostler_ledger::{JobFilter, Overlap};
+use hostler_ledger::{JobEnd, JobFilter, JobState, Overlap};
 
+use crate::hooks::Hooks;
 use crate::schedules::{NOON, SHORT, events, jobs, made, what};
 use crate::support::*;
 
@@ -60,8 +61,12 @@ fn set_clock(state: &Path, time: u64) {
     std::fs::rename(draft, clock).expect("renamed");
 }
 
-fn host(state: &Path, mark: &str) -> Child {
-    Command::new(std::env::current_exe().expect("this program"))
+fn host(state: &Path, mark: &str, hooks: Option<&Hooks>) -> Child {
+    let mut command = Command::new(std::env::current_exe().expect("this program"));
+    if let Some(hooks) = hooks {
+        command.env("HOSTLER_TEST_HOOKS", hooks.path());
+    }
+    command
         .args(["--exact", "schedules_death::the_host_by_the_clock"])
         .args(["--ignored", "--nocapture"])
         .env("HOSTLER_TEST_HOST", state)
@@ -72,8 +77,17 @@ fn host(state: &Path, mark: &str) -> Child {
         .expect("a host")
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whenever_hosts_are_killed_each_time_has_one_job() {
+/// Waits until the host has the ledger.
+async fn is_there(state: &Path, child: &Child) {
+    until("it is there", || {
+        std::fs::read_to_string(state.join("host.lock"))
+            .is_ok_and(|said| said.contains(&child.id().to_string()))
+    })
+    .await;
+}
+
+/// A place with a schedule that is due each minute, the state of its hosts, and their mark.
+async fn minutely() -> (tempfile::TempDir, PathBuf, String) {
     let dir = tempfile::Builder::new()
         .prefix("hostler-jobs-")
         .tempdir()
@@ -93,17 +107,79 @@ async fn whenever_hosts_are_killed_each_time_has_one_job() {
     };
     shop.jobs.schedules().set(new, by()).await.expect("set");
     leave(shop).await;
+    (dir, state, mark)
+}
+
+/// At the three places at which a death could make a job that its schedule knows nothing of, or lose or double one.
+#[cfg(debug_assertions)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_is_killed_around_the_write_of_a_job_makes_it_once() {
+    let (_dir, state, mark) = minutely().await;
+    let hooks = Hooks::new();
+    let places = [
+        ("job.before-write", false),
+        ("job.after-write", true),
+        ("job.before-answer", true),
+    ];
+    for (minute, (place, written)) in (1..).zip(places.into_iter().cycle().take(6)) {
+        let (before, time) = (NOON + (minute - 1) * MINUTE, NOON + minute * MINUTE);
+        let mut child = host(&state, &mark, Some(&hooks));
+        is_there(&state, &child).await;
+        hooks.hold(place);
+        set_clock(&state, time);
+        let held = hooks.arrival();
+        child.kill().expect("killed");
+        child.wait().expect("waited");
+        drop(held);
+
+        // As the dead one has left it: the job and the time that it is for, or neither.
+        let shop = next(&state, &mark).await;
+        let schedules = shop.jobs.schedules();
+        let last_at = || schedules.get("minutely").expect("it is there").last_at;
+        let dealt_with = if written { time } else { before };
+        let was = (dealt_with > NOON).then_some(dealt_with);
+        let jobs = (minute - 1 + u64::from(written)) as usize;
+        assert_eq!((last_at(), made(&shop).len()), (was, jobs), "{place}");
+
+        // What it did not make, the next one does; what it made, the next one goes on with.
+        schedules.begin();
+        until("it is dealt with", || last_at() == Some(time)).await;
+        let all = made(&shop);
+        assert_eq!(all.len(), minute as usize, "{place}: one for each time");
+        let last = all.last().expect("a job").id.clone();
+        leave(shop).await;
+
+        let shop = next(&state, &mark).await;
+        let ended = shop.jobs.summary(last.as_str()).expect("its record");
+        assert_eq!(ended.state, JobState::Ended(JobEnd::Completed), "{place}");
+        let told: Vec<_> = events(&shop, "schedule.ran")
+            .into_iter()
+            .map(|event| (event.job, event.detail["at"].as_u64()))
+            .collect();
+        let wanted: Vec<_> = (1..=minute)
+            .map(|minute| Some(NOON + minute * MINUTE))
+            .zip(made(&shop))
+            .map(|(at, job)| (Some(job.id), at))
+            .collect();
+        assert_eq!(
+            told, wanted,
+            "{place}: no job without its time, no time without its job"
+        );
+        leave(shop).await;
+    }
+    let shop = next(&state, &mark).await;
+    shop.host.stage.await_none("after the jobs").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whenever_hosts_are_killed_each_time_has_one_job() {
+    let (_dir, state, mark) = minutely().await;
     let mut random = crate::random::Random::new(std::process::id().into());
     const TIMES: u64 = 12;
     let ledger = state.join("ledger.db");
     for minute in 1..=TIMES {
-        let mut child = host(&state, &mark);
-        // Not before it is there: else it is always the next that does all.
-        until("it is there", || {
-            std::fs::read_to_string(state.join("host.lock"))
-                .is_ok_and(|said| said.contains(&child.id().to_string()))
-        })
-        .await;
+        let mut child = host(&state, &mark, None);
+        is_there(&state, &child).await;
         set_clock(&state, NOON + minute * MINUTE);
         // Somewhere between the clock that is read and the job that has ended.
         tokio::time::sleep(Duration::from_millis(random.below(60))).await;
@@ -149,7 +225,7 @@ async fn whenever_hosts_are_killed_each_time_has_one_job() {
 /// Lets a host in this process go, so that another may come.
 async fn leave(shop: Shop) {
     let sessions = &shop.host.stage.sessions;
-    // In the ledger first: a job is there a moment before it is among those that run. What is being closed cannot be handed over.
+    // What is being closed cannot be handed over.
     let over = || {
         let open = shop.jobs.list(&JobFilter::default()).expect("jobs");
         open.is_empty() && shop.jobs.live().is_empty() && sessions.list().is_empty()
