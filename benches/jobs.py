@@ -1,4 +1,6 @@
-"""Jobs: what a step costs beside what it runs, in a chain and side by side, and beside GNU make and Luigi."""
+"""Jobs: what a step costs beside what it runs, in a chain and side by side, beside GNU make, Luigi and Prefect; and what many jobs
+that have ended cost the next one.
+"""
 
 import http.client
 import json
@@ -9,14 +11,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from host import failed, host
 from table import NONE, judge, median, notes, table, times, us
-from tools import BUILD, Failed, output
+from tools import BUILD, HOSTLER, Failed, output
 
 STEP_LIMIT_US = 3000
 GROWTH_LIMIT = 1.2
+# Makers of the jobs that are to have ended.
+MAKERS = 4
 HEADS = ["what", "a step", "in all", "target", "result"]
 
 
@@ -101,14 +106,40 @@ sys.exit(0 if luigi.build(tasks, local_scheduler=True, workers=1, log_level="ERR
 """
 
 
-def luigi_python():
-    """A Python that has Luigi, in a place that is kept between runs."""
-    place = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hostler-bench" / "luigi"
+PREFECT = """
+import subprocess, sys, time
+from prefect import flow, task
+from prefect.task_runners import ThreadPoolTaskRunner
+count, chain = int(sys.argv[1]), sys.argv[2] == "chain"
+@task
+def step(before):
+    subprocess.run(["true"], check=True)
+    return 0
+@flow(task_runner=ThreadPoolTaskRunner(max_workers=2))
+def all(count):
+    if chain:
+        last = None
+        for _ in range(count):
+            last = step(last)
+    else:
+        for future in [step.submit(None) for _ in range(count)]:
+            future.result()
+# Its server, which is started for the first, is not to count.
+all(1)
+began = time.perf_counter()
+all(count)
+print(time.perf_counter() - began)
+"""
+
+
+def python_with(name, *packages):
+    """A Python that has these packages, in a place of this name that is kept between runs."""
+    place = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hostler-bench" / name
     python = place / "bin" / "python"
     if not python.exists():
         done = subprocess.run([sys.executable, "-m", "venv", place], capture_output=True, check=False)
         done = done.returncode == 0 and subprocess.run(
-            [place / "bin" / "pip", "install", "-q", "luigi==3.8.1"], capture_output=True, check=False
+            [place / "bin" / "pip", "install", "-q", *packages], capture_output=True, check=False
         )
         if not done or done.returncode != 0:
             shutil.rmtree(place, ignore_errors=True)
@@ -118,10 +149,30 @@ def luigi_python():
 
 def luigi(count, wide_too):
     """Luigi with its own scheduler and one worker, as it runs in a process."""
-    python = luigi_python()
+    python = python_with("luigi", "luigi==3.8.1")
     began = time.perf_counter()
     output([python, "-c", LUIGI, count, "wide" if wide_too else "chain"], 300)
     return (time.perf_counter() - began) * 1e6
+
+
+def prefect(count, wide_too):
+    """Prefect with a server of its own on this machine, which is there when the clock starts. It keeps a record, as we do."""
+    python = python_with("prefect", "prefect==3.8.8", "fastapi==0.139.0")
+    with tempfile.TemporaryDirectory(dir=BUILD) as place:
+        script = Path(place, "steps.py")
+        script.write_text(PREFECT, encoding="utf-8")
+        settings = {
+            "PREFECT_HOME": place,
+            "PREFECT_API_URL": "",
+            "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
+            "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_LOGGING_LEVEL": "ERROR",
+            "DO_NOT_TRACK": "1",
+        }
+        settings = [f"{name}={value}" for name, value in settings.items()]
+        said = output(["env", *settings, python, script, count, "wide" if wide_too else "chain"], 580)
+        return float(said.split()[-1]) * 1e6
 
 
 def row(what, count, took, limit=None, name=None):
@@ -133,7 +184,7 @@ def row(what, count, took, limit=None, name=None):
 
 def steps(count, rounds, said):
     rows = []
-    peers = {"GNU make -j2": make, "Luigi, one worker": luigi}
+    peers = {"GNU make -j2": make, "Luigi, one worker": luigi, "Prefect, its own server": prefect}
     kinds = [
         ("in a chain", chain(count), {}, False),
         # As many at once as there are processors on a small machine.
@@ -145,9 +196,12 @@ def steps(count, rounds, said):
             with host() as one:
                 connection = Unix(one.socket())
                 run(connection, chain(10))
-                for _ in range(rounds):
+                for turn in range(rounds):
                     ours.append(run(connection, flow, **inputs))
                     for name, peer in list(peers.items()):
+                        # So slow that one turn says it.
+                        if turn and peer is prefect:
+                            continue
                         try:
                             theirs[name].append(peer(count, is_wide))
                         except Failed as why:
@@ -163,34 +217,84 @@ def steps(count, rounds, said):
     return rows
 
 
-def grown(finished, rounds, said):
-    """A new job beside many that have ended."""
-    what = f"a job of 20 steps beside {finished} that have ended"
+def end_many(one, count):
+    """Makes this many jobs, which end at once; waits for the last."""
+    flow = "name: empty\nsteps: { a: { sleep: 0ms } }\n"
+
+    def make_some(some):
+        connection = Unix(one.socket())
+        for _ in range(some):
+            job = ask(connection, "POST", "/v1/jobs", {"flow": flow, "cwd": "/"})["id"]
+            ask(connection, "GET", f"/v1/jobs/{job}/wait?brief=true")
+
+    began = time.perf_counter()
+    shares = [count // MAKERS + (n < count % MAKERS) for n in range(MAKERS)]
+    with ThreadPoolExecutor(MAKERS) as pool:
+        for made in [pool.submit(make_some, share) for share in shares]:
+            made.result()
+    return time.perf_counter() - began
+
+
+def command(one, *words):
+    """How long a client takes, in microseconds; at best."""
+    took = []
+    for _ in range(10):
+        began = time.perf_counter()
+        output([HOSTLER, *words, "--state-dir", one.dir / "state"])
+        took.append((time.perf_counter() - began) * 1e6)
+    return min(took)
+
+
+def look(one, long, rounds):
+    """What is to be the same, however many have ended: in microseconds, at best, for what else the machine does is not meant."""
+    connection = Unix(one.socket())
+    run(connection, chain(1))
+    seen = {
+        "a job of 1 step": min(run(connection, chain(1)) for _ in range(10 * rounds)),
+        f"a job of {long} steps": min(run(connection, chain(long)) for _ in range(rounds)),
+        "`job ls`": command(one, "job", "ls"),
+        "`job ls -a -n 50`": command(one, "job", "ls", "-a", "-n", "50"),
+    }
+    connection.close()
+    starts = []
+    for _ in range(5):
+        one.stop()
+        began = time.perf_counter()
+        one.start()
+        one.socket()
+        starts.append((time.perf_counter() - began) * 1e6)
+    seen["start of the host"] = min(starts)
+    return seen, one.resident()
+
+
+def grown(finished, long, rounds, said):
+    """New jobs, listings and a start of the host beside many jobs that have ended."""
+    what = f"beside {finished} jobs that have ended"
     try:
         with host() as one:
-            connection = Unix(one.socket())
-            flow = chain(20)
-            run(connection, flow)
-            before = median([run(connection, flow) for _ in range(rounds)])
-            empty = "name: empty\nsteps: { a: { sleep: 0s } }\n"
-            for _ in range(finished):
-                job = ask(connection, "POST", "/v1/jobs", {"flow": empty, "cwd": "/"})["id"]
-                ask(connection, "GET", f"/v1/jobs/{job}/wait")
-            after = median([run(connection, flow) for _ in range(rounds)])
-            began = time.perf_counter()
-            ask(connection, "GET", "/v1/jobs?limit=20")
-            listed = (time.perf_counter() - began) * 1e6
+            before, small = look(one, long, rounds)
+            took = end_many(one, finished)
+            grew = one.resident()
+            after, large = look(one, long, rounds)
+            every = command(one, "job", "ls", "-a")
     except Failed as why:
         return [failed(what, why, said)]
-    growth = times(after, before)
-    said.append(f"{what}: {us(before)} before, {us(after)} after; a list of the 20 newest takes {us(listed)}")
-    return [[what, us(after / 20), us(after), f"≤ {GROWTH_LIMIT} × before", judge(what, growth, GROWTH_LIMIT)]]
+    said.append(
+        f"{finished} jobs of one step that does nothing, over the API by {MAKERS} clients: {took:.0f} s. The host's memory: "
+        f"{small >> 20} MB after its start with none, {grew >> 20} MB when it has made them, {large >> 20} MB after its start with them. "
+        f"A list of all of them (`job ls -a`) takes {us(every)}."
+    )
+    rows = []
+    for name, base in before.items():
+        growth = times(after[name], base)
+        rows.append([f"{name} {what}", us(base), us(after[name]), f"≤ {GROWTH_LIMIT} ×", judge(f"{name} {what}", growth, GROWTH_LIMIT)])
+    return rows
 
 
 def compare(quick):
     said = []
     print("### Jobs\n")
-    rows = steps(200 if quick else 1000, 1 if quick else 3, said)
-    rows += grown(500 if quick else 10_000, 3 if quick else 9, said)
-    table(HEADS, rows)
+    table(HEADS, steps(200 if quick else 1000, 1 if quick else 3, said))
+    rows = grown(1000 if quick else 10_000, 200 if quick else 1000, 1 if quick else 5, said)
+    table(["what", "with none", "with them", "target", "result"], rows)
     notes(said)

@@ -18,6 +18,14 @@ fn jobs_are_listed_shown_and_forgotten() {
     let all = bench.list(&["-a"]);
     let ids: Vec<&str> = all.iter().filter_map(|job| job["id"].as_str()).collect();
     assert_eq!(ids, [second.as_str(), first.as_str()], "the newest first");
+    let newest = bench.list(&["-a", "-n", "1"]);
+    assert_eq!((newest.len(), &newest[0]["id"]), (1, &all[0]["id"]));
+    assert!(
+        newest[0]["inputs"].is_null() && newest[0]["outputs"].is_null(),
+        "how they stand, no more: {newest:?}"
+    );
+    assert_eq!(bench.list(&["-a", "--limit", "5"]).len(), 2);
+    assert_eq!(bench.comes_to(&["ls", "-n", "0"]).0, Some(2));
     assert_eq!(bench.list(&["-a", "--group", "g"]).len(), 1);
     assert!(bench.list(&["-a", "--group", "none"]).is_empty());
 
