@@ -239,6 +239,12 @@ fn what_is_wrong_is_told_with_line_and_reason() {
             false,
         ),
         (
+            "name: x\nsteps:\n  a: {command: ls}\n  b: {command: ls, when: \"steps['a'].state == ''\"}",
+            Code::BadExpression,
+            "the step does not wait for `a`",
+            false,
+        ),
+        (
             "name: x\nsteps:\n  a: {command: ls, exits: [{when: outputs.text == '', action: abandon}]}",
             Code::BadExpression,
             "`outputs` has no `text`",
