@@ -111,6 +111,8 @@ pub(crate) fn what(shop: &Shop, flow: ScheduledFlow, cwd: PathBuf) -> Scheduled 
         cwd,
         group: Some("nightly".into()),
         policy: shop.job("").policy,
+        make_up: true,
+        about: serde_json::Value::Null,
     }
 }
 

@@ -181,6 +181,9 @@ pub enum Refusal {
     /// There is no such schedule.
     #[error("there is no schedule `{0}`")]
     NoSchedule(String),
+    /// What was asked for by this name was made already: this job.
+    #[error("job {0} was made for this request already")]
+    AlreadyRequested(JobId),
     /// It is due at another time.
     #[error("schedule `{0}` is not due at that time any more")]
     ScheduleMoved(String),

@@ -4,7 +4,7 @@ mod read;
 mod schedule;
 mod write;
 
-pub use schedule::{Overlap, ScheduleCame, ScheduleDue, ScheduleRecord, ScheduleRow};
+pub use schedule::{Overlap, ScheduleCame, ScheduleDue, ScheduleRecord, ScheduleRow, ScheduledFor};
 
 use std::fmt;
 use std::str::FromStr;
@@ -243,8 +243,8 @@ pub enum JobOrigin {
     Run(u32),
     /// It does this job again, which had ended.
     Retry(JobId),
-    /// The schedule of this name.
-    Schedule(String),
+    /// A schedule.
+    Schedule(ScheduledFor),
 }
 
 /// A job as it is created; it is pending.

@@ -83,8 +83,8 @@ pub use error::{OpenError, ReadError, Refusal, WriteError};
 pub use id::{ConversationId, EntrySeq, IdError, JobId, ResourceId, Seq, SessionId};
 pub use job::{
     JobEnd, JobFilter, JobOrigin, JobRecord, JobRow, JobStanding, JobState, JobSummary, LeaseRow,
-    Overlap, ScheduleCame, ScheduleDue, ScheduleRecord, ScheduleRow, StateError, StepRunRow,
-    StepRunState, StepRunUpdate,
+    Overlap, ScheduleCame, ScheduleDue, ScheduleRecord, ScheduleRow, ScheduledFor, StateError,
+    StepRunRow, StepRunState, StepRunUpdate,
 };
 pub use ledger::{Durability, Ledger, LedgerOptions, Opened};
 pub use reader::Reader;

@@ -143,7 +143,7 @@ fn where_a_job_comes_from_is_kept_and_the_job_of_a_run_is_found() {
         JobOrigin::Run(1),
         JobOrigin::Run(2),
         JobOrigin::Retry(parent.clone()),
-        JobOrigin::Schedule("nightly".to_owned()),
+        JobOrigin::Schedule(scheduled("nightly")),
     ];
     for origin in &origins {
         let id = JobId::new();

@@ -95,7 +95,7 @@ fn jobs_of_the_third_schema_keep_their_flows_and_where_they_come_from() {
             format!("{{\"flow\":1,\"retry_of\":\"{}\"}}", ids[0]),
         ),
         (
-            JobOrigin::Schedule("hourly".to_owned()),
+            JobOrigin::Schedule(scheduled("hourly")),
             "{\"flow\":1,\"schedule\":\"hourly\"}".to_owned(),
         ),
     ];

@@ -85,6 +85,8 @@ pub(crate) async fn set(
             cwd: new.cwd.unwrap_or(beside),
             group: new.group,
             policy: new.policy.over(gateway.defaults())?,
+            make_up: true,
+            about: serde_json::Value::Null,
         },
         overlap: new.overlap,
         enabled: new.enabled,
@@ -117,6 +119,7 @@ pub(crate) async fn change(
             .map(|zone| Some(zone).filter(|zone| zone != LOCAL)),
         overlap: asked.overlap,
         enabled: asked.enabled,
+        what: None,
     };
     let schedules = gateway.jobs().schedules();
     let changed = schedules.change(&name, changing, by).await?;

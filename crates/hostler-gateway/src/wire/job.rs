@@ -361,7 +361,7 @@ impl From<&ledger::JobSummary> for JobSummary {
     fn from(job: &ledger::JobSummary) -> Self {
         let (retry_of, schedule) = match &job.origin {
             JobOrigin::Retry(job) => (Some(job.to_string()), None),
-            JobOrigin::Schedule(name) => (None, Some(name.clone())),
+            JobOrigin::Schedule(scheduled) => (None, Some(scheduled.schedule.clone())),
             JobOrigin::Asked | JobOrigin::Run(_) => (None, None),
         };
         Self {

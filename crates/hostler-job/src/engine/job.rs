@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use hostler_ledger::{By, JobEnd, JobId, JobState, SessionId};
+use hostler_ledger::{By, JobEnd, JobId, JobOrigin, JobState, SessionId};
 use hostler_session::CloseReport;
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -43,6 +43,7 @@ pub(crate) struct Shared {
     pub(crate) id: JobId,
     pub(crate) group: Option<String>,
     pub(crate) parent: Option<JobId>,
+    pub(crate) origin: JobOrigin,
     pub(crate) loaded: Arc<Loaded>,
     pub(crate) kept: Kept,
     pub(crate) mailbox: mpsc::UnboundedSender<Message>,
@@ -78,6 +79,14 @@ impl Shared {
             .insert(name.to_owned(), value.into());
     }
 
+    /// The schedule that has made it.
+    pub(crate) fn schedule(&self) -> Option<&str> {
+        match &self.origin {
+            JobOrigin::Schedule(scheduled) => Some(&scheduled.schedule),
+            JobOrigin::Asked | JobOrigin::Run(_) | JobOrigin::Retry(_) => None,
+        }
+    }
+
     pub(crate) fn cwd(&self) -> &PathBuf {
         &self.kept.cwd
     }
@@ -108,6 +117,11 @@ impl Job {
     /// The job below which it runs.
     pub fn parent(&self) -> Option<&JobId> {
         self.shared.parent.as_ref()
+    }
+
+    /// The schedule that has made it.
+    pub fn schedule(&self) -> Option<&str> {
+        self.shared.schedule()
     }
 
     /// How it stands.

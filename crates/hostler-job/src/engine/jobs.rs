@@ -109,7 +109,7 @@ impl Jobs {
         id: JobId,
         loaded: Arc<Loaded>,
         kept: Kept,
-        (group, parent): (Option<String>, Option<JobId>),
+        (group, parent, origin): (Option<String>, Option<JobId>, JobOrigin),
         status: JobStatus,
     ) -> (Arc<Shared>, mpsc::UnboundedReceiver<Message>) {
         let (mailbox, inbox) = mpsc::unbounded_channel();
@@ -117,6 +117,7 @@ impl Jobs {
             id,
             group,
             parent,
+            origin,
             loaded,
             kept,
             mailbox,

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use hostler_ledger::{
-    By, Change, JobEnd, JobId, JobOrigin, JobRow, JobStanding, JobState, StepRunRow, WriteError,
+    By, Change, JobEnd, JobId, JobOrigin, JobRow, JobStanding, JobState, ScheduledFor, StepRunRow,
+    WriteError,
 };
 use serde_json::Value;
 
@@ -47,6 +48,19 @@ impl Making {
             origin: JobOrigin::Asked,
             done: Vec::new(),
             more: Vec::new(),
+        }
+    }
+
+    /// One that a schedule makes.
+    pub(crate) fn of_schedule(
+        loaded: Loaded,
+        kept: Kept,
+        group: Option<String>,
+        scheduled: ScheduledFor,
+    ) -> Self {
+        Self {
+            origin: JobOrigin::Schedule(scheduled),
+            ..Self::new(Arc::new(loaded), kept, (group, None))
         }
     }
 }
@@ -102,7 +116,7 @@ impl Jobs {
             name: loaded.flow.name.clone(),
             group: group.clone(),
             parent: parent.clone(),
-            origin,
+            origin: origin.clone(),
             detail,
             created: now(),
         };
@@ -131,7 +145,7 @@ impl Jobs {
             report: None,
         };
         let below = parent.is_some();
-        let (shared, inbox) = self.shared(id, loaded, kept, (group, parent), status);
+        let (shared, inbox) = self.shared(id, loaded, kept, (group, parent, origin), status);
         let actor = Actor::new(self.clone(), shared.clone(), inbox, progress, by);
         // It is known before it is written: so what the ledger has that has not ended is known.
         let job = self.register(shared);

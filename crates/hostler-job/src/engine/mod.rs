@@ -16,7 +16,9 @@ mod schedule;
 pub use error::{Error, Result, StepError};
 pub use job::{Job, JobStatus};
 pub use jobs::{Jobs, JobsOptions};
+pub use label::scheduled;
 pub use new::{FlowSource, NewJob};
 pub use schedule::{
     Clock, NewSchedule, ScheduleChange, ScheduleOptions, Scheduled, ScheduledFlow, Schedules,
+    machine_zone,
 };

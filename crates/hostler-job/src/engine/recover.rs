@@ -122,7 +122,11 @@ impl Jobs {
             stuck: false,
             report: None,
         };
-        let place = (record.group.clone(), record.parent.clone());
+        let place = (
+            record.group.clone(),
+            record.parent.clone(),
+            record.origin.clone(),
+        );
         let (shared, inbox) = self.shared(record.id.clone(), loaded, kept, place, status);
         let by = By::new("host", "it goes on after the one before");
         let actor = Actor::new(self.clone(), shared.clone(), inbox, progress, by);

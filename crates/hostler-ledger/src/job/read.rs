@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::Value;
 
-use super::{JobFilter, JobOrigin, JobRecord, JobSummary, LeaseRow, StepRunRow};
+use super::{JobFilter, JobOrigin, JobRecord, JobSummary, LeaseRow, ScheduledFor, StepRunRow};
 use crate::apply::stored;
 use crate::error::ReadError;
 use crate::id::JobId;
@@ -11,9 +11,10 @@ use crate::ledger::Ledger;
 use crate::read::{Query, json};
 use crate::record::Which;
 
-const JOB: &str = "SELECT number, id, name, \"group\", parent, session, state, why, created, began, ended, run, retry_of, schedule FROM jobs";
-const WHOLE: &str = "SELECT number, id, name, \"group\", parent, session, state, why, created, began, ended, run, retry_of, schedule,
-    detail, outputs FROM jobs JOIN job_details ON job_details.job = jobs.number WHERE id = ?1";
+pub(super) const JOB: &str = "SELECT number, id, name, \"group\", parent, session, state, why, created, began, ended, run, retry_of, schedule, due, late,
+    request FROM jobs";
+const WHOLE: &str = "SELECT number, id, name, \"group\", parent, session, state, why, created, began, ended, run, retry_of, schedule, due, late,
+    request, detail, outputs FROM jobs JOIN job_details ON job_details.job = jobs.number WHERE id = ?1";
 const RUN: &str = "SELECT number, step, item, attempt, try, state, detail, outputs, error, follows, began, ended FROM step_runs";
 
 impl Ledger {
@@ -90,8 +91,8 @@ fn one(connection: &Connection, id: &JobId) -> rusqlite::Result<Option<JobRecord
     let read = |row: &Row<'_>| {
         Ok(JobRecord {
             summary: read_job(row)?,
-            detail: json(row, 14)?,
-            outputs: some_json(row, 15)?,
+            detail: json(row, 17)?,
+            outputs: some_json(row, 18)?,
         })
     };
     connection
@@ -162,12 +163,21 @@ fn leases(connection: &Connection, job: Option<&JobId>) -> rusqlite::Result<Vec<
     )
 }
 
-fn read_job(row: &Row<'_>) -> rusqlite::Result<JobSummary> {
-    let (run, retry_of, schedule) = (row.get(11)?, row.get(12)?, row.get(13)?);
+pub(super) fn read_job(row: &Row<'_>) -> rusqlite::Result<JobSummary> {
+    let (run, retry_of, schedule) = (
+        row.get(11)?,
+        row.get(12)?,
+        row.get::<_, Option<String>>(13)?,
+    );
     let origin = match (run, retry_of, schedule) {
         (Some(run), _, _) => JobOrigin::Run(run),
         (_, Some(job), _) => JobOrigin::Retry(job),
-        (_, _, Some(schedule)) => JobOrigin::Schedule(schedule),
+        (_, _, Some(schedule)) => JobOrigin::Schedule(ScheduledFor {
+            schedule,
+            due: row.get(14)?,
+            late: row.get(15)?,
+            request: row.get(16)?,
+        }),
         (None, None, None) => JobOrigin::Asked,
     };
     Ok(JobSummary {

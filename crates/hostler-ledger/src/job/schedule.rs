@@ -8,8 +8,8 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::read::some_json;
-use super::{StateError, unknown};
+use super::read::{JOB, read_job, some_json};
+use super::{JobSummary, StateError, unknown};
 use crate::apply::{About, Pen, Result, stored};
 use crate::change::{By, Change};
 use crate::error::{ReadError, Refusal};
@@ -105,6 +105,21 @@ pub struct ScheduleRecord {
     pub skipped: Option<Value>,
     /// When it was first set: Unix time in milliseconds.
     pub created: u64,
+    /// When it was last set: Unix time in milliseconds.
+    pub modified: u64,
+}
+
+/// The schedule that makes a job, and for what.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScheduledFor {
+    /// Its name.
+    pub schedule: String,
+    /// The time that the job stands for: Unix time in milliseconds. `None` where somebody wanted it at once.
+    pub due: Option<u64>,
+    /// Whether that time had gone by, and is made up for.
+    pub late: bool,
+    /// What whoever asked for it called that: of one schedule, one such job is made.
+    pub request: Option<String>,
 }
 
 /// What came of a time at which a schedule was due.
@@ -125,7 +140,10 @@ pub struct ScheduleDue {
     pub next: Option<u64>,
 }
 
-const SCHEDULE: &str = "SELECT name, cron, zone, what, overlap, enabled, next_at, last_at, last_job, skipped, created FROM schedules";
+const SCHEDULE: &str = "SELECT name, cron, zone, what, overlap, enabled, next_at, last_at, last_job, skipped, created, coalesce(modified, created) FROM schedules";
+/// Those of the schedule that there is now, and of none before it that had the same name.
+const OF: &str =
+    "schedule = ?1 AND number > coalesce((SELECT jobs_after FROM schedules WHERE name = ?1), 0)";
 
 impl Ledger {
     /// All schedules, by their names.
@@ -150,6 +168,54 @@ impl Ledger {
     pub fn schedule(&self, name: &str) -> std::result::Result<Option<ScheduleRecord>, ReadError> {
         self.read(|connection| one(connection, name))
     }
+
+    /// The jobs that a schedule has made since it was first set, the newest first: those with a lower number than `before`, `limit`
+    /// at the most.
+    ///
+    /// # Errors
+    ///
+    /// See [`ReadError`].
+    pub fn scheduled_jobs(
+        &self,
+        schedule: &str,
+        before: Option<u64>,
+        limit: usize,
+    ) -> std::result::Result<Vec<JobSummary>, ReadError> {
+        let before = before.map_or(i64::MAX, stored);
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.read(|connection| {
+            connection
+                .prepare_cached(&format!(
+                    "{JOB} WHERE {OF} AND number < ?2 ORDER BY number DESC LIMIT ?3"
+                ))?
+                .query_map(params![schedule, before, limit], read_job)?
+                .collect()
+        })
+    }
+
+    /// The job of a schedule that was made for what somebody called this.
+    ///
+    /// # Errors
+    ///
+    /// See [`ReadError`].
+    pub fn requested_job(
+        &self,
+        schedule: &str,
+        request: &str,
+    ) -> std::result::Result<Option<JobId>, ReadError> {
+        self.read(|connection| requested(connection, schedule, request))
+    }
+}
+
+fn requested(
+    connection: &Connection,
+    schedule: &str,
+    request: &str,
+) -> rusqlite::Result<Option<JobId>> {
+    connection
+        .prepare_cached(&format!("SELECT id FROM jobs WHERE {OF} AND request = ?2"))?
+        .query_row([schedule, request], |row| row.get(0))
+        .optional()
 }
 
 fn one(connection: &Connection, name: &str) -> rusqlite::Result<Option<ScheduleRecord>> {
@@ -174,6 +240,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<ScheduleRecord> {
         last_job: row.get(8)?,
         skipped: some_json(row, 9)?,
         created: row.get(10)?,
+        modified: row.get(11)?,
     })
 }
 
@@ -212,10 +279,10 @@ impl Pen<'_> {
         } = schedule;
         self.connection
             .prepare_cached(
-                "INSERT INTO schedules (name, cron, zone, what, overlap, enabled, next_at, created)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+                "INSERT INTO schedules (name, cron, zone, what, overlap, enabled, next_at, created, modified, jobs_after)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8, coalesce((SELECT max(number) FROM jobs), 0))
                  ON CONFLICT (name) DO UPDATE SET cron = excluded.cron, zone = excluded.zone, what = excluded.what,
-                    overlap = excluded.overlap, enabled = excluded.enabled, next_at = excluded.next_at",
+                    overlap = excluded.overlap, enabled = excluded.enabled, next_at = excluded.next_at, modified = excluded.modified",
             )?
             .execute(params![
                 name,
@@ -294,6 +361,17 @@ impl Pen<'_> {
             .execute([name])?;
         let detail = json!({ "name": name });
         self.log(About::default(), "schedule.removed", by, detail)
+    }
+
+    /// That no job was made for what is asked for now.
+    pub(super) fn not_requested(&self, scheduled: &ScheduledFor) -> Result<()> {
+        let Some(request) = &scheduled.request else {
+            return Ok(());
+        };
+        match requested(self.connection, &scheduled.schedule, request)? {
+            Some(job) => Err(Refusal::AlreadyRequested(job).into()),
+            None => Ok(()),
+        }
     }
 
     fn exists(&self, name: &str) -> Result<Option<u64>> {

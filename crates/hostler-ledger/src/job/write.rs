@@ -84,17 +84,20 @@ impl Pen<'_> {
         if let Some(parent) = parent {
             self.open_job(parent)?;
         }
-        let (run, retry_of, schedule) = match origin {
+        let (run, retry_of, scheduled) = match origin {
             JobOrigin::Asked => (None, None, None),
             JobOrigin::Run(run) => (Some(*run), None, None),
             JobOrigin::Retry(job) => (None, Some(job), None),
-            JobOrigin::Schedule(schedule) => (None, None, Some(schedule)),
+            JobOrigin::Schedule(scheduled) => (None, None, Some(scheduled)),
         };
+        if let Some(scheduled) = scheduled {
+            self.not_requested(scheduled)?;
+        }
         let number = self
             .connection
             .prepare_cached(
-                "INSERT INTO jobs (id, name, \"group\", parent, state, why, created, run, retry_of, schedule)
-                 VALUES (?1, ?2, ?3, ?4, ?5, 'null', ?6, ?7, ?8, ?9)",
+                "INSERT INTO jobs (id, name, \"group\", parent, state, why, created, run, retry_of, schedule, due, late, request)
+                 VALUES (?1, ?2, ?3, ?4, ?5, 'null', ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
             )?
             .insert(params![
                 id,
@@ -105,7 +108,10 @@ impl Pen<'_> {
                 stored(*created),
                 run,
                 retry_of,
-                schedule
+                scheduled.map(|of| &of.schedule),
+                scheduled.and_then(|of| of.due).map(stored),
+                scheduled.is_some_and(|of| of.late),
+                scheduled.and_then(|of| of.request.as_ref()),
             ])?;
         self.connection
             .prepare_cached("INSERT INTO job_details (job, detail) VALUES (?1, ?2)")?

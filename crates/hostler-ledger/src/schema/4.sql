@@ -21,3 +21,18 @@ ALTER TABLE jobs DROP COLUMN detail;
 ALTER TABLE jobs DROP COLUMN outputs;
 
 CREATE INDEX jobs_run ON jobs (parent, run) WHERE parent IS NOT NULL AND run IS NOT NULL;
+
+-- What schedules make: of which one a job is, for what time, and as what it was asked for; and when a schedule was last set.
+
+-- When it was due; none where somebody wanted it at once.
+ALTER TABLE jobs ADD COLUMN due INTEGER;
+-- Whether that time had gone by, and was made up for.
+ALTER TABLE jobs ADD COLUMN late INTEGER NOT NULL DEFAULT 0;
+-- What whoever asked for it called that.
+ALTER TABLE jobs ADD COLUMN request TEXT;
+CREATE INDEX jobs_schedule ON jobs (schedule, number) WHERE schedule IS NOT NULL;
+CREATE INDEX jobs_request ON jobs (schedule, request) WHERE request IS NOT NULL;
+
+ALTER TABLE schedules ADD COLUMN modified INTEGER;
+-- Jobs up to this number are of an earlier schedule of the same name.
+ALTER TABLE schedules ADD COLUMN jobs_after INTEGER NOT NULL DEFAULT 0;

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use hostler_ledger::{
     By, Change, EventRow, HostRun, Identity, JobEnd, JobId, JobOrigin, JobRow, JobStanding, Ledger,
-    LedgerOptions, Opened, ResourceId, ResourceRow, SessionId, SessionRow, StepRunRow,
-    StepRunState, StepRunUpdate,
+    LedgerOptions, Opened, ResourceId, ResourceRow, ScheduledFor, SessionId, SessionRow,
+    StepRunRow, StepRunState, StepRunUpdate,
 };
 use serde_json::{Value, json};
 
@@ -120,6 +120,16 @@ pub fn cycle() -> Vec<Change> {
         released(&process),
         closed(&session),
     ]
+}
+
+/// That a schedule of this name has made a job, of which no more is known.
+pub fn scheduled(name: &str) -> ScheduledFor {
+    ScheduledFor {
+        schedule: name.to_owned(),
+        due: None,
+        late: false,
+        request: None,
+    }
 }
 
 pub fn job_created(id: &JobId, parent: Option<&JobId>) -> Change {

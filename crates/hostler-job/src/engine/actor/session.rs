@@ -28,7 +28,11 @@ impl Actor {
             parent,
             cwd: Some(self.shared.cwd().clone()),
             policy: self.shared.kept.policy.clone(),
-            labels: label::of_job(&self.shared.id, &self.shared.loaded.flow.name),
+            labels: label::of_job(
+                &self.shared.id,
+                &self.shared.loaded.flow.name,
+                self.shared.schedule(),
+            ),
             ..SessionOptions::default()
         };
         let by = By::new(format!("job {}", self.shared.id), "it begins");

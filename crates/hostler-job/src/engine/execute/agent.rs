@@ -15,6 +15,7 @@ use super::permission::Permissions;
 use super::{Context, Failure, Given, answer};
 use crate::engine::error::StepError;
 use crate::engine::jobs::Jobs;
+use crate::engine::label;
 use crate::engine::new::fill;
 use crate::engine::recover::lease_key;
 use crate::flow::Agent;
@@ -117,11 +118,16 @@ async fn acquire(context: &Context, agent: &Agent, pool: &AgentPool) -> Result<P
                 .map_or(memory, |limit| limit.min(memory)),
         );
     }
+    // What steps share is the job's alone.
+    let schedule = context.job.schedule();
+    let schedule = schedule.filter(|_| context.step().session.is_some());
+    let labels = schedule.map(|schedule| label::of_agent(&context.job.id, schedule));
     let new = NewConversation {
         agent: name,
         session: SessionOptions {
             cwd: Some(cwd.clone()),
             policy,
+            labels: labels.unwrap_or_default(),
             ..SessionOptions::default()
         },
         cwd,

@@ -4,6 +4,7 @@
 //! time in the same write that moves it on, which is refused unless it is still due then. So whoever is killed, and whenever, a
 //! time has one job or none. [`timer`] sleeps until the next of these times and looks at what is due.
 
+mod now;
 mod timer;
 mod when;
 
@@ -13,8 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hostler_ledger::{
-    By, Change, JobId, JobOrigin, JobState, Overlap, Refusal, ScheduleCame, ScheduleRecord,
-    ScheduleRow, WriteError,
+    By, Change, JobState, Overlap, Refusal, ScheduleRecord, ScheduleRow, WriteError,
 };
 use hostler_session::Policy;
 use serde::{Deserialize, Serialize};
@@ -24,13 +24,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::error::{Error, Result};
-use super::job::Job;
 use super::jobs::Jobs;
-use super::make::Making;
-use super::new::{FlowSource, Kept, NewJob};
-use crate::Loaded;
-pub use when::Clock;
+use super::new::{FlowSource, NewJob};
 use when::When;
+pub use when::{Clock, machine_zone};
 
 /// How long after its time a job is still made, where nothing else is said.
 const CATCH_UP: Duration = Duration::from_secs(3600);
@@ -80,6 +77,21 @@ pub struct Scheduled {
     pub group: Option<String>,
     /// The policy of its sessions.
     pub policy: Policy,
+    /// Whether a time that has gone by is made up for, as [`ScheduleOptions::catch_up`] says. Else it is skipped.
+    #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
+    pub make_up: bool,
+    /// What whoever has set it wants to be kept with it. It means nothing here.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub about: Value,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Whether times of a schedule that have gone by are made up for.
+fn makes_up(record: &ScheduleRecord) -> bool {
+    Scheduled::try_from(record).map_or(true, |what| what.make_up)
 }
 
 impl Scheduled {
@@ -102,7 +114,7 @@ impl Scheduled {
 pub struct NewSchedule {
     /// Its name: 1 to 64 letters, digits, `-`, `_` and `.`; the first is a letter or a digit.
     pub name: String,
-    /// When it is due: five fields, as crontab(5) has them, or a name such as `@hourly`.
+    /// When it is due: five fields, as crontab(5) has them, or a name such as `@hourly`; `@never` for what is run by hand only.
     pub cron: String,
     /// In which time zone, such as `Europe/Berlin`; `None` for that of the machine.
     pub zone: Option<String>,
@@ -125,6 +137,8 @@ pub struct ScheduleChange {
     pub overlap: Option<Overlap>,
     /// Whether it is due at all.
     pub enabled: Option<bool>,
+    /// What it runs.
+    pub what: Option<Scheduled>,
 }
 
 /// What all handles share.
@@ -223,32 +237,29 @@ impl Schedules {
     /// [`Error::Invalid`] for a name, a time or a zone that is none, and a time that never comes; what is wrong with the flow as from
     /// [`Jobs::create`]; [`Error::Ledger`].
     pub async fn set(&self, new: NewSchedule, by: By) -> Result<ScheduleRecord> {
-        let good = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
-        let begins = new.name.chars().next();
-        if new.name.len() > LONGEST
-            || !begins.is_some_and(|first| first.is_ascii_alphanumeric())
-            || !new.name.chars().all(good)
-        {
-            let message = format!(
-                "a schedule has a name of 1 to {LONGEST} letters, digits, `-`, `_` and `.`, the first a letter or a digit"
-            );
-            return Err(Error::Invalid(message));
-        }
-        let job = new.what.new_job();
-        let checked = tokio::task::spawn_blocking(move || job.check()).await;
-        checked.map_err(|error| Error::Invalid(error.to_string()))??;
-        let what = serde_json::to_value(&new.what);
-        let what = what.map_err(|error| Error::Invalid(error.to_string()))?;
-        let row = ScheduleRow {
-            name: new.name,
-            cron: new.cron,
-            zone: new.zone,
-            what,
-            overlap: new.overlap,
-            enabled: new.enabled,
-            next_at: None,
-        };
+        let row = checked(new).await?;
         self.put(move |_| Ok(row), by).await
+    }
+
+    /// Sets a schedule of a new name.
+    ///
+    /// Cancel safe: it is set or not.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] where there is one of this name, and as [`Schedules::set`].
+    pub async fn create(&self, new: NewSchedule, by: By) -> Result<ScheduleRecord> {
+        let row = checked(new).await?;
+        let is_new = move |schedules: &Self| match schedules.get(&row.name) {
+            Err(Error::NoSchedule(_)) => Ok(row),
+            Ok(there) => {
+                let name = there.row.name;
+                Err(Error::Conflict(format!(
+                    "there is a schedule `{name}` already"
+                )))
+            }
+            Err(error) => Err(error),
+        };
+        self.put(is_new, by).await
     }
 
     /// Changes a schedule that there is.
@@ -264,13 +275,17 @@ impl Schedules {
         by: By,
     ) -> Result<ScheduleRecord> {
         let wanted = name.to_owned();
-        let row = self.get(name)?.row;
+        self.get(name)?;
+        let what = match change.what {
+            Some(what) => Some(runnable(&what).await?),
+            None => None,
+        };
         self.put(
             move |schedules| {
-                // As it is by now: what was read before serves to refuse soon.
-                let mut row = schedules.get(&wanted).map_or(row, |now| now.row);
+                let mut row = schedules.get(&wanted)?.row;
                 row.cron = change.cron.unwrap_or(row.cron);
                 row.zone = change.zone.unwrap_or(row.zone);
+                row.what = what.unwrap_or(row.what);
                 row.overlap = change.overlap.unwrap_or(row.overlap);
                 row.enabled = change.enabled.unwrap_or(row.enabled);
                 Ok(row)
@@ -293,7 +308,7 @@ impl Schedules {
             let when = When::read(&row.cron, row.zone.as_deref())?;
             let old = this.jobs.ledger().schedule(&row.name)?;
             let next = when.next_now(this.now(), old.as_ref().and_then(|old| old.last_at));
-            if next.is_none() {
+            if next.is_none() && !when.is_never() {
                 let message = format!("cron: `{}` is never due", row.cron);
                 return Err(Error::Invalid(message));
             }
@@ -332,45 +347,9 @@ impl Schedules {
         Ok(())
     }
 
-    /// Makes its job now, whatever the clock says, and whether it is enabled or not. When it is due stays as it is.
-    ///
-    /// # Errors
-    /// [`Error::NoSchedule`]; [`Error::Conflict`] while its last job has not ended and it is to skip then; and as [`Jobs::create`].
-    pub async fn run(&self, name: &str, by: By) -> Result<Job> {
-        let What { checked, group } = What::read(&self.get(name)?).await?;
-        let (loaded, kept) = checked?;
-        loop {
-            self.goes_on()?;
-            let record = self.get(name)?;
-            let running = self.running(&record)?;
-            if let (Overlap::Cancel, Some(job)) = (record.row.overlap, &running) {
-                self.cancel(job, name).await?;
-            }
-            let _turn = self.state().turn.lock().await;
-            let record = self.get(name)?;
-            match (record.row.overlap, self.running(&record)?) {
-                (Overlap::Allow, _) | (_, None) => {}
-                (Overlap::Cancel, Some(_)) => continue,
-                (Overlap::Skip, Some(job)) => return Err(Error::Conflict(still_runs(&job))),
-            }
-            let mut making = Making::new(loaded.into(), kept, (group, None));
-            making.origin = JobOrigin::Schedule(name.to_owned());
-            making.more.push(Change::ScheduleRan {
-                name: name.to_owned(),
-                at: self.now(),
-                due: None,
-                came: ScheduleCame::Job(making.id.clone()),
-                by: by.clone(),
-            });
-            return self
-                .jobs
-                .make(making, by)
-                .await
-                .map_err(|error| match error {
-                    Error::Ledger(error) => gone(error),
-                    error => error,
-                });
-        }
+    /// Whether times of this schedule that went by while no host was there are made up for.
+    pub fn makes_up(&self, record: &ScheduleRecord) -> bool {
+        self.state().options.catch_up > timer::LONGEST && makes_up(record)
     }
 
     /// The state of its last job; `None` when it had none, or that was deleted or pruned. Blocks.
@@ -384,26 +363,6 @@ impl Schedules {
         Ok(self.jobs.ledger().job_summary(id)?.map(|job| job.state))
     }
 
-    /// Its last job, if that has not ended.
-    fn running(&self, record: &ScheduleRecord) -> Result<Option<JobId>> {
-        let state = self.last_state(record)?;
-        let runs = state.is_some_and(|state| !state.is_ended());
-        Ok(record.last_job.clone().filter(|_| runs))
-    }
-
-    /// Cancels the job of the time before; nothing of it is left then.
-    async fn cancel(&self, id: &JobId, name: &str) -> Result<()> {
-        match self.jobs.get(id.as_str()) {
-            Ok(job) => {
-                let by = By::new(format!("schedule {name}"), "its next job is due");
-                job.cancel(by).await.map(drop)
-            }
-            // It has ended, which the ledger says by now; or it was deleted.
-            Err(Error::Ended(_) | Error::NoJob(_)) => self.goes_on(),
-            Err(error) => Err(error),
-        }
-    }
-
     /// Whether anything is made any more.
     fn goes_on(&self) -> Result<()> {
         match self.state().over.is_cancelled() {
@@ -413,8 +372,36 @@ impl Schedules {
     }
 }
 
-fn still_runs(job: &JobId) -> String {
-    format!("job {job} of the time before has not ended")
+/// What is to be written of a schedule whose name, flow and inputs are right.
+async fn checked(new: NewSchedule) -> Result<ScheduleRow> {
+    let good = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
+    let begins = new.name.chars().next();
+    if new.name.len() > LONGEST
+        || !begins.is_some_and(|first| first.is_ascii_alphanumeric())
+        || !new.name.chars().all(good)
+    {
+        let message = format!(
+            "a schedule has a name of 1 to {LONGEST} letters, digits, `-`, `_` and `.`, the first a letter or a digit"
+        );
+        return Err(Error::Invalid(message));
+    }
+    Ok(ScheduleRow {
+        what: runnable(&new.what).await?,
+        name: new.name,
+        cron: new.cron,
+        zone: new.zone,
+        overlap: new.overlap,
+        enabled: new.enabled,
+        next_at: None,
+    })
+}
+
+/// What a schedule runs, as it is written, if it can be run now.
+async fn runnable(what: &Scheduled) -> Result<Value> {
+    let job = what.new_job();
+    let checked = tokio::task::spawn_blocking(move || job.check()).await;
+    checked.map_err(|error| Error::Invalid(error.to_string()))??;
+    serde_json::to_value(what).map_err(|error| Error::Invalid(error.to_string()))
 }
 
 impl TryFrom<&ScheduleRecord> for Scheduled {
@@ -424,25 +411,6 @@ impl TryFrom<&ScheduleRecord> for Scheduled {
         serde_json::from_value(record.row.what.clone()).map_err(|_| {
             let name = &record.row.name;
             Error::Invalid(format!("the record of schedule {name} cannot be read"))
-        })
-    }
-}
-
-/// What a schedule runs, as it is now.
-struct What {
-    /// Its flow with what it is given, or what is wrong with that.
-    checked: Result<(Loaded, Kept)>,
-    group: Option<String>,
-}
-
-impl What {
-    async fn read(record: &ScheduleRecord) -> Result<Self> {
-        let what = Scheduled::try_from(record)?;
-        let job = what.new_job();
-        let checked = tokio::task::spawn_blocking(move || job.check()).await;
-        Ok(Self {
-            checked: checked.map_err(|error| Error::Invalid(error.to_string()))?,
-            group: what.group,
         })
     }
 }

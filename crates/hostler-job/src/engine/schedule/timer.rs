@@ -5,18 +5,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hostler_ledger::{
-    By, Change, JobOrigin, Overlap, ScheduleCame, ScheduleDue, ScheduleRecord, WriteError,
+    By, Change, Overlap, ScheduleCame, ScheduleDue, ScheduleRecord, ScheduledFor, WriteError,
 };
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{Schedules, What, When, still_runs};
+use super::now::{What, still_runs};
+use super::{Schedules, When};
 use crate::engine::error::{Error, Result};
 use crate::engine::jobs::why;
 use crate::engine::make::Making;
 
 /// The longest sleep: a clock that was set, or a machine that was suspended, is noticed after it.
-const LONGEST: Duration = Duration::from_secs(60);
+pub(super) const LONGEST: Duration = Duration::from_secs(60);
 /// The longest time that is made up for.
 const MOST: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Between two tries to write what the disk did not take.
@@ -167,6 +168,8 @@ enum Tried {
 struct Due {
     /// The time that it stands for; `None` where that is too long ago.
     at: Option<u64>,
+    /// Whether that has gone by, and is made up for.
+    late: bool,
     due: ScheduleDue,
 }
 
@@ -177,14 +180,18 @@ fn due(schedules: &Schedules, record: &ScheduleRecord) -> Result<Option<Due>> {
         return Ok(None);
     };
     let when = When::read(&row.cron, row.zone.as_deref())?;
-    let catch_up = schedules.state().options.catch_up.clamp(LONGEST, MOST);
+    let catch_up = match super::makes_up(record) {
+        true => schedules.state().options.catch_up.clamp(LONGEST, MOST),
+        false => LONGEST,
+    };
     let from = now.saturating_sub(catch_up.as_millis() as u64);
     // Of several that have gone by, one is made up for: the last.
     let last = when.last_between(was.max(from), now);
     let at = last.or((was >= from).then_some(was));
     let next = when.next_now(now, Some(at.unwrap_or(was)));
     let due = ScheduleDue { was, next };
-    Ok(Some(Due { at, due }))
+    let late = at.is_some_and(|at| at.saturating_add(LONGEST.as_millis() as u64) < now);
+    Ok(Some(Due { at, late, due }))
 }
 
 async fn try_once(schedules: &Schedules, name: &str) -> Result<Tried> {
@@ -208,7 +215,7 @@ async fn try_once(schedules: &Schedules, name: &str) -> Result<Tried> {
     if now.row != record.row {
         return Ok(Tried::Again);
     }
-    let Some(Due { at, due }) = due(schedules, &now)? else {
+    let Some(Due { at, late, due }) = due(schedules, &now)? else {
         return Ok(Tried::Done);
     };
     let Some(at) = at else {
@@ -231,8 +238,13 @@ async fn try_once(schedules: &Schedules, name: &str) -> Result<Tried> {
         }
     }
     let by = by(name, at);
-    let mut making = Making::new(loaded.into(), kept, (what.group, None));
-    making.origin = JobOrigin::Schedule(name.to_owned());
+    let scheduled = ScheduledFor {
+        schedule: name.to_owned(),
+        due: Some(at),
+        late,
+        request: None,
+    };
+    let mut making = Making::of_schedule(loaded, kept, what.group, scheduled);
     making.more.push(ran(
         name,
         at,

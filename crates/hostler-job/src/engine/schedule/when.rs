@@ -13,7 +13,8 @@ use crate::engine::error::{Error, Result};
 /// The longest expression that is read, in bytes.
 const LONGEST: usize = 256;
 /// The names that stand for expressions.
-const NAMES: [&str; 7] = [
+const NAMES: [&str; 8] = [
+    NEVER,
     "@hourly",
     "@daily",
     "@midnight",
@@ -22,6 +23,8 @@ const NAMES: [&str; 7] = [
     "@yearly",
     "@annually",
 ];
+/// The name for what is never due by itself, and made by hand only.
+const NEVER: &str = "@never";
 /// Times that were dealt with and lie further ahead than this were dealt with by a clock that was wrong, and may come again. In
 /// milliseconds; cron has the same three hours.
 const WRONG: u64 = 3 * 3_600_000;
@@ -58,8 +61,14 @@ impl fmt::Debug for Clock {
 /// The times at which a schedule is due.
 #[derive(Debug, Clone)]
 pub(crate) struct When {
-    cron: Cron,
+    /// `None` for never.
+    cron: Option<Cron>,
     zone: TimeZone,
+}
+
+/// The name of the machine's time zone in the time zone database; `None` where it has no name there.
+pub fn machine_zone() -> Option<String> {
+    TimeZone::system().iana_name().map(str::to_owned)
 }
 
 impl When {
@@ -86,15 +95,22 @@ impl When {
                 "five fields are wanted (minute, hour, day of the month, month, day of the week), and there are {fields}"
             )));
         }
+        let never = cron.trim().eq_ignore_ascii_case(NEVER);
         let parser = CronParser::builder()
             .seconds(Seconds::Disallowed)
             .year(Year::Disallowed)
             .build();
-        let cron = parser.parse(cron).map_err(|error| {
-            let text = error.to_string();
-            let text = text.strip_prefix("Component error: ").unwrap_or(&text);
-            wrong(text.trim_end_matches('.').to_owned())
-        })?;
+        let parse = || {
+            parser.parse(cron).map_err(|error| {
+                let text = error.to_string();
+                let text = text.strip_prefix("Component error: ").unwrap_or(&text);
+                wrong(text.trim_end_matches('.').to_owned())
+            })
+        };
+        let cron = match never {
+            true => None,
+            false => Some(parse()?),
+        };
         let zone = match zone {
             Some(zone) => TimeZone::get(zone).map_err(|_| {
                 let message = format!(
@@ -108,10 +124,16 @@ impl When {
         Ok(Self { cron, zone })
     }
 
+    /// Whether it is never due by itself, as it is meant to be.
+    pub(crate) fn is_never(&self) -> bool {
+        self.cron.is_none()
+    }
+
     /// The first time after this one at which it is due; `None` for never. Unix time in milliseconds, as `after` is.
     pub(crate) fn next(&self, after: u64) -> Option<u64> {
         let after = self.at(after)?;
-        let next = self.cron.find_next_occurrence(&after, false).ok()?;
+        let next = self.cron.as_ref()?;
+        let next = next.find_next_occurrence(&after, false).ok()?;
         u64::try_from(next.timestamp().as_millisecond()).ok()
     }
 
@@ -189,8 +211,11 @@ mod tests {
                 "{cron}"
             );
         }
-        let never = When::read("0 0 30 2 *", None).expect("an expression");
-        assert_eq!(never.next(ms("2026-01-01T00:00:00Z")), None);
+        for (cron, is_meant) in [("0 0 30 2 *", false), ("@never", true)] {
+            let never = When::read(cron, None).expect("an expression");
+            assert_eq!(never.next(ms("2026-01-01T00:00:00Z")), None);
+            assert_eq!(never.is_never(), is_meant);
+        }
     }
 
     #[test]
