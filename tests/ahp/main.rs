@@ -8,6 +8,7 @@ mod support;
 mod random;
 
 mod ask;
+mod automations;
 mod back;
 mod chats;
 mod crowd;

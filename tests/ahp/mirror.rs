@@ -234,6 +234,12 @@ impl Mirror {
         if let Some(state) = self.mirror.chats().get(&key) {
             return bare(state);
         }
+        if channel == crate::automations::AUTOMATIONS {
+            return bare(&self.mirror.automation_catalogs()[id]);
+        }
+        if let Some(state) = self.mirror.automation_runs().get(&key) {
+            return bare(state);
+        }
         bare(&self.mirror.terminals()[&key])
     }
 

@@ -5,12 +5,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use ahp::reducers::{
-    ReduceOutcome, apply_action_to_chat, apply_action_to_resource_watch, apply_action_to_root,
+    ReduceOutcome, apply_action_to_automation, apply_action_to_automation_run,
+    apply_action_to_chat, apply_action_to_resource_watch, apply_action_to_root,
     apply_action_to_session, apply_action_to_terminal,
 };
 use ahp_types::actions::{ActionOrigin, StateAction};
 use ahp_types::commands::SubscribeView;
-use ahp_types::state::{ChatState, ResourceWatchState, RootState, SessionState, TerminalState};
+use ahp_types::state::{
+    AutomationRunState, AutomationState, ChatState, ResourceWatchState, RootState, SessionState,
+    TerminalState,
+};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -28,6 +32,8 @@ pub(crate) enum ChannelState {
     Chat(Box<ChatState>),
     Terminal(Box<TerminalState>),
     Watch(Box<ResourceWatchState>),
+    Automations(Box<AutomationState>),
+    AutomationRun(Box<AutomationRunState>),
     /// It has no state, and only passes on.
     None,
 }
@@ -40,6 +46,8 @@ impl ChannelState {
             Self::Chat(state) => apply_action_to_chat(state, action),
             Self::Terminal(state) => apply_action_to_terminal(state, action),
             Self::Watch(state) => apply_action_to_resource_watch(state, action),
+            Self::Automations(state) => apply_action_to_automation(state, action),
+            Self::AutomationRun(state) => apply_action_to_automation_run(state, action),
             Self::None => ReduceOutcome::NoOp,
         }
     }
@@ -60,6 +68,8 @@ impl ChannelState {
             },
             Self::Terminal(state) => snapshot(uri, seq, state),
             Self::Watch(state) => snapshot(uri, seq, state),
+            Self::Automations(state) => snapshot(uri, seq, state),
+            Self::AutomationRun(state) => snapshot(uri, seq, state),
             Self::None => None,
         }
     }

@@ -5,6 +5,7 @@ use ahp_types::notifications::PartialSessionSummary;
 use ahp_types::state::{SessionChatSummary, SessionState, SessionStatus, SessionSummary};
 use hostler_session::Session;
 
+use super::automation::origin_of;
 use super::error::AhpError;
 use super::session::activity;
 use crate::wire::iso_8601;
@@ -35,7 +36,7 @@ pub(super) fn summary(uri: &str, session: &Session, state: &SessionState) -> Ses
         title: state.title.clone(),
         status: status | (state.status & flags.bits()),
         activity: state.activity.clone(),
-        origin: None,
+        origin: origin_of(session),
         project: None,
         working_directories: state.working_directories.clone(),
         annotations: None,

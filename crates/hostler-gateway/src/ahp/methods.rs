@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 
+use super::automation::{self, Automations};
 use super::connection::Connection;
 use super::delivery::Slot;
 use super::error::AhpError;
@@ -72,6 +73,9 @@ pub(super) async fn call(
         "createTerminal" | "disposeTerminal" => {
             terminal::methods::call(connection, who, method, params).await
         }
+        _ if automation::methods::serves(method) => {
+            automation::methods::call(connection, who, method, params).await
+        }
         _ if resource::methods::serves(method) => {
             resource::methods::call(connection, method, params).await
         }
@@ -122,7 +126,7 @@ async fn initialize(
         completion_trigger_characters: None,
         terminal_command_prefix: None,
         telemetry: None,
-        automations: None,
+        automations: Some(automation::methods::capabilities()),
     };
     with_raw(&result, "snapshots", &followed.snapshots)
 }
@@ -163,6 +167,10 @@ async fn join(
         && let Some(terminals) = connection.gateway.ahp().terminals()
     {
         terminals.open(channel).await;
+    }
+    if Automations::is_one(channel) {
+        let automations = connection.gateway.ahp().automations();
+        automations.open(&connection.gateway, channel).await?;
     }
     let served = hub.channel(channel).ok_or_else(|| missing(channel))?;
     served.join_view(who, view).await

@@ -22,6 +22,7 @@ use hostler_session::{Session, SessionState as Stands};
 use tokio::sync::Notify;
 use tokio::sync::broadcast::error::RecvError;
 
+use super::automation::Automations;
 use super::chat::{self, Begin, Chat, Started};
 use super::hub::{ChannelState, Hub, ReadOnly};
 use super::resource::watch::Watches;
@@ -68,6 +69,7 @@ struct Inner {
     hub: Hub,
     terminals: OnceLock<Terminals>,
     watches: Watches,
+    automations: Automations,
     awake: AtomicBool,
     /// Held while the channels are made like the sessions.
     shown: tokio::sync::Mutex<HashMap<SessionId, Shown>>,
@@ -95,6 +97,7 @@ impl Overseer {
         Self {
             inner: Arc::new(Inner {
                 watches: Watches::new(hub.clone()),
+                automations: Automations::new(hub.clone()),
                 hub,
                 terminals: OnceLock::new(),
                 awake: AtomicBool::new(false),
@@ -113,6 +116,11 @@ impl Overseer {
     /// The watches of files.
     pub(super) fn watches(&self) -> &Watches {
         &self.inner.watches
+    }
+
+    /// The automations.
+    pub(super) fn automations(&self) -> &Automations {
+        &self.inner.automations
     }
 
     /// The terminals, once a client was there.
@@ -217,6 +225,7 @@ impl Overseer {
         let early = |id: &SessionId| gateway.agents().is_opening() && !shown.contains_key(id);
         let tops = tops(&sessions, &conversations, early);
         let before = shown.len();
+        let mut is_other = false;
         let gone: Vec<SessionId> = shown
             .keys()
             .filter(|id| !tops.contains_key(id))
@@ -225,6 +234,7 @@ impl Overseer {
         for id in gone {
             if let Some(gone) = shown.remove(&id) {
                 self.remove(&gone);
+                is_other = true;
             }
         }
         for (id, of) in &tops {
@@ -240,11 +250,15 @@ impl Overseer {
                 None => {
                     let added = self.add(session, &of).await;
                     shown.insert(id.clone(), added);
+                    is_other = true;
                 }
             }
         }
         if shown.len() != before || before == 0 {
             self.count(shown.len());
+        }
+        if is_other {
+            self.automations().sessions_changed();
         }
     }
 
@@ -459,6 +473,14 @@ impl Overseer {
         let shown = self.inner.shown.lock().await;
         let all = shown.values().filter_map(|known| self.summary(known));
         all.collect()
+    }
+
+    /// The channels of all sessions, by their ids.
+    pub(super) async fn channels_of_sessions(&self) -> HashMap<SessionId, String> {
+        let shown = self.inner.shown.lock().await;
+        let all = shown.iter();
+        all.map(|(id, known)| (id.clone(), known.channel.uri.to_string()))
+            .collect()
     }
 
     /// The session of a channel.

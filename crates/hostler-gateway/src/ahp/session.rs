@@ -15,7 +15,7 @@ use super::chat::{Chat, Note};
 use super::config;
 use super::error::{AhpError, Rejection};
 use super::hub::{Channel, ChannelState, Dispatched, Held, Hub, Taken, Who, Work};
-use super::{meta, uri};
+use super::{automation, meta, uri};
 
 /// The agent of a session that has none.
 pub(super) const NO_AGENT: &str = "none";
@@ -111,7 +111,7 @@ impl SessionChannel {
             title: title.unwrap_or_default(),
             status: activity(chats.iter().map(|chat| chat.status)),
             activity: None,
-            origin: None,
+            origin: automation::origin_of(&self.session),
             project: None,
             working_directories: cwd.map(|cwd| vec![uri::of_path(&cwd)]),
             annotations: None,

@@ -7,6 +7,10 @@ use std::path::{Path, PathBuf};
 
 /// The root channel.
 pub(crate) const ROOT: &str = ahp_types::ROOT_RESOURCE_URI;
+/// The channel of all automations.
+pub(crate) const AUTOMATIONS: &str = "ahp-automations://";
+const AUTOMATION: &str = "ahp-automation:/";
+const AUTOMATION_RUN: &str = "ahp-automation-run:/";
 const SESSION: &str = "ahp-session:/";
 const CHAT: &str = "ahp-chat:/";
 const TERMINAL: &str = "ahp-terminal:/";
@@ -57,6 +61,26 @@ pub(crate) fn session_part(uri: &str) -> Option<&str> {
 /// The part behind the scheme of a terminal's URI.
 pub(crate) fn terminal_part(uri: &str) -> Option<&str> {
     uri.strip_prefix(TERMINAL)
+}
+
+/// The automation that is this schedule.
+pub(crate) fn automation(schedule: &str) -> String {
+    format!("{AUTOMATION}{schedule}")
+}
+
+/// The schedule that an automation is.
+pub(crate) fn automation_part(uri: &str) -> Option<&str> {
+    uri.strip_prefix(AUTOMATION)
+}
+
+/// The channel of a job that a schedule has made.
+pub(crate) fn automation_run(job: &str) -> String {
+    format!("{AUTOMATION_RUN}{job}")
+}
+
+/// The job that a run is.
+pub(crate) fn automation_run_part(uri: &str) -> Option<&str> {
+    uri.strip_prefix(AUTOMATION_RUN)
 }
 
 fn may_be(uri: &str, scheme: &str) -> bool {
