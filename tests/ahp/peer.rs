@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, LazyLock, Mutex};
 
 use ahp::reducers::{
-    apply_action_to_automation, apply_action_to_automation_run, apply_action_to_chat,
-    apply_action_to_root, apply_action_to_session, apply_action_to_terminal,
+    apply_action_to_chat, apply_action_to_root, apply_action_to_session, apply_action_to_terminal,
 };
 use ahp::{
     Client, ClientConfig, ClientError, ClientEvent, ClientEventStream, SubscriptionEvent,
@@ -181,11 +180,7 @@ impl Peer {
             SnapshotState::Session(state) => drop(apply_action_to_session(state, action)),
             SnapshotState::Chat(state) => drop(apply_action_to_chat(state, action)),
             SnapshotState::Terminal(state) => drop(apply_action_to_terminal(state, action)),
-            SnapshotState::Automations(state) => drop(apply_action_to_automation(state, action)),
-            SnapshotState::AutomationRun(state) => {
-                drop(apply_action_to_automation_run(state, action));
-            }
-            _ => {}
+            state => crate::automations::reduce(state, action),
         }
         self.note(&envelope.channel, envelope.server_seq);
     }

@@ -11,8 +11,8 @@ use hostler_job::{
     ScheduledFlow,
 };
 use hostler_ledger::{
-    Event, EventFilter, JobEnd, JobFilter, JobOrigin, JobSummary, Overlap, ScheduleRecord, Seq,
-    StepRunState, Which,
+    Event, EventFilter, JobEnd, JobFilter, JobOrigin, JobSummary, Overlap, ScheduleRecord,
+    ScheduledFor, Seq, StepRunState, Which,
 };
 
 use crate::support::*;
@@ -136,6 +136,55 @@ pub(crate) fn events(shop: &Shop, kind: &str) -> Vec<Event> {
     ledger.events(Seq::START, 1000, &filter).expect("events")
 }
 
+/// For what its jobs were made.
+fn runs(hand: &Hand) -> Vec<ScheduledFor> {
+    let ledger = hand.shop.host.stage.sessions.ledger();
+    let jobs = ledger.scheduled_jobs("hourly", None, 100).expect("jobs");
+    let scheduled = |job: &JobSummary| job.origin.scheduled().cloned();
+    jobs.iter().filter_map(scheduled).collect()
+}
+
+/// What is due after the hour, half an hour late, where that is not to be made up for; and what is run by hand only.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_to_be_made_up_for_is_not_and_never_is_never() {
+    let hand = Hand::new();
+    let schedules = hand.shop.jobs.schedules();
+    let flow = ScheduledFlow::Flow(SHORT.to_owned());
+    let mut new = hand.new_schedule("hourly", "@hourly", flow);
+    new.what.make_up = false;
+    let again = new.clone();
+    schedules.create(new, by()).await.expect("it is set");
+    let taken = schedules.create(again, by()).await;
+    assert!(matches!(taken, Err(Error::Conflict(_))), "{taken:?}");
+    hand.set_clock(NOON + HOUR + HOUR / 2);
+    let is = hand.dealt_with(NOON + HOUR).await;
+    assert_eq!(code(&is), "missed");
+    let never = ScheduleChange {
+        cron: Some("@never".into()),
+        ..ScheduleChange::default()
+    };
+    let set = schedules.change("hourly", never, by()).await;
+    let set = set.expect("changed");
+    assert!(set.row.enabled && set.row.next_at.is_none());
+    hand.set_clock(NOON + 400 * 24 * HOUR);
+    // By one name it is run once, whoever asks, and when.
+    let (one, two) = tokio::join!(
+        schedules.run_once("hourly", "r", by()),
+        schedules.run_once("hourly", "r", by()),
+    );
+    let one = one.expect("a job");
+    assert_eq!(two.expect("the job"), one);
+    if let Ok(job) = hand.shop.jobs.get(one.as_str()) {
+        soon("it ends", job.wait()).await.expect("its status");
+    }
+    let three = schedules.run_once("hourly", "r", by()).await;
+    assert_eq!(three.expect("the job"), one);
+    let other = schedules.run_once("hourly", "s", by()).await;
+    assert_ne!(other.expect("another"), one);
+    assert_eq!(hand.settled().await.len(), 2);
+    assert!(runs(&hand).iter().all(|run| run.due.is_none()));
+}
+
 fn code(record: &ScheduleRecord) -> String {
     let skipped = record.skipped.clone().unwrap_or_default();
     skipped["code"].as_str().unwrap_or_default().to_owned()
@@ -171,8 +220,15 @@ async fn a_job_is_made_at_each_time_once_and_the_file_is_read_then() {
     let names: Vec<&str> = made.iter().map(|job| job.name.as_str()).collect();
     assert_eq!(names, ["short", "other"]);
     assert_eq!(made[0].group.as_deref(), Some("nightly"));
-    assert_eq!(made[0].origin, JobOrigin::Schedule("hourly".into()));
+    let JobOrigin::Schedule(of) = &made[0].origin else {
+        panic!("{:?}", made[0].origin);
+    };
+    assert_eq!(of.schedule, "hourly");
     assert_eq!(Some(&made[1].id), two.last_job.as_ref());
+    let of = runs(&hand);
+    let for_what: Vec<_> = of.iter().map(|run| (run.due, run.late)).collect();
+    let wanted = [(Some(NOON + 2 * HOUR), false), (Some(NOON + HOUR), false)];
+    assert_eq!(for_what, wanted, "the newest first");
     let ran = events(&hand.shop, "schedule.ran");
     let at: Vec<u64> = ran
         .iter()
@@ -275,6 +331,8 @@ async fn of_times_that_have_gone_by_the_last_is_made_up_for_unless_it_is_too_lon
     let is = hand.dealt_with(NOON + 5 * HOUR).await;
     assert_eq!((is.skipped, is.row.next_at), (None, Some(NOON + 6 * HOUR)));
     assert_eq!(hand.made().len(), 1);
+    let made_up = (runs(&hand)[0].due, runs(&hand)[0].late);
+    assert_eq!(made_up, (Some(NOON + 5 * HOUR), true));
     let job = hand.shop.jobs.get(is.last_job.expect("a job").as_str());
     if let Ok(job) = job {
         soon("it ends", job.wait()).await.expect("its status");

@@ -247,6 +247,16 @@ pub enum JobOrigin {
     Schedule(ScheduledFor),
 }
 
+impl JobOrigin {
+    /// For what the schedule has made it that did.
+    pub fn scheduled(&self) -> Option<&ScheduledFor> {
+        match self {
+            Self::Schedule(scheduled) => Some(scheduled),
+            Self::Asked | Self::Run(_) | Self::Retry(_) => None,
+        }
+    }
+}
+
 /// A job as it is created; it is pending.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JobRow {

@@ -128,6 +128,34 @@ fn jobs_of_the_third_schema_keep_their_flows_and_where_they_come_from() {
     is_as_a_new_one(dir.path());
 }
 
+#[test]
+fn a_ledger_of_the_third_schema_is_brought_up_with_what_its_schedules_have_made() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let old = restore(V2, dir.path());
+    old.execute_batch(include_str!("../src/schema/3.sql"))
+        .expect("the third");
+    let (made, other) = (JobId::new(), JobId::new());
+    for (id, detail) in [(&made, r#"{"schedule":"nightly"}"#), (&other, "{}")] {
+        let row = "INSERT INTO jobs (id, name, state, detail, why, created, ended) VALUES (?1, 'f', 'completed', ?2, 'null', 1, 2)";
+        old.execute(row, (id.as_str(), detail)).expect("a job");
+    }
+    let row = "INSERT INTO schedules (name, cron, what, overlap, enabled, created) VALUES ('nightly', '@daily', '{}', 'skip', 1, 7)";
+    old.execute(row, ()).expect("a schedule");
+    old.pragma_update(None, "user_version", 3)
+        .expect("a version");
+    old.close().expect("closed");
+    let ledger = brought_up(dir.path());
+    let jobs = ledger.scheduled_jobs("nightly", None, 10).expect("read");
+    let ids: Vec<&JobId> = jobs.iter().map(|job| &job.id).collect();
+    assert_eq!(ids, [&made]);
+    let other = ledger.job_summary(&other).expect("read").expect("a job");
+    assert_eq!(other.origin, JobOrigin::Asked);
+    let record = ledger.schedule("nightly").expect("read").expect("one");
+    assert_eq!((record.created, record.modified), (7, 7));
+    ledger.close().expect("closed");
+    is_as_a_new_one(dir.path());
+}
+
 /// Opens what was written by an earlier release, and looks whether all is there.
 fn brought_up(dir: &Path) -> Ledger {
     let opened = open_with(dir, &hostler_ledger::LedgerOptions::default());

@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
+use super::automation::Automations;
 use super::delivery::Outbox;
 use super::error::AhpError;
 use super::hub::{Act, Dispatched, Hub, Taken, Who};
@@ -274,6 +275,12 @@ impl Connection {
             origin,
         };
         let hub = self.hub();
+        if Automations::is_one(&params.channel) {
+            // These are there as soon as somebody wants something of them; one that cannot be opened is not there.
+            let automations = self.gateway.ahp().automations();
+            let opened = automations.open(&self.gateway, &params.channel).await;
+            drop(opened);
+        }
         let channel = hub.channel(&params.channel);
         let taken = match (wrong, &dispatched.action, channel) {
             (Some(why), _, _) => Err(format!("the action cannot be read: {why}")),

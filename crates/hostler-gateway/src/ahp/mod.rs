@@ -15,6 +15,7 @@
 //! What a client does not take in time waits in a bounded outbox ([`delivery`]); past the bound it is told to come back, and gets
 //! a replay or a snapshot then ([`replay`]). It slows nobody.
 
+mod agents;
 mod automation;
 mod background;
 mod channel;

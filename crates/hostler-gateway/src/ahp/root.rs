@@ -12,16 +12,14 @@ use ahp_types::actions::{
 use ahp_types::notifications::{
     SessionAddedParams, SessionRemovedParams, SessionSummaryChangedParams,
 };
-use ahp_types::state::{
-    AgentCapabilities, AgentInfo, MultipleChatsCapability, RootState, SessionLifecycle,
-    SessionSummary,
-};
-use hostler_agent::{Catalogue, Conversation, ConversationId};
+use ahp_types::state::{RootState, SessionLifecycle, SessionSummary};
+use hostler_agent::{Conversation, ConversationId};
 use hostler_ledger::SessionId;
 use hostler_session::{Session, SessionState as Stands};
 use tokio::sync::Notify;
 use tokio::sync::broadcast::error::RecvError;
 
+use super::agents::agents;
 use super::automation::Automations;
 use super::chat::{self, Begin, Chat, Started};
 use super::hub::{ChannelState, Hub, ReadOnly};
@@ -35,28 +33,6 @@ use crate::gateway::{Gateway, Phase};
 
 /// How often those who follow a session are told of its processes.
 const TICK: Duration = Duration::from_secs(1);
-
-/// The agents, as clients are shown them.
-fn agents(catalogue: &Catalogue) -> Vec<AgentInfo> {
-    catalogue
-        .iter()
-        .map(|(name, spec)| AgentInfo {
-            provider: name.to_owned(),
-            display_name: name.to_owned(),
-            description: spec.command.join(" "),
-            models: Vec::new(),
-            protected_resources: None,
-            customizations: None,
-            capabilities: Some(AgentCapabilities {
-                multiple_chats: Some(MultipleChatsCapability {
-                    fork: Some(true),
-                    side_chat: None,
-                }),
-                multiple_working_directories: None,
-            }),
-        })
-        .collect()
-}
 
 /// A session that clients are shown.
 pub(super) struct Shown {

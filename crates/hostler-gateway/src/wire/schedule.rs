@@ -16,7 +16,8 @@ use crate::error::ApiError;
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewSchedule {
-    /// When it is due: five fields, as crontab(5) has them, or `@hourly`, `@daily`, `@weekly`, `@monthly` or `@yearly`.
+    /// When it is due: five fields, as crontab(5) has them, or `@hourly`, `@daily`, `@weekly`, `@monthly` or `@yearly`; `@never` is due
+    /// by hand only.
     pub cron: String,
     /// In which time zone, such as `Europe/Berlin`. Without, and with `local`: that of the host.
     #[serde(default)]

@@ -81,10 +81,8 @@ impl Shared {
 
     /// The schedule that has made it.
     pub(crate) fn schedule(&self) -> Option<&str> {
-        match &self.origin {
-            JobOrigin::Schedule(scheduled) => Some(&scheduled.schedule),
-            JobOrigin::Asked | JobOrigin::Run(_) | JobOrigin::Retry(_) => None,
-        }
+        let scheduled = self.origin.scheduled()?;
+        Some(&scheduled.schedule)
     }
 
     pub(crate) fn cwd(&self) -> &PathBuf {

@@ -187,6 +187,7 @@ async fn set(set: &Set) -> Result<u8> {
     let set: Schedule = understand(set)?;
     let next = match set.next_at {
         Some(next) => format!("next at {}", show::time(next)),
+        None if set.enabled => "run by hand only".to_owned(),
         None => "disabled".to_owned(),
     };
     show::print(&format!("{}: {next}\n", plain(&set.name)))?;

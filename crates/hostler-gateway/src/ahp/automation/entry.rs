@@ -146,8 +146,11 @@ pub(super) fn entry(
         .filter(|_| more)
         .map(|job| job.number.to_string());
     let (mut runs, mut ending) = (Vec::new(), Vec::new());
-    for job in &jobs {
-        let run = Run::of(job, &shown)?;
+    for (job, scheduled) in jobs
+        .iter()
+        .filter_map(|job| Some((job, job.origin.scheduled()?)))
+    {
+        let run = Run::of(job, scheduled, &shown)?;
         if run.is_ending {
             ending.push(job.id.clone());
         }

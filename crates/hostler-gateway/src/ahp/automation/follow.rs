@@ -76,8 +76,9 @@ fn schedule_of(
     while let Some(parent) = live.get(top).and_then(Job::parent) {
         top = parent;
     }
-    let found = ledger.scheduled_job(top).ok().flatten()?;
-    Some((found.scheduled.schedule, found.id))
+    let found = ledger.job_summary(top).ok().flatten()?;
+    let scheduled = found.origin.scheduled()?;
+    Some((scheduled.schedule.clone(), found.id))
 }
 
 impl Automations {
@@ -93,8 +94,11 @@ impl Automations {
                     None => std::future::pending().await,
                 }
             };
+            let over = async {
+                let _ = phases.wait_for(|phase| phase.is_over()).await;
+            };
             tokio::select! {
-                _ = phases.wait_for(|phase| phase.is_over()) => return,
+                () = over => return self.end().await,
                 event = news.recv() => match event {
                     Ok(event) => {
                         dirty.add(&event);
@@ -149,6 +153,14 @@ impl Automations {
             books.waited_for.clear();
         }
         books.open.is_empty()
+    }
+
+    /// Ends all channels: the jobs are no longer here.
+    async fn end(&self) {
+        let mut books = self.inner.books.lock().await;
+        for channel in std::mem::take(&mut books.open).into_keys() {
+            self.hub().remove(&channel);
+        }
     }
 
     async fn look_again(&self, gateway: &Gateway, books: &mut Books, mut dirty: Dirty) {
@@ -296,10 +308,14 @@ impl Automations {
         let (jobs, ledger) = (gateway.jobs().clone(), gateway.sessions().ledger().clone());
         let asked = id.clone();
         let read = move || {
-            let Some(job) = ledger.scheduled_job(&asked)? else {
+            let job = ledger.job_summary(&asked)?;
+            let Some((job, scheduled)) = job
+                .as_ref()
+                .and_then(|job| Some((job, job.origin.scheduled()?)))
+            else {
                 return Ok(None);
             };
-            let record = ledger.schedule(&job.scheduled.schedule)?;
+            let record = ledger.schedule(&scheduled.schedule)?;
             let what = record.and_then(|record| Scheduled::try_from(&record).ok());
             let said = what.map(|what| Said::of(&what)).unwrap_or_default();
             let live = live(&jobs);
@@ -310,7 +326,7 @@ impl Automations {
                 channels: &channels,
                 trigger: said.trigger(),
             };
-            Run::of(&job, &shown).map(Some)
+            Run::of(job, scheduled, &shown).map(Some)
         };
         let run = blocking(read).await?.map_err(failed)?;
         if run.as_ref().is_some_and(|run| run.is_ending) {

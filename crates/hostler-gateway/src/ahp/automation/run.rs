@@ -11,7 +11,8 @@ use ahp_types::state::{
 };
 use hostler_job::{Job, Jobs};
 use hostler_ledger::{
-    JobEnd, JobFilter, JobId, JobStanding, JobState, Ledger, ReadError, ScheduledJob, SessionId,
+    JobEnd, JobFilter, JobId, JobStanding, JobState, JobSummary, Ledger, ReadError, ScheduledFor,
+    SessionId,
 };
 use serde_json::Value;
 
@@ -50,7 +51,11 @@ pub(super) fn live(jobs: &Jobs) -> HashMap<JobId, Job> {
 
 impl Run {
     /// A job of a schedule. Reads the ledger.
-    pub(super) fn of(job: &ScheduledJob, shown: &Shown<'_>) -> Result<Self, ReadError> {
+    pub(super) fn of(
+        job: &JobSummary,
+        scheduled: &ScheduledFor,
+        shown: &Shown<'_>,
+    ) -> Result<Self, ReadError> {
         // It has ended for clients when nothing of it is left, or what is left cannot be ended.
         let live = shown.live.get(&job.id).map(Job::status);
         let is_left = live.is_some_and(|live| !live.released && !live.stuck);
@@ -71,8 +76,8 @@ impl Run {
         meta.insert("dev.hostler/job".into(), job.id.as_str().into());
         let summary = AutomationRunSummary {
             resource: uri::automation_run(job.id.as_str()),
-            automation: uri::automation(&job.scheduled.schedule),
-            origin: origin(job, shown.trigger),
+            automation: uri::automation(&scheduled.schedule),
+            origin: origin(scheduled, shown.trigger),
             lifecycle: lifecycle(job, is_ending),
             primary_session,
             session_count: i64::try_from(sessions.found.len()).unwrap_or(i64::MAX),
@@ -143,19 +148,19 @@ impl Sessions<'_> {
     }
 }
 
-fn origin(job: &ScheduledJob, trigger: &str) -> AutomationRunOrigin {
-    match job.scheduled.due {
+fn origin(scheduled: &ScheduledFor, trigger: &str) -> AutomationRunOrigin {
+    match scheduled.due {
         Some(due) => AutomationRunOrigin::Trigger(AutomationTriggeredRunOrigin {
             trigger_id: trigger.to_owned(),
             scheduled_for: Some(iso_8601(due)),
-            catch_up: job.scheduled.late.then_some(true),
+            catch_up: scheduled.late.then_some(true),
             event: None,
         }),
         None => AutomationRunOrigin::Manual(AutomationManualRunOrigin {}),
     }
 }
 
-fn lifecycle(job: &ScheduledJob, is_ending: bool) -> AutomationRunLifecycle {
+fn lifecycle(job: &JobSummary, is_ending: bool) -> AutomationRunLifecycle {
     let created_at = iso_8601(job.created);
     let began = job.began.map(iso_8601);
     let started_at = began.clone().unwrap_or_else(|| created_at.clone());
@@ -212,5 +217,78 @@ fn error(why: &Value) -> ErrorInfo {
         message: text("message").unwrap_or_else(|| "the job has failed".into()),
         stack: None,
         meta: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hostler_ledger::JobOrigin;
+    use serde_json::json;
+
+    use super::*;
+
+    fn job(state: JobState) -> JobSummary {
+        JobSummary {
+            number: 1,
+            id: JobId::new(),
+            name: "work".into(),
+            group: None,
+            parent: None,
+            origin: JobOrigin::Asked,
+            session: None,
+            state,
+            why: json!({ "code": "timed_out", "message": "its time was over" }),
+            created: 1000,
+            began: Some(2000),
+            ended: state.is_ended().then_some(3000),
+        }
+    }
+
+    #[test]
+    fn a_run_says_for_what_time_it_was_made_and_whether_that_was_made_up_for() {
+        let at = |due, late| {
+            let scheduled = ScheduledFor {
+                schedule: "nightly".into(),
+                due,
+                late,
+                request: None,
+            };
+            serde_json::to_value(origin(&scheduled, "t")).expect("JSON")
+        };
+        assert_eq!(at(None, false), json!({"kind": "manual"}));
+        let time = "1970-01-01T00:00:00.500Z";
+        assert_eq!(
+            at(Some(500), false),
+            json!({"kind": "trigger", "triggerId": "t", "scheduledFor": time})
+        );
+        assert_eq!(at(Some(500), true)["catchUp"], true);
+    }
+
+    #[test]
+    fn a_job_that_has_ended_runs_for_clients_until_nothing_of_it_is_left() {
+        let said = |state, is_ending| {
+            let lifecycle = lifecycle(&job(state), is_ending);
+            serde_json::to_value(lifecycle).expect("JSON")
+        };
+        let (created, started) = ("1970-01-01T00:00:01.000Z", "1970-01-01T00:00:02.000Z");
+        let running = json!({"status": "running", "createdAt": created, "startedAt": started});
+        assert_eq!(
+            said(JobState::Standing(JobStanding::Paused), false),
+            running
+        );
+        for end in [JobEnd::Completed, JobEnd::Failed, JobEnd::Cancelled] {
+            assert_eq!(said(JobState::Ended(end), true), running);
+            let ended = said(JobState::Ended(end), false);
+            assert_eq!(ended["status"], end.as_str());
+            assert_eq!(ended["startedAt"], started);
+            assert_eq!(ended["completedAt"], "1970-01-01T00:00:03.000Z");
+        }
+        let failed = said(JobState::Ended(JobEnd::Failed), false);
+        assert_eq!(
+            failed["error"],
+            json!({"errorType": "timed_out", "message": "its time was over"})
+        );
+        let pending = said(JobState::Standing(JobStanding::Pending), false);
+        assert_eq!(pending, json!({"status": "pending", "createdAt": created}));
     }
 }
