@@ -152,6 +152,7 @@ fn a_permission_and_a_form_are_answered_by_whoever_is_first() {
         let mut third = Peer::new(&host.client, "third").await;
         third.follow(&session).await;
         third.follow(&chat).await;
+        first.settle().await;
         assert_eq!(third.state(&chat), first.state(&chat));
         assert_eq!(third.state(&session), first.state(&session));
     });

@@ -82,7 +82,12 @@ fn what_is_not_offered_has_the_specified_error() {
                 json!({"channel": ROOT, "resource": "r", "token": "t"}),
                 -32601,
             ),
-            ("runAutomation", json!({"channel": ROOT}), -32601),
+            ("runAutomation", json!({"channel": ROOT}), -32602),
+            (
+                "runAutomation",
+                json!({"channel": ROOT, "automation": "ahp-automation:/none", "requestId": "r"}),
+                -32008,
+            ),
             ("no/such", json!({}), -32601),
             ("subscribe", json!({"channel": "ahp-session:/none"}), -32001),
             ("subscribe", json!({"channel": "ahp-chat:/none"}), -32008),
