@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{AUTOMATIONS, create, definition, peer};
+use crate::peer::Peer;
 use crate::support::{Place, run};
 
 #[test]
@@ -10,6 +11,12 @@ fn what_cannot_be_an_automation_is_refused_with_the_reason() {
     run(async {
         let place = Place::new();
         let host = place.host();
+        // Who follows nothing is heard, too.
+        let mut stranger = Peer::new(&host.client, "stranger").await;
+        let wrong = create("a b", definition("true"));
+        let seq = stranger.dispatch(AUTOMATIONS, wrong).await;
+        let why = stranger.refusal(seq).await;
+        assert!(why.contains("a schedule has a name"), "{why}");
         let mut peer = peer(&host.client, "one").await;
         peer.make("there", definition("true")).await;
         let before = peer.state(AUTOMATIONS);

@@ -34,7 +34,7 @@ impl Schedules {
     /// Makes its job now, whatever the clock says, and whether it is enabled or not. When it is due stays as it is.
     ///
     /// # Errors
-    /// [`Error::NoSchedule`]; [`Error::Conflict`] while its last job has not ended and it is to skip then; and as [`Jobs::create`].
+    /// [`Error::NoSchedule`]; [`Error::Conflict`] while its last job has not ended and it is to skip then; and as [`Jobs::create`](crate::Jobs::create).
     pub async fn run(&self, name: &str, by: By) -> Result<Job> {
         self.make_now(name, None, by).await
     }
