@@ -20,6 +20,9 @@ from tools import BUILD, HOSTLER, Failed, output
 
 STEP_LIMIT_US = 3000
 GROWTH_LIMIT = 1.2
+# What a start may take longer, in microseconds: the whole ledger is checked then, up to 64 MB of it.
+START_LIMIT_US = 300_000
+START = "start of the host"
 # Makers of the jobs that are to have ended.
 MAKERS = 4
 HEADS = ["what", "a step", "in all", "target", "result"]
@@ -263,7 +266,7 @@ def look(one, long, rounds):
         one.start()
         one.socket()
         starts.append((time.perf_counter() - began) * 1e6)
-    seen["start of the host"] = min(starts)
+    seen[START] = min(starts)
     return seen, one.resident()
 
 
@@ -286,6 +289,10 @@ def grown(finished, long, rounds, said):
     )
     rows = []
     for name, base in before.items():
+        if name == START:
+            more = after[name] - base
+            rows.append([f"{name} {what}", us(base), us(after[name]), f"≤ {us(START_LIMIT_US)} more", judge(f"{name} {what}", more, START_LIMIT_US)])
+            continue
         growth = times(after[name], base)
         rows.append([f"{name} {what}", us(base), us(after[name]), f"≤ {GROWTH_LIMIT} ×", judge(f"{name} {what}", growth, GROWTH_LIMIT)])
     return rows
