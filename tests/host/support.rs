@@ -4,6 +4,9 @@
 #[allow(dead_code)]
 mod processes;
 
+#[path = "../support/slack.rs"]
+mod slack;
+
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -20,15 +23,10 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
+pub(crate) use slack::slack;
+
 #[allow(unused_imports)]
 pub(crate) use processes::{Found, children_of, find};
-
-pub(crate) fn slack() -> u32 {
-    std::env::var("HOSTLER_TEST_SLACK")
-        .ok()
-        .and_then(|slack| slack.parse().ok())
-        .unwrap_or(5)
-}
 
 /// The longest that anything here may take.
 pub(crate) fn long() -> Duration {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use hostler_process::{Contain, EndReason, Error, ExitStatus, Signal, Tree};
 
 use crate::hosts::{Host, Scene};
-use crate::support::{Found, until};
+use crate::support::{Found, slack, until};
 use crate::{GRACE, adopt, gone, is_no_keeper, kill, pid_of};
 
 /// Children of its own, orphans of two kinds, and all of them stubborn.
@@ -179,7 +179,7 @@ async fn find(scene: &Scene, host: &Host) -> Option<hostler_process::Adopted> {
             Err(error) => panic!("{error}"),
         }
         assert!(
-            began.elapsed() < Duration::from_secs(20),
+            began.elapsed() < Duration::from_secs(20) * slack(),
             "neither found nor gone"
         );
         tokio::time::sleep(Duration::from_millis(2)).await;

@@ -4,6 +4,9 @@
 #[allow(dead_code)]
 mod processes;
 
+#[path = "../support/slack.rs"]
+mod slack;
+
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -14,6 +17,8 @@ use hostler_session::{
     By, ExecOptions, HostOptions, Policy, ProcessHandle, Session, SessionOptions, Sessions,
 };
 
+pub(crate) use slack::slack;
+
 pub(crate) use processes::{Found, children_of, find};
 
 /// A grace that is short, for what is to be killed.
@@ -21,14 +26,6 @@ pub(crate) const GRACE: Duration = Duration::from_millis(300);
 
 /// How long what is kept waits for the next host: so long it is there at the most, where a test is broken off.
 pub(crate) const KEEP_FOR: Duration = Duration::from_secs(300);
-
-/// How much longer than usual things may take on this machine.
-pub(crate) fn slack() -> u32 {
-    std::env::var("HOSTLER_TEST_SLACK")
-        .ok()
-        .and_then(|slack| slack.parse().ok())
-        .unwrap_or(5)
-}
 
 pub(crate) fn by() -> By {
     By::new("test", "a test asks for it")

@@ -3,11 +3,16 @@
 #[path = "processes.rs"]
 mod processes;
 
+#[path = "slack.rs"]
+mod slack;
+
 use std::io::Read;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use hostler_process::{Command, Tree, TreeOptions, Zygote};
+
+pub(crate) use slack::slack;
 
 pub(crate) use processes::{Found, children_of, find};
 
@@ -77,7 +82,7 @@ pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
         assert!(
-            start.elapsed() < Duration::from_secs(20),
+            start.elapsed() < Duration::from_secs(4) * slack(),
             "not in time: {what}"
         );
         tokio::time::sleep(Duration::from_millis(2)).await;

@@ -13,6 +13,7 @@ mod group;
 mod kit;
 mod processes;
 mod scene;
+mod slack;
 mod terminal;
 
 use std::sync::{Mutex, MutexGuard};
@@ -23,6 +24,7 @@ pub(crate) use front::{Front, Outcome};
 pub(crate) use kit::{Kit, Shape};
 pub(crate) use processes::{Found, alive, children_of, find};
 pub(crate) use scene::{Cell, Contain, Scene, User};
+pub(crate) use slack::slack;
 pub(crate) use terminal::Pty;
 
 /// How long the suites let a stubborn process live after SIGTERM.
@@ -30,14 +32,6 @@ pub(crate) const GRACE: Duration = Duration::from_millis(300);
 
 /// For conditions that have no deadline of their own.
 pub(crate) const SOON: Duration = Duration::from_secs(4);
-
-/// The factor on every deadline.
-pub(crate) fn slack() -> u32 {
-    std::env::var("HOSTLER_TEST_SLACK")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(5)
-}
 
 /// Waits until `condition` holds, or panics with what `describe` has to say, after `deadline` times the slack. Gives back how
 /// long it took.

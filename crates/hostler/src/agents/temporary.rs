@@ -14,11 +14,13 @@ use serde_json::Value;
 /// How long a host may take to start.
 const START: Duration = Duration::from_secs(30);
 
-/// `hostler run` sees to it that the host is ended when this process is; the shell, that its directory goes after it.
+/// `hostler run` sees to it that the host is ended when this process is; the shell, that its directory goes after it, for which it is
+/// not terminated with the rest.
 const SCRIPT: &str = r#"
 "$0" serve --state-dir "$1" --listen none &
 trap 'kill $!' TERM INT HUP
 while kill -0 $! 2>/dev/null; do wait $!; done
+trap '' TERM INT HUP
 rm -rf "$1"
 "#;
 
