@@ -145,8 +145,10 @@ impl Stage {
                 .filter_map(|(name, command)| Some((name, command?)))
             {
                 // Texts and lists of JSON are ones of TOML.
+                // Said before a test has waited enough, with what the agent wrote.
+                let handshake = crate::support::long().as_secs() * 3 / 4;
                 config += &format!(
-                    "[agents.{name}]\npermission = \"allow\"\ncommand = {}\n",
+                    "[agents.{name}]\npermission = \"allow\"\nhandshake_timeout = \"{handshake}s\"\ncommand = {}\n",
                     json!(command)
                 );
                 config += &format!("[agents.{name}.env]\nHOSTLER_MARK = {}\n", json!(self.mark));

@@ -289,7 +289,7 @@ async fn a_host_that_is_killed_while_it_ends_a_job_leaves_the_rest_to_the_next()
 const ALL: &str = "
 name: x
 steps:
-  cmd: { command: 'until test -e go; do sleep 0.01; done; echo $$' }
+  cmd: { command: 'echo in >> cmds; until test -e go; do sleep 0.01; done; echo $$' }
   turn: { agent: { name: peer, prompt: 'slow 60 30' } }
   work: { agent: { name: peer, prompt: stream 2 }, session: work }
   ask: { input: What? }
@@ -307,7 +307,7 @@ async fn a_takeover_is_not_noticed_by_a_job() {
     let place = Place::new();
     std::fs::write(
         place.file("below.yaml"),
-        "name: below\nsteps:\n  one: { command: 'until test -e go; do sleep 0.01; done' }\n",
+        "name: below\nsteps:\n  one: { command: 'echo in >> belows; until test -e go; do sleep 0.01; done' }\n",
     )
     .expect("written");
     let shop = place.next().await;
@@ -320,7 +320,8 @@ async fn a_takeover_is_not_noticed_by_a_job() {
     }
     until("they have begun", || {
         let begun = |name: &str| !place.lines(name).is_empty();
-        begun("smalls") && begun("feds") && begun("tries")
+        let all = ["cmds", "smalls", "feds", "tries", "belows"];
+        all.into_iter().all(begun)
     })
     .await;
     until("what it reads is written", || {
@@ -371,7 +372,7 @@ async fn a_takeover_is_not_noticed_by_a_job() {
         conversation("more"),
         "its context is kept"
     );
-    for once in ["smalls", "feds"] {
+    for once in ["cmds", "smalls", "feds", "belows"] {
         assert_eq!(place.lines(once), ["in"], "it is not started twice");
     }
     assert_eq!(rows.len(), before + 1);

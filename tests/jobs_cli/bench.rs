@@ -1,7 +1,8 @@
 //! A host, flows in files, and processes that carry a mark.
 
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 
 use serde_json::Value;
 
@@ -157,4 +158,19 @@ pub(crate) fn told(child: Child) -> (Option<i32>, String, String) {
         text(&output.stdout),
         text(&output.stderr),
     )
+}
+
+/// Reads what a client tells until a line has this in it.
+pub(crate) fn read_until(client: &mut Child, what: &str) -> BufReader<ChildStderr> {
+    let mut told = BufReader::new(client.stderr.take().expect("stderr"));
+    let mut line = String::new();
+    while !line.contains(what) {
+        line.clear();
+        assert_ne!(
+            told.read_line(&mut line).expect("read"),
+            0,
+            "{what} was not told"
+        );
+    }
+    told
 }

@@ -1,13 +1,12 @@
 //! `hostler job run`, to every end.
 
-use std::io::{BufRead, BufReader};
+use std::io::BufRead;
 use std::os::unix::process::ExitStatusExt;
-use std::process::Child;
 
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::bench::{Bench, told};
+use crate::bench::{Bench, read_until, told};
 use crate::children::{ended, signal};
 use crate::support::{SOON, wait_until};
 
@@ -168,21 +167,6 @@ fn a_signal_cancels_it_and_nothing_is_left() {
         all.iter()
             .all(|job| job["state"] == "cancelled" && job["released"] == true)
     );
-}
-
-/// Reads what a client tells until a line has this in it.
-fn read_until(client: &mut Child, what: &str) -> BufReader<std::process::ChildStderr> {
-    let mut told = BufReader::new(client.stderr.take().expect("stderr"));
-    let mut line = String::new();
-    while !line.contains(what) {
-        line.clear();
-        assert_ne!(
-            told.read_line(&mut line).expect("read"),
-            0,
-            "{what} was not told"
-        );
-    }
-    told
 }
 
 #[test]
