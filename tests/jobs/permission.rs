@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hostler_agent::ConversationFilter;
+use hostler_agent::{ConversationFilter, RequestId};
 use hostler_job::{Error, Job};
 use hostler_ledger::{JobEnd, StepRunState};
 use serde_json::{Map, Value, json};
@@ -48,13 +48,24 @@ async fn it_waits_for_as_long_as_it_takes_and_the_answer_is_one_of_the_agents() 
         let asks = asked(&job).await;
         assert_eq!(asks["asks"], "may it do this? what it wants to do");
         assert_eq!(asks["choices"], json!(["always", "yes", "no"]));
+        for none in [answer(""), Map::new()] {
+            let refused = job.answer(None, none, by()).await;
+            assert!(matches!(refused, Err(Error::Invalid(_))), "{refused:?}");
+        }
         let refused = job.answer(None, answer("perhaps"), by()).await;
         let refused = refused.expect_err("it is none");
         assert!(matches!(refused, Error::Invalid(_)), "{refused:?}");
         let all = "the answer is one of: always, yes, no";
         assert!(refused.to_string().contains(all), "{refused}");
-        let run = job.answer(None, answer(said), by()).await.expect("taken");
-        assert_eq!(run, 1);
+        // What somebody has read is what is answered, or nothing.
+        let request = RequestId(asks["request"].as_u64().expect("its number"));
+        let other = RequestId(request.0 + 1);
+        let to_other = job
+            .answer_that((None, Some(other)), answer(said), by())
+            .await;
+        assert!(matches!(to_other, Err(Error::Conflict(_))), "{to_other:?}");
+        let run = job.answer_that((Some(1), Some(request)), answer(said), by());
+        assert_eq!(run.await.expect("taken"), 1);
         let status = soon("it ends", job.wait()).await.expect("its status");
         is(&status, JobEnd::Completed, "completed");
         assert_eq!(outputs(&status), json!({ "said": chosen }));

@@ -238,6 +238,27 @@ async fn a_job_is_made_at_each_time_once_and_the_file_is_read_then() {
     hand.shop.host.stage.await_none("after the jobs").await;
 }
 
+/// Who asks twice does not cancel what was made the first time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_one_request_there_is_one_job_also_where_the_next_cancels_the_last() {
+    let hand = Hand::new();
+    hand.hourly(LONG, Overlap::Cancel).await;
+    let schedules = hand.shop.jobs.schedules();
+    for round in ["r", "s"] {
+        let asks = (0..8).map(|_| schedules.run_once("hourly", round, by()));
+        let made = futures_util::future::join_all(asks).await;
+        let made: Vec<_> = made.into_iter().map(|made| made.expect("a job")).collect();
+        assert!(made.iter().all(|job| *job == made[0]), "{made:?}");
+        let job = hand.shop.jobs.get(made[0].as_str()).expect("it runs");
+        until_state(&hand.shop, &job, "held", StepRunState::Running).await;
+    }
+    let last = hand.is().last_job.expect("a job");
+    let last = hand.shop.jobs.get(last.as_str()).expect("it runs");
+    last.cancel(by()).await.expect("cancelled");
+    hand.settled().await;
+    hand.shop.host.stage.await_none("after the jobs").await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_job_of_the_time_before_is_waited_for_left_alone_or_cancelled() {
     for overlap in [Overlap::Skip, Overlap::Allow, Overlap::Cancel] {

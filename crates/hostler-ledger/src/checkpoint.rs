@@ -78,26 +78,29 @@ impl Checkpointer {
         let mut long = LONG;
         while self.told.recv().is_ok() {
             // Where it cannot be done now, the log grows until the next time.
-            let Ok(log) = checkpoint(&self.connection) else {
+            let Ok((log, _)) = checkpoint(&self.connection) else {
                 continue;
             };
-            if log < LONG {
-                long = LONG;
-            }
             if log >= long
                 && let Some(desk) = desk.upgrade()
             {
                 let _waiting = desk.lock();
-                let _ = checkpoint(&self.connection);
-                // Somebody who reads for long may keep it from being begun anew: the next one waits for more.
-                long = log + log / 2;
+                long = match checkpoint(&self.connection) {
+                    Ok((log, written)) if written == log => LONG,
+                    // Somebody reads what was there before: who writes is made to wait again when there is more.
+                    _ => log + log / 2,
+                };
+            } else if log < LONG {
+                long = LONG;
             }
         }
     }
 }
 
 /// Writes what is in the log back into the file, as far as nobody reads what was there before, and syncs both. How many pages the log
-/// had when that began.
-fn checkpoint(connection: &Connection) -> rusqlite::Result<i64> {
-    connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get(1))
+/// had when that began, and how many of them are written back.
+fn checkpoint(connection: &Connection) -> rusqlite::Result<(i64, i64)> {
+    connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
+        Ok((row.get(1)?, row.get(2)?))
+    })
 }

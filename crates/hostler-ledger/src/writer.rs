@@ -407,7 +407,9 @@ impl Writer {
         let Some((prune, _)) = self.prunes.front_mut() else {
             return;
         };
-        let result = match prune::step(&mut self.connection, prune) {
+        let step = prune::step(&mut self.connection, prune);
+        self.checkpoints.committed();
+        let result = match step {
             Ok(Stage::More) => return,
             Ok(Stage::Done(pruned)) => Ok(pruned),
             Err(error) => Err(Fault::of(&error, &self.dir).writing()),

@@ -11,7 +11,7 @@ use super::pending::{PendingAnswer, PendingRequest, PendingServed};
 use super::{Answered, ClientCapabilities};
 use crate::error::Result;
 use crate::link::Writer;
-use crate::permission::{PermissionPolicy, cancelled};
+use crate::permission::{METHOD, PermissionPolicy, cancelled};
 use crate::rpc::{self, Answer, RpcError, for_session};
 use crate::served::Served;
 use crate::transcript::{AnswerData, EntryKind, RequestData, RequestId};
@@ -33,6 +33,8 @@ pub(crate) struct Answers {
     pub(crate) any: bool,
     /// Questions with a form or an address, which only some clients can show.
     pub(crate) elicitations: bool,
+    /// What else an agent may ask, by methods that are its own.
+    pub(crate) others: bool,
 }
 
 impl Answers {
@@ -40,11 +42,17 @@ impl Answers {
         Self {
             any: capabilities.answers,
             elicitations: capabilities.raw.is_none() || capabilities.can("elicitation"),
+            others: true,
         }
     }
 
     fn knows(self, method: &str) -> bool {
-        self.any && (self.elicitations || !method.starts_with("elicitation/"))
+        self.any
+            && match method {
+                METHOD => true,
+                _ if method.starts_with("elicitation/") => self.elicitations,
+                _ => self.others,
+            }
     }
 }
 

@@ -391,6 +391,7 @@ impl Conversation {
         self.stands_by(Answers {
             any: true,
             elicitations: false,
+            others: false,
         })
     }
 

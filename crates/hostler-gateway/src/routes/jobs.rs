@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::StatusCode;
+use hostler_agent::RequestId;
 use hostler_job::{Error as JobError, FlowSource, Job as Living, Loaded, NewJob as Making};
 use hostler_ledger::{JobFilter, JobId, JobRecord, JobSummary as Listed, Which};
 use hostler_session::SessionState;
@@ -265,6 +266,7 @@ fn asked(record: &JobRecord, runs: &[StepRun]) -> Vec<Question> {
         Some(Question {
             job: None,
             run: run.run,
+            request: run.request,
             step: run.step.clone(),
             text: run.asks.clone()?,
             wants: match run.choices.as_slice() {
@@ -493,7 +495,9 @@ pub(crate) async fn answer(
         _ => return Err(ApiError::bad("either `answer` or `outputs` is the answer")),
     };
     let job = gateway.jobs().get(&id)?;
-    let run = job.answer(asked.run, values, by).await?;
+    let run = job
+        .answer_that((asked.run, asked.request.map(RequestId)), values, by)
+        .await?;
     Ok(Answer(JobAnswered { run }))
 }
 

@@ -47,6 +47,9 @@ pub struct RetryRequest {
 pub struct JobAnswer {
     /// The run that asks. Without: the one that does.
     pub run: Option<u32>,
+    /// The question that is answered, where an agent asks for permission: refused when it is not asked any more.
+    #[serde(default)]
+    pub request: Option<u64>,
     /// The answer, where one thing is wanted.
     pub answer: Option<Value>,
     /// The outputs that the step declares, by name.
@@ -154,6 +157,9 @@ pub struct Question {
     pub job: Option<String>,
     /// The run that waits for the answer.
     pub run: u32,
+    /// Which of its questions it is, where its agent asks for permission: the answer may say that it is to this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<u64>,
     /// The step. Not in listings.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub step: String,
@@ -279,6 +285,9 @@ pub struct StepRun {
     /// What may be answered, where an agent asks for permission.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub choices: Vec<String>,
+    /// Which of the agent's requests that is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<u64>,
     /// Who has answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub answered_by: Option<String>,
@@ -427,6 +436,7 @@ impl StepRun {
             job: text(&detail["job"]),
             asks: None,
             choices: Vec::new(),
+            request: None,
             answered_by: text(&detail["answered_by"]),
             tries: row.outputs.as_ref().and_then(|of| of["tries"].as_u64()),
         }
@@ -446,6 +456,7 @@ impl StepRun {
         let choices = known.get("choices").and_then(Value::as_array);
         let choices = choices.into_iter().flatten().filter_map(Value::as_str);
         self.choices = choices.map(str::to_owned).collect();
+        self.request = known.get("request").and_then(Value::as_u64);
         self.answered_by = text("answered_by").or(self.answered_by);
         self.tries = known.get("tries").and_then(Value::as_u64).or(self.tries);
         self

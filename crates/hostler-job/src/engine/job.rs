@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use hostler_agent::RequestId;
 use hostler_ledger::{By, JobEnd, JobId, JobOrigin, JobState, SessionId};
 use hostler_session::CloseReport;
 use serde_json::{Map, Value};
@@ -235,8 +236,22 @@ impl Job {
         values: Map<String, Value>,
         by: By,
     ) -> Result<u32> {
+        self.answer_that((run, None), values, by).await
+    }
+
+    /// The same of one question: of what the agent of a run has asked permission for, which is refused when that is not what the run
+    /// asks any more.
+    ///
+    /// # Errors
+    /// As [`Self::answer`].
+    pub async fn answer_that(
+        &self,
+        (run, request): (Option<u32>, Option<RequestId>),
+        values: Map<String, Value>,
+        by: By,
+    ) -> Result<u32> {
         self.ask(|reply| Message::Answer {
-            run,
+            to: (run, request),
             values,
             by,
             reply,

@@ -186,8 +186,8 @@ impl Walk<'_> {
 pub(crate) enum Asked {
     /// These fields of it, and nothing else.
     Fields(BTreeSet<String>),
-    /// All of it.
-    Whole,
+    /// All of it; these fields are named.
+    Whole(BTreeSet<String>),
 }
 
 /// What `expression` asks for, by the names of variables. A variable of its own that has the name of another is taken for that: more
@@ -200,7 +200,13 @@ pub(super) fn asked(expression: &IdedExpr) -> BTreeMap<String, Asked> {
 
 fn ask(expression: &IdedExpr, found: &mut BTreeMap<String, Asked>) {
     match &expression.expr {
-        Expr::Ident(name) => drop(found.insert(name.clone(), Asked::Whole)),
+        Expr::Ident(name) => {
+            let named = match found.remove(name) {
+                Some(Asked::Fields(named) | Asked::Whole(named)) => named,
+                None => BTreeSet::new(),
+            };
+            found.insert(name.clone(), Asked::Whole(named));
+        }
         Expr::Select(select) => match &select.operand.expr {
             Expr::Ident(name) => ask_field(name, &select.field, found),
             _ => ask(&select.operand, found),
@@ -226,9 +232,9 @@ fn ask(expression: &IdedExpr, found: &mut BTreeMap<String, Asked>) {
 
 fn ask_field(name: &str, field: &str, found: &mut BTreeMap<String, Asked>) {
     let none = || Asked::Fields(BTreeSet::new());
-    if let Asked::Fields(fields) = found.entry(name.to_owned()).or_insert_with(none) {
-        fields.insert(field.to_owned());
-    }
+    let (Asked::Fields(named) | Asked::Whole(named)) =
+        found.entry(name.to_owned()).or_insert_with(none);
+    named.insert(field.to_owned());
 }
 
 fn ask_entries(entries: &[IdedEntryExpr], found: &mut BTreeMap<String, Asked>) {

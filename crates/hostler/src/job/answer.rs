@@ -45,6 +45,9 @@ pub(super) async fn run(answer: &Answer) -> Result<u8> {
     if let Some(run) = answer.run {
         body["run"] = run.into();
     }
+    if let Some(request) = question.and_then(|question| question.request) {
+        body["request"] = request.into();
+    }
     let asks = question.and_then(|question| question.job.as_deref());
     let path = format!("{}/answer", api::path(asks.unwrap_or(&id)));
     host.json(Method::POST, &path, Some(&body)).await?;
@@ -127,6 +130,11 @@ impl Asking {
         self.question.run
     }
 
+    /// Which of what its agent asks permission for.
+    pub(super) fn request(&self) -> Option<u64> {
+        self.question.request
+    }
+
     /// The job that asks, if that is one below.
     pub(super) fn below(&self) -> Option<&str> {
         self.question.job.as_deref()
@@ -167,7 +175,7 @@ impl Asking {
     pub(super) fn take(&mut self, line: &str) -> Taken {
         let wants = &self.question.wants;
         let Some(wanted) = wants.get(self.at) else {
-            return Taken::Whole(json!({ "run": self.run(), "answer": line }));
+            return self.whole("answer", line.into());
         };
         if wanted.required || !line.is_empty() {
             let value = value_of(wanted, line);
@@ -177,7 +185,15 @@ impl Asking {
         if self.at < wants.len() {
             return Taken::More;
         }
-        Taken::Whole(json!({ "run": self.run(), "outputs": self.values }))
+        self.whole("outputs", Value::Object(self.values.clone()))
+    }
+
+    fn whole(&self, name: &str, said: Value) -> Taken {
+        let mut body = json!({ "run": self.run(), name: said });
+        if let Some(request) = self.request() {
+            body["request"] = request.into();
+        }
+        Taken::Whole(body)
     }
 
     /// It is asked from the start, for the answer was none.
@@ -243,6 +259,7 @@ mod tests {
         let question = Question {
             job: None,
             run: 7,
+            request: None,
             step: "review".into(),
             text: "Keep it?".into(),
             wants: vec![

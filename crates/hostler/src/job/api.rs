@@ -50,6 +50,9 @@ pub(super) struct Question {
     #[serde(default)]
     pub(super) job: Option<String>,
     pub(super) run: u32,
+    /// Which of what its agent asks permission for.
+    #[serde(default)]
+    pub(super) request: Option<u64>,
     #[serde(default)]
     pub(super) step: String,
     #[serde(default)]

@@ -198,7 +198,15 @@ mod tests {
         let line = told("step.completed", looped).expect("a line");
         assert!(line.ends_with("; then again from code (again)"), "{line}");
         let run = json!({"run": 1, "step": "test", "item": null, "attempt": 1, "try": 1});
-        assert_eq!(told("step.running", run).as_deref(), Some("test: begins"));
+        assert_eq!(
+            told("step.running", run.clone()).as_deref(),
+            Some("test: goes on")
+        );
+        let begins: Event = serde_json::from_value(
+            json!({"seq": 1, "time": 1, "kind": "step.running", "detail": run}),
+        )
+        .expect("an event");
+        assert_eq!(event(&begins, None).as_deref(), Some("test: begins"));
         let paused = json!({"state": "paused", "why": {"message": "a person is asked"}});
         assert_eq!(
             told("job.state", paused).as_deref(),

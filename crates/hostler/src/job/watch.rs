@@ -99,14 +99,24 @@ struct Desk {
     waiting: VecDeque<u32>,
     /// What jobs below ask, and has not been shown.
     below: VecDeque<api::Question>,
-    /// What jobs below have asked, by job and run.
-    known: HashSet<(String, u32)>,
+    /// What jobs below have asked, by job and run, and by what an agent has asked permission for.
+    known: HashSet<(String, u32, Option<u64>)>,
     asking: Option<Asking>,
     /// What is typed, once somebody was asked.
     lines: Option<mpsc::Receiver<String>>,
 }
 
 impl Desk {
+    /// Something has become of this run: what it had asked is not asked any more.
+    fn asks_no_longer(&mut self, run: u32) {
+        self.waiting.retain(|of| *of != run);
+        let of_run = |asking: &Asking| asking.run() == run && asking.below().is_none();
+        if self.asking.as_ref().is_some_and(of_run) {
+            self.asking = None;
+            line("(it is answered, or asked no longer)");
+        }
+    }
+
     /// The next line that is typed; never one where nobody can type.
     async fn typed(&mut self) -> String {
         if let Some(lines) = &mut self.lines
@@ -171,21 +181,13 @@ impl Watching<'_> {
             let run = event.detail["run"]
                 .as_u64()
                 .and_then(|run| u32::try_from(run).ok());
+            if let Some(run) = run {
+                desk.asks_no_longer(run);
+            }
             match (event.kind.as_str(), run) {
                 ("step.suspended", Some(run)) => desk.waiting.push_back(run),
                 ("job.completed" | "job.failed" | "job.cancelled", _) => break,
                 ("job.deleted", _) => return Err(self.deleted()),
-                (_, Some(run)) => {
-                    desk.waiting.retain(|of| *of != run);
-                    if desk
-                        .asking
-                        .as_ref()
-                        .is_some_and(|asking| asking.run() == run && asking.below().is_none())
-                    {
-                        desk.asking = None;
-                        line("(it is answered, or asked no longer)");
-                    }
-                }
                 _ => {}
             }
             self.ask_next(&mut desk).await?;
@@ -349,10 +351,16 @@ impl Watching<'_> {
             return Ok(());
         };
         let job: Job = understand(job)?;
-        let asked = |asking: &Asking| asking.below().map(|below| (below.to_owned(), asking.run()));
-        if let Some((below, run)) = desk.asking.as_ref().and_then(asked) {
+        let asked = |asking: &Asking| {
+            let below = asking.below()?.to_owned();
+            Some((below, asking.run(), asking.request()))
+        };
+        if let Some((below, run, request)) = desk.asking.as_ref().and_then(asked) {
             let mut asks = job.asks.iter();
-            if !asks.any(|of| of.job.as_ref() == Some(&below) && of.run == run) {
+            let is = |of: &api::Question| {
+                of.job.as_ref() == Some(&below) && of.run == run && of.request == request
+            };
+            if !asks.any(is) {
                 desk.asking = None;
                 line("(it is answered, or asked no longer)");
             }
@@ -361,7 +369,7 @@ impl Watching<'_> {
             let Some(below) = question.job.clone() else {
                 continue;
             };
-            if desk.known.insert((below, question.run)) {
+            if desk.known.insert((below, question.run, question.request)) {
                 desk.below.push_back(question);
             }
         }

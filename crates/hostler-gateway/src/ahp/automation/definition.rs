@@ -87,6 +87,9 @@ pub(super) async fn change(
     let before = what.clone();
     let mut said = Said::of(&what);
     let is = entry::definition(&schedules, &record, &what, &said);
+    // As it would be kept, though nothing is changed.
+    let mut before = before;
+    said.keep(&mut before);
     if let Some(new) = changes.title {
         said.title = Some(title(new)?);
     }

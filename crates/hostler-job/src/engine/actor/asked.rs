@@ -1,6 +1,6 @@
 //! What people ask of a job: to pause, to go on, to do a step again, to take an answer.
 
-use hostler_agent::Answer;
+use hostler_agent::{Answer, RequestId};
 use hostler_ledger::{By, Change, JobStanding, JobState};
 use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
@@ -101,13 +101,17 @@ impl Actor {
     /// An answer is what its run gave; whoever gave it is told when that is in the ledger.
     pub(super) async fn answer(
         &mut self,
-        run: Option<u32>,
+        (run, request): (Option<u32>, Option<RequestId>),
         values: Map<String, Value>,
         by: &By,
         reply: oneshot::Sender<Result<u32>>,
     ) -> Stops<()> {
         let answered = self.asking(run).and_then(|run| {
             let permission = self.shared.permissions().get(&run).cloned();
+            if request.is_some() && permission.as_ref().map(Permission::request) != request {
+                let message = format!("run {run} does not ask that any more");
+                return Err(Error::Conflict(message));
+            }
             let answered = match permission {
                 Some(permission) => {
                     let answer = permission.answer(&values).map_err(Error::Invalid)?;
@@ -123,8 +127,8 @@ impl Actor {
                 let by = by.clone();
                 tokio::spawn(async move {
                     let given = permission.give(answer, by).await;
-                    let late = || Error::Conflict(format!("run {run} has had its answer"));
-                    let _ = reply.send(given.then_some(run).ok_or_else(late));
+                    let refused = |why| Error::Conflict(format!("run {run} asks no longer: {why}"));
+                    let _ = reply.send(given.map(|()| run).map_err(refused));
                 });
                 return Ok(());
             }

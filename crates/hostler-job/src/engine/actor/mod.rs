@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hostler_agent::PoolUse;
+use hostler_agent::{PoolUse, RequestId};
 use hostler_ledger::{
     By, Change, ConversationId, JobEnd, JobStanding, JobState, Refusal, StepRunRow, StepRunState,
     StepRunUpdate, WriteError,
@@ -46,7 +46,8 @@ pub(crate) enum Message {
         reply: oneshot::Sender<Result<()>>,
     },
     Answer {
-        run: Option<u32>,
+        /// To which run, and to which question of its agent's.
+        to: (Option<u32>, Option<RequestId>),
         values: Map<String, Value>,
         by: By,
         reply: oneshot::Sender<Result<u32>>,
@@ -396,11 +397,11 @@ impl Actor {
             Message::Resume { by, reply } => self.resume(Vec::new(), by, reply).await?,
             Message::Retry { step, by, reply } => self.retry(&step, by, reply).await?,
             Message::Answer {
-                run,
+                to,
                 values,
                 by,
                 reply,
-            } => self.answer(run, values, &by, reply).await?,
+            } => self.answer(to, values, &by, reply).await?,
         }
         Ok(())
     }

@@ -51,10 +51,22 @@ pub(crate) struct Permission {
 }
 
 impl Permission {
-    /// Gives the agent its answer; `false` where another one was first.
-    pub(crate) async fn give(&self, answer: Answer, by: hostler_session::By) -> bool {
+    /// Which of the requests of its conversation it is.
+    pub(crate) fn request(&self) -> RequestId {
+        self.request
+    }
+
+    /// Gives the agent its answer.
+    ///
+    /// # Errors
+    /// Why it was not given.
+    pub(crate) async fn give(&self, answer: Answer, by: hostler_session::By) -> Result<(), String> {
         let given = self.conversation.answer(self.request, answer, by).await;
-        matches!(given, Ok(hostler_agent::Answered::First))
+        match given {
+            Ok(hostler_agent::Answered::First) => Ok(()),
+            Ok(hostler_agent::Answered::Late) => Err("it has had its answer".to_owned()),
+            Err(error) => Err(format!("its agent cannot be answered: {error}")),
+        }
     }
 
     /// The answer that is meant: the name or the id of a choice, or yes or no.
@@ -68,7 +80,8 @@ impl Permission {
             _ => String::new(),
         };
         let named = |choice: &&Choice| {
-            choice.option_id.to_lowercase() == said || choice.name.to_lowercase() == said
+            let names = [choice.option_id.as_str(), choice.shown()];
+            !said.is_empty() && names.into_iter().any(|name| name.to_lowercase() == said)
         };
         let kinds = match said.as_str() {
             "y" | "yes" | "allow" => ["allow_once", "allow_always"].as_slice(),
@@ -77,10 +90,16 @@ impl Permission {
         };
         let of_kind = |kind: &&str| self.choices.iter().find(|choice| choice.kind == **kind);
         let choice = self.choices.iter().find(named);
-        let Some(choice) = choice.or_else(|| kinds.iter().find_map(of_kind)) else {
-            return Err(format!("the answer is one of: {}", self.names().join(", ")));
+        let outcome = match choice.or_else(|| kinds.iter().find_map(of_kind)) {
+            Some(choice) => json!({ "outcome": "selected", "optionId": choice.option_id }),
+            // It offers nothing of that kind.
+            None if kinds.contains(&"reject_once") => json!({ "outcome": "cancelled" }),
+            None => {
+                let names = self.names().join(", ");
+                return Err(format!("the answer is one of: {names}"));
+            }
         };
-        let outcome = json!({ "outcome": { "outcome": "selected", "optionId": choice.option_id } });
+        let outcome = json!({ "outcome": outcome });
         to_raw_value(&outcome)
             .map(Ok)
             .map_err(|error| error.to_string())
@@ -137,10 +156,12 @@ impl<'c> Permissions<'c> {
                 return Ok(());
             }
             let first = self.open.keys().next().copied();
-            for entry in entries.iter().filter(|entry| entry.turn == Some(turn)) {
+            let of_turn = |entry: &&Arc<Entry>| entry.turn.is_none_or(|of| of == turn);
+            for entry in entries.iter().filter(of_turn) {
                 self.heard(conversation, entry);
             }
-            if self.open.keys().next().copied() != first {
+            let now = self.open.keys().next().copied();
+            if now != first || self.suspended != now.is_some() {
                 self.show().await?;
             }
         }
@@ -195,7 +216,7 @@ impl<'c> Permissions<'c> {
         #[serde(rename_all = "camelCase")]
         struct Params {
             #[serde(default)]
-            options: Vec<Choice>,
+            options: Value,
             #[serde(default)]
             tool_call: Value,
         }
@@ -211,11 +232,14 @@ impl<'c> Permissions<'c> {
             Some(given) if !title.contains(&given) => format!("may it do this? {title}: {given}"),
             _ => format!("may it do this? {title}"),
         };
+        let options = request.params.options.as_array().cloned();
+        let options = options.into_iter().flatten();
+        let options = options.map(|option| serde_json::from_value::<Choice>(option).ok());
         Some(Permission {
             conversation: conversation.clone(),
             request: request.id,
             text,
-            choices: request.params.options,
+            choices: options.flatten().collect(),
         })
     }
 
@@ -243,11 +267,13 @@ impl crate::engine::job::Shared {
             Some(permission) => {
                 self.know(run, "asks", permission.text.as_str());
                 self.know(run, "choices", json!(permission.names()));
+                self.know(run, "request", permission.request.0);
             }
             None => {
                 if let Some(known) = self.live().get_mut(&run) {
                     known.remove("asks");
                     known.remove("choices");
+                    known.remove("request");
                 }
             }
         }

@@ -170,7 +170,7 @@ impl Progress {
         };
         match asked {
             None => Map::new(),
-            Some(Asked::Whole) => (0..self.steps.len()).filter_map(state).collect(),
+            Some(Asked::Whole(_)) => (0..self.steps.len()).filter_map(state).collect(),
             Some(Asked::Fields(names)) => names
                 .iter()
                 .filter_map(|name| self.place(&name.parse().ok()?))

@@ -64,17 +64,28 @@ impl Schedules {
     }
 
     async fn make_now(&self, name: &str, request: Option<&str>, by: By) -> Result<Job> {
-        let What { checked, group } = What::read(&self.get(name)?).await?;
-        let (loaded, kept) = checked?;
         loop {
             self.goes_on()?;
-            let record = self.get(name)?;
-            let running = self.running(&record)?;
-            if let (Overlap::Cancel, Some(job)) = (record.row.overlap, &running) {
+            let before = self.get(name)?;
+            let What { checked, group } = What::read(&before).await?;
+            let (loaded, kept) = checked?;
+            // What runs may be what is asked for.
+            if let Some(request) = request
+                && let Some(known) = self.jobs.ledger().requested_job(name, request)?
+            {
+                let refused = Refusal::AlreadyRequested(known);
+                return Err(Error::Ledger(WriteError::Refused(refused)));
+            }
+            let running = self.running(&before)?;
+            if let (Overlap::Cancel, Some(job)) = (before.row.overlap, &running) {
                 self.cancel(job, name).await?;
             }
             let _turn = self.state().turn.lock().await;
             let record = self.get(name)?;
+            if record.row.what != before.row.what || record.created != before.created {
+                // It was set anew meanwhile.
+                continue;
+            }
             match (record.row.overlap, self.running(&record)?) {
                 (Overlap::Allow, _) | (_, None) => {}
                 (Overlap::Cancel, Some(_)) => continue,
