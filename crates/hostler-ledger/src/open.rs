@@ -136,8 +136,9 @@ fn settle(connection: &Connection, durability: Durability) -> rusqlite::Result<(
     connection.pragma_update(None, "temp_store", "memory")?;
     // Done by a thread of its own, for it waits for the disk.
     connection.pragma_update_and_check(None, "wal_autocheckpoint", 0, |_| Ok(()))?;
-    // The log is kept after a burst, but not all of it.
-    connection.pragma_update_and_check(None, "journal_size_limit", 8 << 20, |_| Ok(()))?;
+    // The log is kept after a burst, but not all of it; more than checkpoints mostly let it come to, for a file that grows anew each
+    // time is dearer to write.
+    connection.pragma_update_and_check(None, "journal_size_limit", 32 << 20, |_| Ok(()))?;
     Ok(())
 }
 
