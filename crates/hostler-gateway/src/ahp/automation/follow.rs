@@ -26,6 +26,8 @@ use crate::routes::blocking;
 
 /// How long what comes together is waited for.
 const TOGETHER: Duration = Duration::from_millis(5);
+/// When the ledger could not be read, it is tried again after this.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// What is to be looked at again.
 #[derive(Debug, Default)]
@@ -85,8 +87,18 @@ impl Automations {
     /// Follows the ledger until no channel is open.
     pub(super) async fn follow(self, gateway: Gateway, mut news: broadcast::Receiver<Event>) {
         let mut phases = gateway.phases();
+        let mut failed = false;
         loop {
-            let mut dirty = Dirty::default();
+            let mut dirty = Dirty {
+                all: failed,
+                ..Dirty::default()
+            };
+            let again = async {
+                match failed {
+                    true => tokio::time::sleep(AGAIN).await,
+                    false => std::future::pending().await,
+                }
+            };
             let next = self.next_end().await;
             let end = async {
                 match next {
@@ -110,12 +122,13 @@ impl Automations {
                     Err(RecvError::Closed) => return,
                 },
                 () = self.inner.changed.notified() => {}
+                () = again => {}
                 () = end => {}
             }
             tokio::time::sleep(TOGETHER).await;
             let mut books = self.inner.books.lock().await;
             dirty.hear(&mut news);
-            self.look_again(&gateway, &mut books, dirty).await;
+            failed = !self.look_again(&gateway, &mut books, dirty).await;
             if self.end_unfollowed(&mut books) {
                 return;
             }
@@ -163,7 +176,8 @@ impl Automations {
         }
     }
 
-    async fn look_again(&self, gateway: &Gateway, books: &mut Books, mut dirty: Dirty) {
+    /// Whether all is shown as it is.
+    async fn look_again(&self, gateway: &Gateway, books: &mut Books, mut dirty: Dirty) -> bool {
         let gone = std::mem::take(
             &mut *self
                 .inner
@@ -182,11 +196,13 @@ impl Automations {
             dirty.jobs.extend(live.map(|job| job.id().clone()));
         }
         if dirty.is_empty() {
-            return;
+            return true;
         }
-        if let Err(error) = self.show_all(gateway, books, dirty).await {
+        let shown = self.show_all(gateway, books, dirty).await;
+        if let Err(error) = &shown {
             tracing::error!(%error, "automations cannot be shown as they are");
         }
+        shown.is_ok()
     }
 
     async fn show_all(
